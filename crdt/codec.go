@@ -1,0 +1,300 @@
+package crdt
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/apd/v3"
+)
+
+// The binary forms of what the log stores beside its entries and what state
+// sync sends: cells, headers and vectors. docs/STORAGE.md describes the bytes.
+// Every decoder bounds what it allocates by the length of its input.
+
+// ErrCorrupt reports bytes that no encoder here has written.
+var ErrCorrupt = errors.New("corrupt encoding")
+
+const (
+	cellHasCounts  = 1
+	cellHasPending = 2
+	cellManyValues = 63
+)
+
+// AppendBinary appends the cell's encoding.
+func (c *Cell) AppendBinary(b []byte) []byte {
+	n := min(len(c.Values), cellManyValues)
+	first := byte(n << 2)
+	if len(c.Counts) > 0 {
+		first |= cellHasCounts
+	}
+	if len(c.Pending) > 0 {
+		first |= cellHasPending
+	}
+	b = append(b, first)
+	if n == cellManyValues {
+		b = binary.AppendUvarint(b, uint64(len(c.Values)))
+	}
+	for _, v := range c.Values {
+		b = v.Dot.appendBinary(b)
+		b = binary.AppendUvarint(b, uint64(len(v.Value)))
+		b = append(b, v.Value...)
+	}
+	if len(c.Counts) > 0 {
+		b = binary.AppendUvarint(b, uint64(len(c.Counts)))
+		for i := range c.Counts {
+			k := &c.Counts[i]
+			b = binary.BigEndian.AppendUint64(b, uint64(k.Stream))
+			b = binary.BigEndian.AppendUint64(b, uint64(k.Epoch))
+			b = binary.BigEndian.AppendUint64(b, uint64(k.Tag))
+			b = k.Sum.appendBinary(b)
+			b = binary.BigEndian.AppendUint64(b, uint64(k.ResetTag))
+			if k.ResetTag != 0 {
+				b = k.ResetSum.appendBinary(b)
+				b = k.ResetBy.appendBinary(b)
+			}
+		}
+	}
+	if len(c.Pending) > 0 {
+		b = c.Pending.AppendBinary(b)
+	}
+	return b
+}
+
+// DecodeCell reads a cell that fills the whole of b. The cell shares b's
+// memory. Errors wrap ErrCorrupt.
+func DecodeCell(b []byte) (*Cell, error) {
+	d := decoder{b: b}
+	c := &Cell{}
+	first := d.byte()
+	n := uint64(first >> 2)
+	if n == cellManyValues {
+		n = d.uvarint()
+	}
+	if d.fits(n, 17) && n > 0 {
+		c.Values = make([]Sibling, n)
+		for i := range c.Values {
+			c.Values[i] = Sibling{d.dot(), d.bytes()}
+		}
+	}
+	if first&cellHasCounts != 0 {
+		if n := d.uvarint(); d.fits(n, 34) {
+			c.Counts = make([]Count, n)
+			for i := range c.Counts {
+				k := &c.Counts[i]
+				k.Stream, k.Epoch, k.Tag, k.Sum, k.ResetTag = Stream(d.uint64()), Tag(d.uint64()), Tag(d.uint64()), d.number(), Tag(d.uint64())
+				if k.ResetTag != 0 {
+					k.ResetSum, k.ResetBy = d.number(), d.dot()
+				}
+			}
+		}
+	}
+	if first&cellHasPending != 0 {
+		c.Pending = d.vector()
+	}
+	return c, d.end("cell")
+}
+
+// AppendBinary appends the header's encoding.
+func (h *Header) AppendBinary(b []byte) []byte {
+	var mask uint64
+	for k, n := range h.Live {
+		if n > 0 {
+			mask |= 1 << k
+		}
+	}
+	b = binary.AppendUvarint(b, mask)
+	for _, n := range h.Live {
+		if n > 0 {
+			b = binary.AppendUvarint(b, uint64(n))
+		}
+	}
+	swept := byte(0)
+	if h.Swept {
+		swept = 0x80
+	}
+	b = append(b, byte(h.Type)|swept)
+	b = binary.AppendUvarint(b, uint64(h.Expiry))
+	b = binary.BigEndian.AppendUint64(b, h.Digest)
+	b = binary.AppendUvarint(b, uint64(len(h.Pending)))
+	for _, p := range h.Pending {
+		b = append(b, byte(p.Kind))
+		b = p.Ctx.AppendBinary(b)
+	}
+	return b
+}
+
+// DecodeHeader reads a header that fills the whole of b. Errors wrap
+// ErrCorrupt.
+func DecodeHeader(b []byte) (*Header, error) {
+	d := decoder{b: b}
+	h := &Header{}
+	mask := d.uvarint()
+	if mask>>numKinds != 0 {
+		d.bad = true
+	}
+	for k := range h.Live {
+		if mask&(1<<k) != 0 {
+			h.Live[k] = uint32(d.uvarint())
+		}
+	}
+	t := d.byte()
+	h.Swept = t&0x80 != 0
+	h.Type = Type(t & 0x7f)
+	if h.Type > TypeStream {
+		d.bad = true
+	}
+	h.Expiry = int64(d.uvarint())
+	h.Digest = d.uint64()
+	if n := d.uvarint(); d.fits(n, 2) && n > 0 {
+		h.Pending = make([]KeyPending, n)
+		for i := range h.Pending {
+			h.Pending[i] = KeyPending{Kind(d.byte()), d.vector()}
+		}
+	}
+	return h, d.end("header")
+}
+
+// AppendBinary appends the vector's encoding, which tells its own length.
+func (v Vector) AppendBinary(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(v)))
+	for _, p := range v {
+		b = binary.BigEndian.AppendUint64(b, uint64(p.Stream))
+		b = binary.BigEndian.AppendUint64(b, uint64(p.Tag))
+	}
+	return b
+}
+
+// DecodeVector reads a vector that fills the whole of b. Errors wrap
+// ErrCorrupt.
+func DecodeVector(b []byte) (Vector, error) {
+	d := decoder{b: b}
+	v := d.vector()
+	return v, d.end("vector")
+}
+
+func (d Dot) appendBinary(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(d.Tag))
+	return binary.BigEndian.AppendUint64(b, uint64(d.Stream))
+}
+
+// AppendBinary appends the number's encoding, which tells its own length.
+func (n Number) AppendBinary(b []byte) []byte { return n.appendBinary(b) }
+
+func (n Number) appendBinary(b []byte) []byte {
+	if n.big == nil {
+		return binary.AppendVarint(append(b, 0), n.small)
+	}
+	t := n.big.String()
+	b = binary.AppendUvarint(append(b, 1), uint64(len(t)))
+	return append(b, t...)
+}
+
+// DecodeNumber reads a number that fills the whole of b. Errors wrap
+// ErrCorrupt.
+func DecodeNumber(b []byte) (Number, error) {
+	d := decoder{b: b}
+	n := d.number()
+	return n, d.end("number")
+}
+
+// decoder reads from b and remembers the first thing that was wrong.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) end(what string) error {
+	if d.bad || len(d.b) > 0 {
+		return fmt.Errorf("%w of a %s", ErrCorrupt, what)
+	}
+	return nil
+}
+
+// fits reports whether n items of at least size bytes each can follow.
+func (d *decoder) fits(n uint64, size int) bool {
+	if d.bad || n > uint64(len(d.b)/size) {
+		d.bad = true
+	}
+	return !d.bad
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if d.bad || n > uint64(len(d.b)) {
+		d.bad = true
+		return nil
+	}
+	out := d.b[:n:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) byte() byte {
+	if t := d.take(1); t != nil {
+		return t[0]
+	}
+	return 0
+}
+
+func (d *decoder) uint64() uint64 {
+	if t := d.take(8); t != nil {
+		return binary.BigEndian.Uint64(t)
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad = true
+		return 0
+	}
+	d.take(uint64(n))
+	return v
+}
+
+func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
+
+func (d *decoder) dot() Dot { return Dot{Tag(d.uint64()), Stream(d.uint64())} }
+
+func (d *decoder) number() Number {
+	switch d.byte() {
+	case 0:
+		v, n := binary.Varint(d.b)
+		if n <= 0 {
+			d.bad = true
+			return Number{}
+		}
+		d.take(uint64(n))
+		return Int(v)
+	case 1:
+		t := d.bytes()
+		if len(t) == 0 || len(t) > 4*maxExponent {
+			d.bad = true
+			return Number{}
+		}
+		n, _, err := apd.NewFromString(string(t))
+		if err != nil || n.Form != apd.Finite || n.Exponent > 4*maxExponent || n.Exponent < -4*maxExponent {
+			d.bad = true
+			return Number{}
+		}
+		return fromDecimal(n)
+	}
+	d.bad = true
+	return Number{}
+}
+
+func (d *decoder) vector() Vector {
+	n := d.uvarint()
+	if !d.fits(n, 16) || n == 0 {
+		return nil
+	}
+	v := make(Vector, n)
+	for i := range v {
+		v[i] = Position{Stream(d.uint64()), Tag(d.uint64())}
+		if i > 0 && v[i].Stream <= v[i-1].Stream {
+			d.bad = true
+		}
+	}
+	return v
+}

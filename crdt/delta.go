@@ -1,0 +1,193 @@
+package crdt
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Key names a Redis key: its database and name.
+type Key struct {
+	DB   uint8
+	Name string
+}
+
+// CellID names a cell.
+type CellID struct {
+	Key  Key
+	Kind Kind
+	Elem string
+}
+
+// Level says how much a delta is about.
+type Level uint8
+
+// Levels. A remove can be of any; values and increments go to cells.
+const (
+	LevelDB   Level = iota // everything in a database
+	LevelKey               // everything under a key
+	LevelKind              // the cells of one kind under a key
+	LevelCell              // one cell
+)
+
+// Delta is what a range of one stream's entries does to one cell, or, for
+// removes, to a key or database. Its parts are applied in the order of the
+// fields, each only at replicas that have not applied the stream up to its
+// tag.
+type Delta struct {
+	Level  Level
+	ID     CellID // as far as Level needs it
+	Remove *Remove
+	Put    *Put
+	Add    *Add
+}
+
+// Remove takes away every value and increment its writer had seen.
+type Remove struct {
+	Tag  Tag
+	Ctx  Vector // what the writer had seen
+	Seen []SeenCell
+}
+
+// SeenCell lists the counts of one cell that a remove has seen.
+type SeenCell struct {
+	ID     CellID
+	Counts []Seen
+}
+
+// Put sets a value with the dot (stream, Tag).
+type Put struct {
+	Tag   Tag
+	Value []byte
+}
+
+// Add sets the stream's count.
+type Add struct {
+	Tag   Tag
+	Epoch Tag
+	Sum   Number
+}
+
+// Entry is one step of a stream: a commit group's deltas of one lane, or the
+// fold of several such steps. Its deltas are applied together or not at all.
+type Entry struct {
+	Stream Stream
+	Prev   Tag    // of the entry before it in the stream; 0 for the first
+	Tag    Tag    // of the (last) step
+	Ctx    Vector // the origin's vector when the (last) step was made
+	Deltas []Delta
+}
+
+// Fold gathers deltas of one stream, in order, into as few as do the same.
+// Applying what it returns is the same as applying them one by one, at any
+// replica that has applied any prefix of them.
+type Fold struct {
+	dbs  map[uint8]*Delta
+	keys map[Key]*keyFold
+}
+
+type keyFold struct {
+	removes map[Kind]*Delta // KindAny: of the whole key
+	cells   map[CellID]*Delta
+}
+
+// Empty reports whether nothing was gathered.
+func (f *Fold) Empty() bool { return len(f.dbs) == 0 && len(f.keys) == 0 }
+
+// Len returns the number of deltas gathered so far.
+func (f *Fold) Len() int {
+	n := len(f.dbs)
+	for _, k := range f.keys {
+		n += len(k.removes) + len(k.cells)
+	}
+	return n
+}
+
+// Add takes the next delta of the stream.
+func (f *Fold) Add(d Delta) {
+	if f.keys == nil {
+		f.keys = map[Key]*keyFold{}
+	}
+	if d.Level == LevelDB {
+		if f.dbs == nil {
+			f.dbs = map[uint8]*Delta{}
+		}
+		maps.DeleteFunc(f.keys, func(k Key, _ *keyFold) bool { return k.DB == d.ID.Key.DB })
+		f.dbs[d.ID.Key.DB] = &d
+		return
+	}
+	k := f.keys[d.ID.Key]
+	if k == nil || d.Level == LevelKey {
+		// A remove of the key swallows all that came before it.
+		k = &keyFold{}
+		f.keys[d.ID.Key] = k
+	}
+	switch d.Level {
+	case LevelKey, LevelKind:
+		if k.removes == nil {
+			k.removes = map[Kind]*Delta{}
+		}
+		maps.DeleteFunc(k.cells, func(id CellID, _ *Delta) bool { return id.Kind == d.ID.Kind })
+		k.removes[d.ID.Kind] = &d
+	case LevelCell:
+		if k.cells == nil {
+			k.cells = map[CellID]*Delta{}
+		}
+		if old := k.cells[d.ID]; old != nil && d.Remove == nil {
+			// A write that removes nothing leaves the parts it lacks.
+			d.Remove = old.Remove
+			if d.Put == nil {
+				d.Put = old.Put
+			}
+			if d.Add == nil {
+				d.Add = old.Add
+			}
+		}
+		k.cells[d.ID] = &d
+	}
+}
+
+// Deltas returns what was gathered in the order in which it is to be applied:
+// wider removes first, then by key, kind and element.
+func (f *Fold) Deltas() []Delta {
+	out := make([]Delta, 0, f.Len())
+	for _, db := range slices.Sorted(maps.Keys(f.dbs)) {
+		out = append(out, *f.dbs[db])
+	}
+	n := len(out)
+	for _, k := range f.keys {
+		for _, d := range k.removes {
+			out = append(out, *d)
+		}
+		for _, d := range k.cells {
+			out = append(out, *d)
+		}
+	}
+	slices.SortFunc(out[n:], func(a, b Delta) int {
+		return cmp.Or(
+			cmp.Compare(a.ID.Key.DB, b.ID.Key.DB), cmp.Compare(a.ID.Key.Name, b.ID.Key.Name),
+			cmp.Compare(a.Level, b.Level), cmp.Compare(a.ID.Kind, b.ID.Kind), cmp.Compare(a.ID.Elem, b.ID.Elem))
+	})
+	return out
+}
+
+// FoldEntries folds consecutive entries of one stream into one. It panics if
+// they are not consecutive: that is a bug of the caller's.
+func FoldEntries(entries []Entry) Entry {
+	if len(entries) == 1 {
+		return entries[0]
+	}
+	var f Fold
+	last := entries[len(entries)-1]
+	out := Entry{Stream: last.Stream, Prev: entries[0].Prev, Tag: last.Tag, Ctx: last.Ctx}
+	for i, e := range entries {
+		if i > 0 && (e.Stream != last.Stream || e.Prev != entries[i-1].Tag) {
+			panic("crdt: folding entries that are not consecutive")
+		}
+		for _, d := range e.Deltas {
+			f.Add(d)
+		}
+	}
+	out.Deltas = f.Deltas()
+	return out
+}

@@ -1,0 +1,399 @@
+package crdt
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Header is what is kept of a key beside its cells.
+type Header struct {
+	Live    [numKinds]uint32 // live cells of each kind
+	Pending []KeyPending    // contexts of removes beyond this replica's vector
+	Type    Type             // the visible type, TypeNone if nothing but expiries is live
+	Expiry  int64            // visible expiry: Unix milliseconds, Never, or 0 for none
+	Digest  uint64           // sum of the live cells' digests
+	Swept   bool             // expired here: hidden, and not part of the digests
+}
+
+// KeyPending is a context pending for one kind of cells under a key, or for
+// all of them (KindAny).
+type KeyPending struct {
+	Kind Kind
+	Ctx  Vector
+}
+
+// Empty reports whether nothing is left to store.
+func (h *Header) Empty() bool {
+	return len(h.Pending) == 0 && h.Live == [numKinds]uint32{}
+}
+
+// Exists reports whether the key has a live value that had not expired when
+// the keyspace last swept.
+func (h *Header) Exists(now int64) bool {
+	return h.Type != TypeNone && (h.Expiry == 0 || h.Expiry > now)
+}
+
+// Len returns the number of live cells of a kind.
+func (h *Header) Len(k Kind) int { return int(h.Live[k]) }
+
+// Store holds the cells and headers of one replica. Absent cells and headers
+// are nil. What Cell and Header return may be changed by the caller, who then
+// hands it back with SetCell or SetHeader; an empty one is deleted. Failures
+// are the store's to remember and report when its changes are committed.
+type Store interface {
+	Cell(CellID) *Cell
+	SetCell(CellID, *Cell)
+	Header(Key) *Header
+	SetHeader(Key, *Header)
+	// EachCell calls fn for the stored cells of a kind (KindAny: of all, by
+	// kind) in order of element, live or not, until it returns false. fn may
+	// set the cell it was given and no other of the key.
+	EachCell(Key, Kind, func(CellID, *Cell) bool)
+	// EachKey calls fn for every header of a database until it returns false.
+	// fn may change the key it was given and no other.
+	EachKey(db uint8, fn func(Key, *Header) bool)
+	// DBPending is the context of a database's removes beyond the vector.
+	DBPending(db uint8) Vector
+	SetDBPending(db uint8, v Vector)
+	// AddDigest adds to the digest of the bucket of the key.
+	AddDigest(k Key, delta uint64)
+}
+
+// Touch is what a keyspace remembers of a key that was changed: enough to bring
+// the view level.
+type Touch struct {
+	Type   Type  // visible before
+	Expiry int64 // visible before
+	Whole  bool  // more than Cells may have changed
+	Cells  map[CellID]struct{}
+}
+
+// Keyspace applies entries and local writes to a store. It is not safe for
+// concurrent use; the executor owns it.
+type Keyspace struct {
+	Store Store
+	// Have is what the replica has applied; Apply does not advance it.
+	Have Vector
+	// HaveOf, if set, returns the vector that holds for one key while a state
+	// sync is under way: parts of the keyspace are then ahead of Have.
+	HaveOf func(Key) Vector
+	// Touched lists the keys changed since the caller last emptied it.
+	Touched map[Key]*Touch
+}
+
+// vector returns what the replica has applied to a key.
+func (ks *Keyspace) vector(k Key) Vector {
+	if ks.HaveOf != nil {
+		return ks.HaveOf(k)
+	}
+	return ks.Have
+}
+
+// Apply applies an entry. The caller has checked that the replica has applied
+// the entry's stream at least up to e.Prev, and advances its vector to e.Tag
+// afterwards.
+func (ks *Keyspace) Apply(e *Entry) {
+	for i := range e.Deltas {
+		ks.apply(e.Stream, &e.Deltas[i])
+	}
+}
+
+func (ks *Keyspace) apply(s Stream, d *Delta) {
+	switch d.Level {
+	case LevelDB:
+		ks.removeDB(s, d)
+	case LevelKey, LevelKind:
+		ks.removeKey(s, d.ID.Key, d.ID.Kind, d.Remove)
+	case LevelCell:
+		have := ks.vector(d.ID.Key)
+		done := have.Get(s)
+		todo := d.Remove != nil && d.Remove.Tag > done || d.Put != nil && d.Put.Tag > done || d.Add != nil && d.Add.Tag > done
+		if !todo {
+			return
+		}
+		ks.Change(d.ID, func(c *Cell, h *Header) {
+			if r := d.Remove; r != nil && r.Tag > done {
+				var seen []Seen
+				if len(r.Seen) > 0 {
+					seen = r.Seen[0].Counts
+				}
+				c.remove(Dot{r.Tag, s}, r.Ctx, seen, have, true)
+			}
+			if p := d.Put; p != nil && p.Tag > done {
+				if dot := (Dot{p.Tag, s}); !ks.stopped(d.ID, dot, c, h) {
+					c.put(dot, p.Value)
+				}
+			}
+			if a := d.Add; a != nil && a.Tag > done {
+				c.add(s, a, ks.stopped(d.ID, Dot{a.Tag, s}, c, h))
+			}
+		})
+	}
+}
+
+// stopped reports whether a remove that came before it has seen the write.
+func (ks *Keyspace) stopped(id CellID, d Dot, c *Cell, h *Header) bool {
+	return c.Pending.Covers(d) || ks.outer(id, h).Covers(d)
+}
+
+// outer returns what the key and database hold pending for a cell.
+func (ks *Keyspace) outer(id CellID, h *Header) Vector {
+	v := ks.Store.DBPending(id.Key.DB)
+	for _, p := range h.Pending {
+		if p.Kind == KindAny || p.Kind == id.Kind {
+			v = v.Join(p.Ctx)
+		}
+	}
+	return v
+}
+
+// removeKey applies a remove of a key, or of its cells of one kind.
+func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove) {
+	have := ks.vector(key)
+	if r.Tag <= have.Get(s) {
+		return
+	}
+	by := Dot{r.Tag, s}
+	h := ks.header(key)
+	t := ks.touch(key, h)
+	t.Whole = true
+	ks.Store.EachCell(key, kind, func(id CellID, c *Cell) bool {
+		ks.change(id, c, h, func(c *Cell) { c.remove(by, r.Ctx, nil, have, false) })
+		return true
+	})
+	if beyond := joinPending(nil, r.Ctx, s, have); len(beyond) > 0 {
+		i := slices.IndexFunc(h.Pending, func(p KeyPending) bool { return p.Kind == kind })
+		if i < 0 {
+			h.Pending = append(h.Pending, KeyPending{Kind: kind, Ctx: beyond})
+			slices.SortFunc(h.Pending, func(a, b KeyPending) int { return cmp.Compare(a.Kind, b.Kind) })
+		} else {
+			h.Pending[i].Ctx = h.Pending[i].Ctx.Join(beyond).Beyond(have)
+		}
+	}
+	for _, seen := range r.Seen {
+		if seen.ID.Key != key {
+			continue
+		}
+		c := ks.cell(seen.ID)
+		ks.change(seen.ID, c, h, func(c *Cell) {
+			for _, n := range seen.Counts {
+				c.reset(n, by, have)
+			}
+		})
+	}
+	ks.finish(key, h)
+}
+
+// removeDB applies a remove of a database: of each of its keys, and of what is
+// still to come.
+func (ks *Keyspace) removeDB(s Stream, d *Delta) {
+	db, r := d.ID.Key.DB, d.Remove
+	if r.Tag <= ks.Have.Get(s) {
+		return
+	}
+	seen := map[Key][]SeenCell{}
+	for _, c := range r.Seen {
+		seen[c.ID.Key] = append(seen[c.ID.Key], c)
+	}
+	ks.Store.EachKey(db, func(k Key, _ *Header) bool {
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]})
+		delete(seen, k)
+		return true
+	})
+	for k, cells := range seen {
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells})
+	}
+	if p := joinPending(ks.Store.DBPending(db).Beyond(ks.Have), r.Ctx, s, ks.Have); len(p) > 0 || len(ks.Store.DBPending(db)) > 0 {
+		ks.Store.SetDBPending(db, p)
+	}
+}
+
+// Merge joins a cell of another replica's state; o is empty where the other
+// has none. theirs is the other's vector, theirOuter what it holds pending for
+// the cell's key, kind and database.
+func (ks *Keyspace) Merge(id CellID, o *Cell, theirs, theirOuter Vector) {
+	have := ks.vector(id.Key)
+	ks.Change(id, func(c *Cell, h *Header) {
+		c.merge(o, have, theirs, ks.outer(id, h), theirOuter)
+	})
+}
+
+// MergePending joins what another replica holds pending for a key. It comes
+// after the key's cells.
+func (ks *Keyspace) MergePending(key Key, pending []KeyPending, theirs Vector) {
+	joined := ks.vector(key).Join(theirs)
+	h := ks.header(key)
+	if len(pending) == 0 && len(h.Pending) == 0 {
+		return
+	}
+	ks.touch(key, h)
+	for _, p := range pending {
+		i := slices.IndexFunc(h.Pending, func(q KeyPending) bool { return q.Kind == p.Kind })
+		if i < 0 {
+			h.Pending = append(h.Pending, KeyPending{Kind: p.Kind, Ctx: p.Ctx.Clone()})
+		} else {
+			h.Pending[i].Ctx = h.Pending[i].Ctx.Join(p.Ctx)
+		}
+	}
+	slices.SortFunc(h.Pending, func(a, b KeyPending) int { return cmp.Compare(a.Kind, b.Kind) })
+	for i := range h.Pending {
+		h.Pending[i].Ctx = h.Pending[i].Ctx.Beyond(joined)
+	}
+	h.Pending = slices.DeleteFunc(h.Pending, func(p KeyPending) bool { return len(p.Ctx) == 0 })
+	ks.finish(key, h)
+}
+
+// Tidy drops the remnants of a cell that have had their time; see Cell.tidy.
+// known returns what a stream's origin is known to have seen. It reports
+// whether anything that is not live remains.
+func (ks *Keyspace) Tidy(id CellID, known func(Stream) Vector) bool {
+	have := ks.vector(id.Key)
+	c := ks.Store.Cell(id)
+	if c == nil {
+		return false
+	}
+	c.tidy(have, known)
+	ks.Store.SetCell(id, c)
+	return len(c.Pending) > 0 || slices.ContainsFunc(c.Counts, func(k Count) bool { return !k.Live() })
+}
+
+// TidyKey drops a key's pending contexts that the vector has caught up with.
+func (ks *Keyspace) TidyKey(key Key) {
+	h := ks.Store.Header(key)
+	if h == nil || len(h.Pending) == 0 {
+		return
+	}
+	have := ks.vector(key)
+	for i := range h.Pending {
+		h.Pending[i].Ctx = h.Pending[i].Ctx.Beyond(have)
+	}
+	h.Pending = slices.DeleteFunc(h.Pending, func(p KeyPending) bool { return len(p.Ctx) == 0 })
+	ks.Store.SetHeader(key, h)
+}
+
+// Sweep hides a key that has expired by now: it leaves the digest and the
+// view. It reports whether the key was there to hide.
+func (ks *Keyspace) Sweep(key Key, now int64) bool {
+	h := ks.Store.Header(key)
+	if h == nil || h.Swept || h.Expiry == 0 || h.Expiry > now {
+		return false
+	}
+	ks.touch(key, h).Whole = true
+	h.Swept = true
+	ks.Store.AddDigest(key, -h.Digest)
+	ks.Store.SetHeader(key, h)
+	return true
+}
+
+// Purge deletes the cells of a swept key. The caller knows that every member
+// has seen the expiry and is past it (docs/SEMANTICS.md, "Expiry").
+func (ks *Keyspace) Purge(key Key) {
+	h := ks.Store.Header(key)
+	if h == nil || !h.Swept {
+		return
+	}
+	ks.Store.EachCell(key, KindAny, func(id CellID, _ *Cell) bool {
+		ks.Store.SetCell(id, &Cell{})
+		return true
+	})
+	ks.Store.SetHeader(key, &Header{Pending: h.Pending})
+}
+
+// Change changes one cell and keeps its key's header, digest and touch level.
+func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
+	h := ks.header(id.Key)
+	t := ks.touch(id.Key, h)
+	if !t.Whole {
+		t.Cells[id] = struct{}{}
+	}
+	ks.change(id, ks.cell(id), h, func(c *Cell) { f(c, h) })
+	ks.finish(id.Key, h)
+}
+
+// change runs f on a cell of a key whose header the caller holds.
+func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
+	was := c.digest(id)
+	live := c.Live()
+	f(c)
+	now := c.digest(id)
+	if !h.Swept {
+		ks.Store.AddDigest(id.Key, now-was)
+	}
+	h.Digest += now - was
+	switch {
+	case c.Live() && !live:
+		h.Live[id.Kind]++
+	case !c.Live() && live:
+		h.Live[id.Kind]--
+	}
+	if id.Kind == KindExpiry && id.Elem == "" {
+		h.Expiry = c.Expiry()
+	}
+	ks.Store.SetCell(id, c)
+}
+
+// finish brings a header level after its cells have changed.
+func (ks *Keyspace) finish(key Key, h *Header) {
+	h.Type = ks.visible(key, h)
+	if h.Swept {
+		// Perhaps there again, by a later expiry that has come to light; if
+		// not, the next sweep hides it anew.
+		h.Swept = false
+		ks.Store.AddDigest(key, h.Digest)
+		ks.touch(key, h).Whole = true
+	}
+	ks.Store.SetHeader(key, h)
+}
+
+// visible returns the type of the greatest live tag.
+func (ks *Keyspace) visible(key Key, h *Header) Type {
+	var only Type
+	several := false
+	for k, n := range h.Live {
+		if t := Kind(k).Type(); n > 0 && t != TypeNone && t != only {
+			several = several || only != TypeNone
+			only = t
+		}
+	}
+	if !several {
+		return only
+	}
+	var newest Dot
+	ks.Store.EachCell(key, KindAny, func(id CellID, c *Cell) bool {
+		if d := c.Newest(); id.Kind.Type() != TypeNone && d.Compare(newest) > 0 {
+			newest, only = d, id.Kind.Type()
+		}
+		return true
+	})
+	return only
+}
+
+func (ks *Keyspace) header(k Key) *Header {
+	if h := ks.Store.Header(k); h != nil {
+		return h
+	}
+	return &Header{}
+}
+
+func (ks *Keyspace) cell(id CellID) *Cell {
+	if c := ks.Store.Cell(id); c != nil {
+		return c
+	}
+	return &Cell{}
+}
+
+// touch remembers a key before its first change.
+func (ks *Keyspace) touch(k Key, h *Header) *Touch {
+	t := ks.Touched[k]
+	if t == nil {
+		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]struct{}{}}
+		if h.Swept {
+			t.Type = TypeNone
+		}
+		if ks.Touched == nil {
+			ks.Touched = map[Key]*Touch{}
+		}
+		ks.Touched[k] = t
+	}
+	return t
+}

@@ -1,0 +1,62 @@
+package command
+
+import (
+	"math/rand/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// Tx is the keyspace as a command finds it, with the effects of every command
+// before it. Keys are of any database. Elements are addressed by the kind of
+// their cells: a string is the element "" of crdt.KindString, hash fields are
+// crdt.KindField, set members crdt.KindMember. Methods that take a kind see
+// nothing in a key that is of another type.
+//
+// What is read must not be changed; what is written is kept, not copied. A
+// command checks everything it can refuse before its first write: there is no
+// undo.
+type Tx interface {
+	// Now is the time by which keys are expired, in Unix milliseconds. It does
+	// not move while a command runs.
+	Now() int64
+	// Rand is the node's source of randomness.
+	Rand() *rand.Rand
+
+	// Type returns the visible type of a key, crdt.TypeNone if there is none.
+	Type(k crdt.Key) crdt.Type
+	// Elem returns the visible value of an element.
+	Elem(k crdt.Key, kind crdt.Kind, elem string) ([]byte, bool)
+	// Len returns the number of elements.
+	Len(k crdt.Key, kind crdt.Kind) int
+	// EachElem calls fn for each element, in byte order, until it returns
+	// false. fn must not write to the key.
+	EachElem(k crdt.Key, kind crdt.Kind, fn func(elem string, value []byte) bool)
+	// Expiry returns when a key expires in Unix milliseconds, 0 for never or
+	// no key.
+	Expiry(k crdt.Key) int64
+
+	// SetElem sets an element; a key that is not there comes to be.
+	SetElem(k crdt.Key, kind crdt.Kind, elem string, value []byte)
+	// SetString makes the key a string, whatever it was before.
+	SetString(k crdt.Key, value []byte, keepTTL bool)
+	// AddElem adds to the number in an element, 0 if it is not there, as a
+	// counter: concurrent additions add up. The caller has checked that the
+	// element holds a number and what the sum will be.
+	AddElem(k crdt.Key, kind crdt.Kind, elem string, n crdt.Number)
+	// RemoveElem removes an element and reports whether it was there; the last
+	// one takes the key with it.
+	RemoveElem(k crdt.Key, kind crdt.Kind, elem string) bool
+	// Remove removes a key and reports whether it was there.
+	Remove(k crdt.Key) bool
+	// SetExpiry sets when an existing key expires (Unix milliseconds, or
+	// crdt.Never to make it lasting); a time not after Now removes the key.
+	SetExpiry(k crdt.Key, at int64)
+	// Flush removes every key of a database.
+	Flush(db uint8)
+
+	// View asks the local Redis, with all effects so far in place, and returns
+	// its raw reply. For what needs an order or index that cells lack, such as
+	// a random member; it costs a round trip. The error is one to hand to the
+	// client: the view is not there.
+	View(db uint8, args ...[]byte) ([]byte, error)
+}
