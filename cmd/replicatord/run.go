@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/replicatord/replicatord/node"
+)
+
+// stopTimeout bounds an orderly stop. Everything acknowledged is safe without
+// one; what it waits for is only the good manners: last flush, leave, farewell.
+const stopTimeout = 30 * time.Second
+
+// runCmd is "replicatord run", the default command.
+type runCmd struct{ configFlags }
+
+// Run runs a node until it is told to stop or fails.
+func (c runCmd) Run(s streams, given settings) error {
+	cfg, err := c.load(given)
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	return serve(cfg, newLogger(cfg, s), signals, startNode)
+}
+
+// newLogger logs to standard error: time to the millisecond, no source, no level of
+// detail that was not asked for.
+func newLogger(cfg node.Config, s streams) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.Level()}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(s.err, opts))
+	}
+	opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && a.Key == slog.TimeKey {
+			a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02T15:04:05.000Z07:00"))
+		}
+		return a
+	}
+	return slog.New(slog.NewTextHandler(s.err, opts))
+}
+
+// runningNode is what the command needs of a node that was started.
+type runningNode interface {
+	// Banner says in one line what runs, where it listens and which view it uses.
+	Banner() string
+	// Done is closed when the node has ended, for whatever reason.
+	Done() <-chan struct{}
+	// Err says why it ended; nil if it was asked to.
+	Err() error
+	// Stop ends the node in order. It is called once.
+	Stop(context.Context) error
+}
+
+// starter starts a node; cancelling the context abandons a start under way.
+type starter func(context.Context, node.Config, *slog.Logger) (runningNode, error)
+
+// serve runs one node: the first signal stops it in order, whether it is
+// serving or still starting; the second ends it at once.
+func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start starter) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+
+	type result struct {
+		node runningNode
+		err  error
+	}
+	started := make(chan result, 1)
+	go func() {
+		n, err := start(ctx, cfg, logger)
+		started <- result{n, err}
+	}()
+	var r result
+	stopping := false
+	select {
+	case r = <-started:
+	case <-signals:
+		stopping = true
+		logger.Info("stopping before the start was complete")
+		cancel()
+		select {
+		case r = <-started:
+		case second := <-signals:
+			return abort(second)
+		}
+	}
+	switch {
+	case r.err != nil && stopping && errors.Is(r.err, context.Canceled):
+		return nil
+	case r.err != nil:
+		return r.err
+	}
+
+	if !stopping {
+		logger.Info(r.node.Banner())
+		select {
+		case <-r.node.Done():
+			return r.node.Err()
+		case first := <-signals:
+			logger.Info("stopping", "signal", first.String())
+		}
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+		defer cancel()
+		stopped <- r.node.Stop(ctx)
+	}()
+	select {
+	case err := <-stopped:
+		if err != nil {
+			return fmt.Errorf("stopping: %w", err)
+		}
+		logger.Info("stopped")
+		return nil
+	case second := <-signals:
+		return abort(second)
+	}
+}
+
+// abort is the end by a second signal.
+func abort(s os.Signal) error {
+	code := exitSignal
+	if n, ok := s.(syscall.Signal); ok {
+		code += int(n)
+	}
+	return exitError{code: code, err: fmt.Errorf("ended at once by a second signal (%v)", s)}
+}
