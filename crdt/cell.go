@@ -106,6 +106,20 @@ func (c *Cell) Live() bool {
 	return len(c.Values) > 0 || c.hasCount()
 }
 
+// Remnant reports whether the cell holds anything that is not live and that
+// Keyspace.Tidy can drop one day.
+func (c *Cell) Remnant() bool {
+	if len(c.Pending) > 0 {
+		return true
+	}
+	for i := range c.Counts {
+		if !c.Counts[i].Live() {
+			return true
+		}
+	}
+	return false
+}
+
 func (c *Cell) hasCount() bool {
 	for i := range c.Counts {
 		if c.Counts[i].Live() {
@@ -208,7 +222,10 @@ func (c *Cell) remove(by Dot, ctx Vector, seen []Seen, have Vector, keep bool) {
 		return v.Dot.Stream == by.Stream || ctx.Covers(v.Dot)
 	})
 	c.Counts = slices.DeleteFunc(c.Counts, func(k Count) bool {
-		return k.Stream == by.Stream // its origin knows: no remnant
+		// The remover's own count goes without a remnant, for its origin knows.
+		// What another remove has told of a later epoch stays: in a range that
+		// was folded, that epoch's increments come with this very delta.
+		return k.Stream == by.Stream && (k.Epoch < by.Tag || k.Epoch == by.Tag && k.Tag != 0)
 	})
 	for i := range c.Counts {
 		if k := &c.Counts[i]; k.Tag > k.ResetTag && k.Tag <= ctx.Get(k.Stream) {

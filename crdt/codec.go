@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cockroachdb/apd/v3"
 )
@@ -75,10 +76,15 @@ func DecodeCell(b []byte) (*Cell, error) {
 		c.Values = make([]Sibling, n)
 		for i := range c.Values {
 			c.Values[i] = Sibling{d.dot(), d.bytes()}
+			if i > 0 && c.Values[i].Dot.Compare(c.Values[i-1].Dot) >= 0 {
+				d.bad = true
+			}
 		}
 	}
 	if first&cellHasCounts != 0 {
-		if n := d.uvarint(); d.fits(n, 34) {
+		if n := d.uvarint(); n == 0 {
+			d.bad = true
+		} else if d.fits(n, 34) {
 			c.Counts = make([]Count, n)
 			for i := range c.Counts {
 				k := &c.Counts[i]
@@ -86,11 +92,15 @@ func DecodeCell(b []byte) (*Cell, error) {
 				if k.ResetTag != 0 {
 					k.ResetSum, k.ResetBy = d.number(), d.dot()
 				}
+				if i > 0 && k.Stream <= c.Counts[i-1].Stream {
+					d.bad = true
+				}
 			}
 		}
 	}
 	if first&cellHasPending != 0 {
 		c.Pending = d.vector()
+		d.bad = d.bad || len(c.Pending) == 0
 	}
 	return c, d.end("cell")
 }
@@ -109,6 +119,7 @@ func (h *Header) AppendBinary(b []byte) []byte {
 			b = binary.AppendUvarint(b, uint64(n))
 		}
 	}
+	b = binary.AppendUvarint(b, uint64(h.Rest))
 	swept := byte(0)
 	if h.Swept {
 		swept = 0x80
@@ -135,21 +146,28 @@ func DecodeHeader(b []byte) (*Header, error) {
 	}
 	for k := range h.Live {
 		if mask&(1<<k) != 0 {
-			h.Live[k] = uint32(d.uvarint())
+			h.Live[k] = d.uint32()
+			d.bad = d.bad || h.Live[k] == 0
 		}
 	}
+	h.Rest = d.uint32()
 	t := d.byte()
 	h.Swept = t&0x80 != 0
 	h.Type = Type(t & 0x7f)
 	if h.Type > TypeStream {
 		d.bad = true
 	}
-	h.Expiry = int64(d.uvarint())
+	if h.Expiry = int64(d.uvarint()); h.Expiry < 0 {
+		d.bad = true
+	}
 	h.Digest = d.uint64()
 	if n := d.uvarint(); d.fits(n, 2) && n > 0 {
 		h.Pending = make([]KeyPending, n)
 		for i := range h.Pending {
 			h.Pending[i] = KeyPending{Kind(d.byte()), d.vector()}
+			if k := h.Pending[i].Kind; k >= numKinds || i > 0 && k <= h.Pending[i-1].Kind {
+				d.bad = true
+			}
 		}
 	}
 	return h, d.end("header")
@@ -251,6 +269,14 @@ func (d *decoder) uvarint() uint64 {
 	}
 	d.take(uint64(n))
 	return v
+}
+
+func (d *decoder) uint32() uint32 {
+	v := d.uvarint()
+	if v > math.MaxUint32 {
+		d.bad = true
+	}
+	return uint32(v)
 }
 
 func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }

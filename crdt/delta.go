@@ -103,6 +103,15 @@ func (f *Fold) Len() int {
 	return n
 }
 
+// touches reports whether anything gathered concerns the key.
+func (f *Fold) touches(k Key) bool {
+	if _, ok := f.keys[k]; ok {
+		return true
+	}
+	_, ok := f.dbs[k.DB]
+	return ok
+}
+
 // Add takes the next delta of the stream.
 func (f *Fold) Add(d Delta) {
 	if f.keys == nil {

@@ -6,11 +6,11 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// digest returns the hash of what is live in a cell, 0 if nothing is. Digests
+// Digest returns the hash of what is live in a cell, 0 if nothing is. Digests
 // are added up over cells, so that they can be kept level change by change.
 // What is not live (pending contexts, remnants of resets) is left out: it goes
 // at different times at different replicas.
-func (c *Cell) digest(id CellID) uint64 {
+func (c *Cell) Digest(id CellID) uint64 {
 	if !c.Live() {
 		return 0
 	}
@@ -22,6 +22,7 @@ func (c *Cell) digest(id CellID) uint64 {
 	buf = append(buf, id.Key.Name...)
 	buf = binary.AppendUvarint(buf, uint64(len(id.Elem)))
 	buf = append(buf, id.Elem...)
+	buf = binary.AppendUvarint(buf, uint64(len(c.Values)))
 	for _, v := range c.Values {
 		buf = binary.BigEndian.AppendUint64(buf, uint64(v.Dot.Tag))
 		buf = binary.BigEndian.AppendUint64(buf, uint64(v.Dot.Stream))

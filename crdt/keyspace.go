@@ -5,10 +5,12 @@ import (
 	"slices"
 )
 
-// Header is what is kept of a key beside its cells.
+// Header is what is kept of a key beside its cells. Every key of which a cell
+// is stored has one.
 type Header struct {
 	Live    [numKinds]uint32 // live cells of each kind
-	Pending []KeyPending    // contexts of removes beyond this replica's vector
+	Rest    uint32           // stored cells that are not live: remnants of removes
+	Pending []KeyPending     // contexts of removes beyond this replica's vector
 	Type    Type             // the visible type, TypeNone if nothing but expiries is live
 	Expiry  int64            // visible expiry: Unix milliseconds, Never, or 0 for none
 	Digest  uint64           // sum of the live cells' digests
@@ -24,7 +26,7 @@ type KeyPending struct {
 
 // Empty reports whether nothing is left to store.
 func (h *Header) Empty() bool {
-	return len(h.Pending) == 0 && h.Live == [numKinds]uint32{}
+	return len(h.Pending) == 0 && h.Rest == 0 && h.Live == [numKinds]uint32{}
 }
 
 // Exists reports whether the key has a live value that had not expired when
@@ -77,6 +79,11 @@ type Keyspace struct {
 	// HaveOf, if set, returns the vector that holds for one key while a state
 	// sync is under way: parts of the keyspace are then ahead of Have.
 	HaveOf func(Key) Vector
+	// PendingOf, if set, returns what the replicas with which a key was synced
+	// so far held pending for its database. It holds for this key alone, in
+	// addition to the store's, as long as HaveOf does: of the removes that it
+	// comes from, the rest of the keyspace has not seen what they reset.
+	PendingOf func(Key) Vector
 	// Touched lists the keys changed since the caller last emptied it.
 	Touched map[Key]*Touch
 }
@@ -103,7 +110,7 @@ func (ks *Keyspace) apply(s Stream, d *Delta) {
 	case LevelDB:
 		ks.removeDB(s, d)
 	case LevelKey, LevelKind:
-		ks.removeKey(s, d.ID.Key, d.ID.Kind, d.Remove)
+		ks.removeKey(s, d.ID.Key, d.ID.Kind, d.Remove, true)
 	case LevelCell:
 		have := ks.vector(d.ID.Key)
 		done := have.Get(s)
@@ -138,17 +145,28 @@ func (ks *Keyspace) stopped(id CellID, d Dot, c *Cell, h *Header) bool {
 
 // outer returns what the key and database hold pending for a cell.
 func (ks *Keyspace) outer(id CellID, h *Header) Vector {
-	v := ks.Store.DBPending(id.Key.DB)
-	for _, p := range h.Pending {
-		if p.Kind == KindAny || p.Kind == id.Kind {
-			v = v.Join(p.Ctx)
-		}
+	db := ks.Store.DBPending(id.Key.DB)
+	if ks.PendingOf != nil {
+		db = db.Join(ks.PendingOf(id.Key))
 	}
-	return v
+	return Outer(db, h.Pending, id.Kind)
 }
 
-// removeKey applies a remove of a key, or of its cells of one kind.
-func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove) {
+// Outer returns what a replica holds pending for the cells of one kind under a
+// key beside what they hold themselves, given what its database and the key
+// hold.
+func Outer(db Vector, key []KeyPending, kind Kind) Vector {
+	for _, p := range key {
+		if p.Kind == KindAny || p.Kind == kind {
+			db = db.Join(p.Ctx)
+		}
+	}
+	return db
+}
+
+// removeKey applies a remove of a key, or of its cells of one kind. keep says
+// that the key is to keep what the remove has seen beyond the vector.
+func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep bool) {
 	have := ks.vector(key)
 	if r.Tag <= have.Get(s) {
 		return
@@ -161,14 +179,9 @@ func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove) {
 		ks.change(id, c, h, func(c *Cell) { c.remove(by, r.Ctx, nil, have, false) })
 		return true
 	})
-	if beyond := joinPending(nil, r.Ctx, s, have); len(beyond) > 0 {
-		i := slices.IndexFunc(h.Pending, func(p KeyPending) bool { return p.Kind == kind })
-		if i < 0 {
-			h.Pending = append(h.Pending, KeyPending{Kind: kind, Ctx: beyond})
-			slices.SortFunc(h.Pending, func(a, b KeyPending) int { return cmp.Compare(a.Kind, b.Kind) })
-		} else {
-			h.Pending[i].Ctx = h.Pending[i].Ctx.Join(beyond).Beyond(have)
-		}
+	if beyond := joinPending(nil, r.Ctx, s, have); keep && len(beyond) > 0 {
+		h.trim(have)
+		h.joinPending(kind, beyond)
 	}
 	for _, seen := range r.Seen {
 		if seen.ID.Key != key {
@@ -196,12 +209,12 @@ func (ks *Keyspace) removeDB(s Stream, d *Delta) {
 		seen[c.ID.Key] = append(seen[c.ID.Key], c)
 	}
 	ks.Store.EachKey(db, func(k Key, _ *Header) bool {
-		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]})
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]}, false)
 		delete(seen, k)
 		return true
 	})
 	for k, cells := range seen {
-		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells})
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells}, false)
 	}
 	if p := joinPending(ks.Store.DBPending(db).Beyond(ks.Have), r.Ctx, s, ks.Have); len(p) > 0 || len(ks.Store.DBPending(db)) > 0 {
 		ks.Store.SetDBPending(db, p)
@@ -221,40 +234,44 @@ func (ks *Keyspace) Merge(id CellID, o *Cell, theirs, theirOuter Vector) {
 // MergePending joins what another replica holds pending for a key. It comes
 // after the key's cells.
 func (ks *Keyspace) MergePending(key Key, pending []KeyPending, theirs Vector) {
-	joined := ks.vector(key).Join(theirs)
 	h := ks.header(key)
 	if len(pending) == 0 && len(h.Pending) == 0 {
 		return
 	}
-	ks.touch(key, h)
 	for _, p := range pending {
-		i := slices.IndexFunc(h.Pending, func(q KeyPending) bool { return q.Kind == p.Kind })
-		if i < 0 {
-			h.Pending = append(h.Pending, KeyPending{Kind: p.Kind, Ctx: p.Ctx.Clone()})
-		} else {
-			h.Pending[i].Ctx = h.Pending[i].Ctx.Join(p.Ctx)
-		}
+		h.joinPending(p.Kind, p.Ctx)
 	}
-	slices.SortFunc(h.Pending, func(a, b KeyPending) int { return cmp.Compare(a.Kind, b.Kind) })
-	for i := range h.Pending {
-		h.Pending[i].Ctx = h.Pending[i].Ctx.Beyond(joined)
+	h.trim(ks.vector(key).Join(theirs))
+	ks.Store.SetHeader(key, h)
+}
+
+// MergeDBPending joins what another replica holds pending for a database. It
+// comes after all keys of the database, and when the vector covers the other's:
+// until then PendingOf tells it, for the keys merged so far alone.
+func (ks *Keyspace) MergeDBPending(db uint8, pending Vector) {
+	if p := ks.Store.DBPending(db).Join(pending).Beyond(ks.Have); len(pending) > 0 {
+		ks.Store.SetDBPending(db, p)
 	}
-	h.Pending = slices.DeleteFunc(h.Pending, func(p KeyPending) bool { return len(p.Ctx) == 0 })
-	ks.finish(key, h)
 }
 
 // Tidy drops the remnants of a cell that have had their time; see Cell.tidy.
-// known returns what a stream's origin is known to have seen. It reports
-// whether anything that is not live remains.
+// known returns what a stream's origin is known to have seen when it had made
+// no more of the stream than this replica has applied: the context of the
+// stream's newest entry here, or the vector of a later heartbeat. It reports
+// whether anything that is not live remains. It changes nothing visible.
 func (ks *Keyspace) Tidy(id CellID, known func(Stream) Vector) bool {
-	have := ks.vector(id.Key)
 	c := ks.Store.Cell(id)
 	if c == nil {
 		return false
 	}
-	c.tidy(have, known)
+	c.tidy(ks.vector(id.Key), known)
 	ks.Store.SetCell(id, c)
-	return len(c.Pending) > 0 || slices.ContainsFunc(c.Counts, func(k Count) bool { return !k.Live() })
+	if c.Empty() {
+		h := ks.header(id.Key)
+		h.Rest--
+		ks.Store.SetHeader(id.Key, h)
+	}
+	return c.Remnant()
 }
 
 // TidyKey drops a key's pending contexts that the vector has caught up with.
@@ -263,12 +280,33 @@ func (ks *Keyspace) TidyKey(key Key) {
 	if h == nil || len(h.Pending) == 0 {
 		return
 	}
-	have := ks.vector(key)
+	h.trim(ks.vector(key))
+	ks.Store.SetHeader(key, h)
+}
+
+// TidyDB drops the part of a database's pending context that the vector has
+// caught up with.
+func (ks *Keyspace) TidyDB(db uint8) {
+	if p := ks.Store.DBPending(db); len(p) > 0 {
+		ks.Store.SetDBPending(db, p.Beyond(ks.Have))
+	}
+}
+
+// trim drops the pending contexts that the vector has caught up with.
+func (h *Header) trim(have Vector) {
 	for i := range h.Pending {
 		h.Pending[i].Ctx = h.Pending[i].Ctx.Beyond(have)
 	}
 	h.Pending = slices.DeleteFunc(h.Pending, func(p KeyPending) bool { return len(p.Ctx) == 0 })
-	ks.Store.SetHeader(key, h)
+}
+
+// joinPending joins a context into what is pending for a kind.
+func (h *Header) joinPending(kind Kind, ctx Vector) {
+	i, ok := slices.BinarySearchFunc(h.Pending, kind, func(p KeyPending, k Kind) int { return cmp.Compare(p.Kind, k) })
+	if !ok {
+		h.Pending = slices.Insert(h.Pending, i, KeyPending{Kind: kind})
+	}
+	h.Pending[i].Ctx = h.Pending[i].Ctx.Join(ctx)
 }
 
 // Sweep hides a key that has expired by now: it leaves the digest and the
@@ -312,24 +350,29 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 
 // change runs f on a cell of a key whose header the caller holds.
 func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
-	was := c.digest(id)
-	live := c.Live()
+	was := c.Digest(id)
+	h.count(id.Kind, c, -1)
 	f(c)
-	now := c.digest(id)
+	now := c.Digest(id)
 	if !h.Swept {
 		ks.Store.AddDigest(id.Key, now-was)
 	}
 	h.Digest += now - was
-	switch {
-	case c.Live() && !live:
-		h.Live[id.Kind]++
-	case !c.Live() && live:
-		h.Live[id.Kind]--
-	}
+	h.count(id.Kind, c, +1)
 	if id.Kind == KindExpiry && id.Elem == "" {
 		h.Expiry = c.Expiry()
 	}
 	ks.Store.SetCell(id, c)
+}
+
+// count takes a cell into the header's counts, or with -1 out of them.
+func (h *Header) count(k Kind, c *Cell, n int) {
+	switch {
+	case c.Live():
+		h.Live[k] += uint32(n)
+	case !c.Empty():
+		h.Rest += uint32(n)
+	}
 }
 
 // finish brings a header level after its cells have changed.

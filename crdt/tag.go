@@ -18,6 +18,9 @@ const (
 	nodeBits = 12
 	seqBits  = 10
 
+	// maxTag is the greatest tag: ids have 63 bits.
+	maxTag Tag = 1<<63 - 1
+
 	// MaxNode is the greatest node id. Node ids start at 1.
 	MaxNode = 1<<nodeBits - 1
 )
@@ -48,9 +51,11 @@ func (t Tag) String() string {
 }
 
 // TagAt returns the first tag of a node at a Unix millisecond; times before
-// TagEpoch give the node's first tag of all.
+// TagEpoch give the node's first tag of all, times beyond the last tag's its
+// first in that millisecond.
 func TagAt(millis int64, node uint16) Tag {
-	return Tag(max(millis-epochMillis, 0))<<(nodeBits+seqBits) | Tag(node)
+	millis = min(max(millis-epochMillis, 0), int64(maxTag>>(nodeBits+seqBits)))
+	return Tag(millis)<<(nodeBits+seqBits) | Tag(node)
 }
 
 // Clock makes the tags of one node. It never sleeps, never repeats a tag and
@@ -112,8 +117,12 @@ func (c *Clock) Now(now time.Time) int64 { return max(now.UnixMilli(), c.last.Mi
 func (c *Clock) Last() Tag { return c.last }
 
 // Witness takes note of a tag made elsewhere, so that every later tag of this
-// node is greater. It returns ErrSkew for one beyond the skew bound.
+// node is greater. It returns ErrSkew for one beyond the skew bound, and for
+// one that no clock can make.
 func (c *Clock) Witness(t Tag, now time.Time) error {
+	if t > maxTag {
+		return fmt.Errorf("%w: %#x is no tag", ErrSkew, uint64(t))
+	}
 	if ahead := time.Duration(t.Millis()-now.UnixMilli()) * time.Millisecond; c.skew > 0 && t > c.last && ahead > c.skew {
 		return fmt.Errorf("%w: %v ahead, max_clock_skew is %v", ErrSkew, ahead, c.skew)
 	}
@@ -126,5 +135,9 @@ func (c *Clock) successor(t Tag) Tag {
 	if next := t&^MaxNode | Tag(c.node); next > t {
 		return next
 	}
-	return (t>>nodeBits+1)<<nodeBits | Tag(c.node)
+	return t.next()&^MaxNode | Tag(c.node)
 }
+
+// next returns the tag of the same node with the next sequence number, in the
+// next millisecond if the sequence runs over.
+func (t Tag) next() Tag { return t + 1<<nodeBits }

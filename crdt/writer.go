@@ -2,39 +2,114 @@ package crdt
 
 // Writer turns local writes into deltas: it reads the keyspace, makes the delta
 // that has the wished effect on what this replica has seen, applies it, and
-// folds it into the entry of its lane. One writer serves one commit group, all
-// of whose writes carry one tag.
+// folds it into the entry of its lane. One writer serves one commit group;
+// nothing else is applied to the keyspace between NewWriter and Entries.
+//
+// All writes of a group carry one tag, so within it lanes have no order. A
+// write to a key that the group has already written in another lane therefore
+// begins a new step: the entries so far are closed, and what follows has the
+// next tag and has seen them.
 type Writer struct {
-	ks     *Keyspace
-	origin Stream
-	lane   Lane
-	tag    Tag
-	now    int64
-	folds  [Lanes]Fold
+	ks      *Keyspace
+	origin  Stream
+	lane    Lane
+	tag     Tag
+	now     int64
+	ctx     Vector // what the step has seen; shared by its deltas, never changed
+	folds   [Lanes]Fold
+	entries []Entry // of closed steps
 }
 
-// NewWriter returns a writer of an origin for a group with the given tag. now
-// is the hybrid time in Unix milliseconds by which keys are expired.
+// NewWriter returns a writer of an origin for a group with the given tag, or
+// its next one if the origin has already written with a tag as great. now is
+// the hybrid time in Unix milliseconds by which keys are expired.
 func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
-	return &Writer{ks: ks, origin: origin.Origin(), tag: tag, now: now}
+	w := &Writer{ks: ks, origin: origin.Origin(), tag: tag, now: now, ctx: ks.Have.Clone()}
+	for l := range Stream(Lanes) {
+		if t := w.ctx.Get(w.origin | l); t >= w.tag {
+			w.tag = t.next()
+		}
+	}
+	return w
 }
 
 // SetLane chooses the lane of the writes to follow.
 func (w *Writer) SetLane(l Lane) { w.lane = l }
 
+// Lane returns the lane of the writes to follow.
+func (w *Writer) Lane() Lane { return w.lane }
+
+// Begin chooses the lane for writes that must be one entry, a transaction:
+// what the group has written in other lanes becomes a step of its own, so that
+// no write up to the next SetLane begins another.
+func (w *Writer) Begin(l Lane) {
+	w.lane = l
+	w.enter(func(f *Fold) bool { return !f.Empty() })
+}
+
 // Now returns the time by which keys are expired, in Unix milliseconds.
 func (w *Writer) Now() int64 { return w.now }
 
-// Entries returns one entry for each lane that was written to.
+// Tag returns the tag of the latest step. A clock that makes the tags of
+// groups to come may witness it, but need not: see NewWriter.
+func (w *Writer) Tag() Tag { return w.tag }
+
+// Entries returns the group's entries, in order: of each step one for each
+// lane that was written to. The caller then raises the keyspace's vector to
+// their tags. It ends the writer's use.
 func (w *Writer) Entries() []Entry {
-	var out []Entry
+	w.step()
+	return w.entries
+}
+
+// step closes the entries of the writes so far.
+func (w *Writer) step() {
 	for l := range w.folds {
 		if f := &w.folds[l]; !f.Empty() {
 			s := w.origin | Stream(l)
-			out = append(out, Entry{Stream: s, Prev: w.ks.Have.Get(s), Tag: w.tag, Ctx: w.ks.Have.Clone(), Deltas: f.Deltas()})
+			w.entries = append(w.entries, Entry{Stream: s, Prev: w.ctx.Get(s), Tag: w.tag, Ctx: w.ctx, Deltas: f.Deltas()})
+			*f = Fold{}
 		}
 	}
-	return out
+}
+
+// enter begins a new step if clash holds for what another lane than the
+// present one has gathered.
+func (w *Writer) enter(clash func(*Fold) bool) {
+	for l := range w.folds {
+		if f := &w.folds[l]; Lane(l) != w.lane && !f.Empty() && clash(f) {
+			w.cut()
+			return
+		}
+	}
+}
+
+func (w *Writer) cut() {
+	w.step()
+	w.ctx = w.ctx.Clone()
+	for _, e := range w.entries {
+		w.ctx.Raise(e.Stream, e.Tag)
+	}
+	w.ks.Have = w.ctx.Clone()
+	w.tag = w.tag.next()
+}
+
+// enterKey is enter for a write to a key.
+func (w *Writer) enterKey(k Key) {
+	for l := range w.folds {
+		if Lane(l) != w.lane && !w.folds[l].Empty() {
+			w.enter(func(f *Fold) bool { return f.touches(k) })
+			return
+		}
+	}
+}
+
+// seen returns what the step has seen of a key.
+func (w *Writer) seen(k Key) Vector {
+	if w.ks.HaveOf != nil {
+		return w.ks.HaveOf(k).Join(w.ctx)
+	}
+	return w.ctx
 }
 
 // Type returns the visible type of a key, TypeNone if it does not exist.
@@ -94,31 +169,33 @@ func (w *Writer) Expiry(k Key) int64 {
 // be with the kind's type; the caller has made sure that it is of that type
 // otherwise.
 func (w *Writer) SetElem(k Key, kind Kind, elem string, value []byte) {
+	w.enterKey(k)
 	w.prepare(k, kind.Type())
-	d := w.removeOf(CellID{k, kind, elem})
-	d.Put = &Put{Tag: w.tag, Value: value}
-	w.do(d)
+	w.put(CellID{k, kind, elem}, value)
 }
 
 // SetString makes the key a string, whatever it was. keepTTL leaves its expiry.
 func (w *Writer) SetString(k Key, value []byte, keepTTL bool) {
+	w.enterKey(k)
 	w.prepare(k, TypeString)
 	if !keepTTL {
 		w.removeCell(CellID{k, KindExpiry, ""})
 	}
-	w.SetElem(k, KindString, "", value)
+	w.put(CellID{k, KindString, ""}, value)
 }
 
 // AddElem adds to the number in an element, which is 0 if it is not there. The
 // caller has checked the type, and that the value is a number.
 func (w *Writer) AddElem(k Key, kind Kind, elem string, n Number) {
+	w.enterKey(k)
 	w.prepare(k, kind.Type())
 	id := CellID{k, kind, elem}
 	s := w.origin | Stream(w.lane)
 	a := &Add{Tag: w.tag, Epoch: w.tag, Sum: n}
-	c := w.ks.cell(id)
-	if i, ok := c.count(s); ok && c.Counts[i].Live() {
-		a.Epoch, a.Sum = c.Counts[i].Epoch, c.Counts[i].Sum.Add(n)
+	if c := w.ks.Store.Cell(id); c != nil {
+		if i, ok := c.count(s); ok && c.Counts[i].Live() {
+			a.Epoch, a.Sum = c.Counts[i].Epoch, c.Counts[i].Sum.Add(n)
+		}
 	}
 	w.do(Delta{Level: LevelCell, ID: id, Add: a})
 }
@@ -129,10 +206,11 @@ func (w *Writer) RemoveElem(k Key, kind Kind, elem string) bool {
 	if _, ok := w.Elem(k, kind, elem); !ok {
 		return false
 	}
+	w.enterKey(k)
 	w.prepare(k, kind.Type())
 	w.removeCell(CellID{k, kind, elem})
-	if w.ks.header(k).Type == TypeNone {
-		w.removeCell(CellID{k, KindExpiry, ""})
+	if h := w.ks.Store.Header(k); h != nil && h.Type == TypeNone {
+		w.clear(k)
 	}
 	return true
 }
@@ -141,6 +219,7 @@ func (w *Writer) RemoveElem(k Key, kind Kind, elem string) bool {
 func (w *Writer) Remove(k Key) bool {
 	existed := w.Type(k) != TypeNone
 	if existed {
+		w.enterKey(k)
 		w.clear(k)
 	}
 	return existed
@@ -150,21 +229,24 @@ func (w *Writer) Remove(k Key) bool {
 // makes it lasting against any expiry set elsewhere at the same time. A time
 // that has passed removes the key.
 func (w *Writer) SetExpiry(k Key, at int64) {
-	if w.Type(k) == TypeNone {
+	t := w.Type(k)
+	if t == TypeNone {
 		return
 	}
+	w.enterKey(k)
 	if at <= w.now {
 		w.clear(k)
 		return
 	}
-	w.prepare(k, w.Type(k))
-	d := w.removeOf(CellID{k, KindExpiry, ""})
-	d.Put = &Put{Tag: w.tag, Value: encodeExpiry(at)}
-	w.do(d)
+	w.prepare(k, t)
+	w.put(CellID{k, KindExpiry, ""}, encodeExpiry(at))
 }
 
 // Flush removes everything in a database.
 func (w *Writer) Flush(db uint8) {
+	// Not only what has written to this database: the flushes of FLUSHALL
+	// stay one entry.
+	w.enter(func(f *Fold) bool { return !f.Empty() })
 	if w.ks.HaveOf != nil {
 		// While a state sync is under way keys differ in what they have seen.
 		w.ks.Store.EachKey(db, func(k Key, _ *Header) bool {
@@ -173,7 +255,7 @@ func (w *Writer) Flush(db uint8) {
 		})
 		return
 	}
-	r := &Remove{Tag: w.tag, Ctx: w.ks.Have.Clone()}
+	r := &Remove{Tag: w.tag, Ctx: w.ctx}
 	w.ks.Store.EachKey(db, func(k Key, _ *Header) bool {
 		r.Seen = append(r.Seen, w.seenIn(k, KindAny)...)
 		return true
@@ -207,28 +289,40 @@ func (w *Writer) clear(k Key) {
 		return
 	}
 	for kind, n := range h.Live {
-		if n > 0 && Kind(kind) != KindString && Kind(kind) != KindExpiry {
+		if n > 0 && Kind(kind) != KindString && (Kind(kind) != KindExpiry || n > 1) {
 			w.removeKind(k, KindAny)
 			return
 		}
 	}
 	// Only single cells: removing them says less, and means the same.
-	w.removeCell(CellID{k, KindString, ""})
-	w.removeCell(CellID{k, KindExpiry, ""})
+	if h.Live[KindString] > 0 {
+		w.removeCell(CellID{k, KindString, ""})
+	}
+	if h.Live[KindExpiry] > 0 {
+		w.removeCell(CellID{k, KindExpiry, ""})
+	}
 }
 
+// removeCell removes a cell if it is live.
 func (w *Writer) removeCell(id CellID) {
 	if c := w.ks.Store.Cell(id); c != nil && c.Live() {
-		w.do(w.removeOf(id))
+		w.do(Delta{Level: LevelCell, ID: id, Remove: w.removeOf(id, c)})
 	}
 }
 
-func (w *Writer) removeOf(id CellID) Delta {
-	r := &Remove{Tag: w.tag, Ctx: w.ks.vector(id.Key)}
-	if seen := w.ks.cell(id).seen(w.origin | Stream(w.lane)); len(seen) > 0 {
-		r.Seen = []SeenCell{{ID: id, Counts: seen}}
+// put replaces what a cell holds.
+func (w *Writer) put(id CellID, value []byte) {
+	w.do(Delta{Level: LevelCell, ID: id, Remove: w.removeOf(id, w.ks.Store.Cell(id)), Put: &Put{Tag: w.tag, Value: value}})
+}
+
+func (w *Writer) removeOf(id CellID, c *Cell) *Remove {
+	r := &Remove{Tag: w.tag, Ctx: w.seen(id.Key)}
+	if c != nil {
+		if seen := c.seen(w.origin | Stream(w.lane)); len(seen) > 0 {
+			r.Seen = []SeenCell{{ID: id, Counts: seen}}
+		}
 	}
-	return Delta{Level: LevelCell, ID: id, Remove: r}
+	return r
 }
 
 func (w *Writer) removeKind(k Key, kind Kind) {
@@ -237,7 +331,7 @@ func (w *Writer) removeKind(k Key, kind Kind) {
 		level = LevelKey
 	}
 	w.do(Delta{Level: level, ID: CellID{Key: k, Kind: kind},
-		Remove: &Remove{Tag: w.tag, Ctx: w.ks.vector(k), Seen: w.seenIn(k, kind)}})
+		Remove: &Remove{Tag: w.tag, Ctx: w.seen(k), Seen: w.seenIn(k, kind)}})
 }
 
 func (w *Writer) seenIn(k Key, kind Kind) []SeenCell {

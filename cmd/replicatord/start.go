@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 
 	"github.com/replicatord/replicatord/node"
 )
 
 // startNode is the starter of every build.
-func startNode(context.Context, node.Config, *slog.Logger) (runningNode, error) {
-	return nil, errors.New("this build contains no node: it can only check configurations")
+func startNode(ctx context.Context, cfg node.Config, l *slog.Logger) (runningNode, error) {
+	n, err := node.Start(ctx, cfg, l)
+	if err != nil {
+		return nil, err // not a typed nil
+	}
+	return n, nil
 }

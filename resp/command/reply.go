@@ -58,5 +58,24 @@ func (r *Reply) Array(n int) {
 // Map begins a map of n pairs, which follow: in RESP2 an array of 2n.
 func (r *Reply) Map(n int) { r.Array(2 * n) }
 
+// Lines replies an array of simple strings, the form of help texts.
+func (r *Reply) Lines(lines []string) { r.statuses(lines) }
+
+// statuses replies an array of simple strings.
+func (r *Reply) statuses(list []string) {
+	r.Array(len(list))
+	for _, s := range list {
+		r.Status(s)
+	}
+}
+
+// bulks replies an array of bulk strings.
+func (r *Reply) bulks(list []string) {
+	r.Array(len(list))
+	for _, s := range list {
+		r.BulkString(s)
+	}
+}
+
 // Raw replies bytes that are a reply already.
 func (r *Reply) Raw(b []byte) { r.Buf = append(r.Buf, b...) }

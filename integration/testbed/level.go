@@ -1,0 +1,221 @@
+package testbed
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// levelLimit is how long nodes may take to become level unless a test says
+// otherwise.
+const levelLimit = 45 * time.Second
+
+// Level waits until the nodes have equal vectors, and demands that their
+// digests are equal too and that their Redises hold the same.
+func (b *Bed) Level(nodes ...*Node) {
+	b.Helper()
+	b.LevelWithin(levelLimit, nodes...)
+}
+
+// LevelWithin is Level with a limit.
+func (b *Bed) LevelWithin(limit time.Duration, nodes ...*Node) {
+	b.Helper()
+	unequal := 0
+	b.Wait(limit, Names(nodes)+" to be level", func() (bool, string) {
+		var vectors, digests []string
+		for _, n := range nodes {
+			v, err := n.Try("NODE", "VECTOR")
+			if err != nil {
+				return false, fmt.Sprintf("%s: %v", n.name, err)
+			}
+			f := fieldsOf(v)
+			vectors, digests = append(vectors, f["vector"]), append(digests, f["digest"])
+		}
+		if !same(vectors) {
+			unequal = 0
+			return false, "vectors differ: " + strings.Join(vectors, " and ")
+		}
+		if !same(digests) {
+			// Unless a key expired between the questions, this is the one thing
+			// that must never be.
+			if unequal++; unequal > 5 {
+				b.Fatalf("equal vectors %s, but digests differ: %s\n%s", vectors[0], strings.Join(digests, " and "), b.difference(nodes))
+			}
+			return false, "digests differ"
+		}
+		return true, ""
+	})
+	b.SameData(nodes...)
+}
+
+// SameData demands that clients find the same at all nodes.
+func (b *Bed) SameData(nodes ...*Node) {
+	b.Helper()
+	var diff string
+	for range 3 { // keys may expire between the two readings
+		if diff = b.difference(nodes); diff == "" {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	b.Fatalf("nodes show different data:\n%s", diff)
+}
+
+func (b *Bed) difference(nodes []*Node) string {
+	b.Helper()
+	first := nodes[0].Dataset()
+	var out []string
+	for _, n := range nodes[1:] {
+		for _, d := range DiffData(first, n.Dataset()) {
+			out = append(out, fmt.Sprintf("%s against %s: %s", nodes[0].name, n.name, d))
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func same(list []string) bool {
+	return len(slices.Compact(slices.Clone(list))) == 1
+}
+
+// DiffData tells how two data sets differ, in at most 20 lines.
+func DiffData(a, b map[string]string) []string {
+	var out []string
+	keys := maps.Clone(a)
+	maps.Copy(keys, b)
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if x, y := a[k], b[k]; x != y && len(out) < 20 {
+			out = append(out, fmt.Sprintf("%q: %s against %s", k, clip(orNothing(x)), clip(orNothing(y))))
+		}
+	}
+	return out
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+// Dataset returns everything clients find at the node: by "database/key" the
+// type, value and expiry.
+func (n *Node) Dataset() map[string]string {
+	n.bed.Helper()
+	out, err := Dataset(func(db int) *redis.Client {
+		o := clientOptions()
+		o.Addr, o.DB = n.Addr(), db
+		return redis.NewClient(o)
+	})
+	if err != nil {
+		n.bed.Fatalf("reading all data of %s: %v", n.name, err)
+	}
+	return out
+}
+
+// Dataset reads all 16 databases of a node or a Redis.
+func Dataset(dial func(db int) *redis.Client) (map[string]string, error) {
+	out := map[string]string{}
+	for db := range 16 {
+		c := dial(db)
+		err := readDB(c, db, out)
+		_ = c.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func readDB(c *redis.Client, db int, out map[string]string) error {
+	ctx := context.Background()
+	if n, err := c.DBSize(ctx).Result(); n == 0 || err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	var cursor uint64
+	for {
+		keys, next, err := c.Scan(ctx, cursor, "", 1000).Result()
+		if err != nil {
+			return err
+		}
+		keys = slices.DeleteFunc(keys, func(k string) bool { was := seen[k]; seen[k] = true; return was })
+		if err := readKeys(c, db, keys, out); err != nil {
+			return err
+		}
+		if cursor = next; cursor == 0 {
+			return nil
+		}
+	}
+}
+
+func readKeys(c *redis.Client, db int, keys []string, out map[string]string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	ctx := context.Background()
+	pipe := c.Pipeline()
+	types := make([]*redis.StatusCmd, len(keys))
+	expiries := make([]*redis.Cmd, len(keys))
+	for i, k := range keys {
+		types[i], expiries[i] = pipe.Type(ctx, k), pipe.Do(ctx, "PEXPIRETIME", k)
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	values := make([]redis.Cmder, len(keys))
+	for i, k := range keys {
+		switch types[i].Val() {
+		case "string":
+			values[i] = pipe.Get(ctx, k)
+		case "hash":
+			values[i] = pipe.HGetAll(ctx, k)
+		case "set":
+			values[i] = pipe.SMembers(ctx, k)
+		}
+	}
+	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+		return err
+	}
+	for i, k := range keys {
+		var value string
+		switch v := values[i].(type) {
+		case *redis.StringCmd:
+			value = fmt.Sprintf("%q", v.Val())
+		case *redis.MapStringStringCmd:
+			var parts []string
+			for _, f := range slices.Sorted(maps.Keys(v.Val())) {
+				parts = append(parts, fmt.Sprintf("%q=%q", f, v.Val()[f]))
+			}
+			value = strings.Join(parts, " ")
+		case *redis.StringSliceCmd:
+			members := slices.Sorted(slices.Values(v.Val()))
+			value = fmt.Sprintf("%q", members)
+		default:
+			continue // expired meanwhile
+		}
+		if value == "" || types[i].Val() == "string" && values[i].Err() == redis.Nil {
+			continue
+		}
+		out[fmt.Sprintf("%d/%s", db, k)] = fmt.Sprintf("%s %s expires %v", types[i].Val(), value, expiries[i].Val())
+	}
+	return nil
+}
+
+// Rebuilt demands that the node's Redis holds what the cells say: it restarts
+// the node with an empty view, which is then rebuilt from the cells, and compares
+// what clients find before and after. The node must have a view of its own
+// (spawn or embedded).
+func (b *Bed) Rebuilt(n *Node) {
+	b.Helper()
+	before := n.Dataset()
+	n.Stop()
+	n.Start()
+	if d := DiffData(before, n.Dataset()); len(d) > 0 {
+		b.Fatalf("%s: the view, before and after it was rebuilt from the cells:\n%s", n.name, strings.Join(d, "\n"))
+	}
+}

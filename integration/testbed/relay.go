@@ -1,0 +1,391 @@
+package testbed
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Network relays what nodes say to each other.
+type Network struct {
+	bed *Bed
+
+	mu    sync.Mutex
+	nodes []*Node
+	paths map[[2]int]*Path
+	conns map[net.Conn][2]int // by the ids of caller and callee
+}
+
+// Network returns a network without faults.
+func (b *Bed) Network() *Network {
+	return &Network{bed: b, paths: map[[2]int]*Path{}, conns: map[net.Conn][2]int{}}
+}
+
+// Path is one direction between two nodes.
+type Path struct {
+	mu    sync.Mutex
+	cut   bool
+	moved chan struct{} // closed and replaced when cut changes
+	delay time.Duration
+	rate  int // bytes per second; 0: no limit
+	bytes int64
+}
+
+// Path returns the way from one node to another.
+func (w *Network) Path(from, to *Node) *Path { return w.path(from.ID, to.ID) }
+
+func (w *Network) path(from, to int) *Path {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.paths[[2]int{from, to}]
+	if p == nil {
+		p = &Path{moved: make(chan struct{})}
+		w.paths[[2]int{from, to}] = p
+	}
+	return p
+}
+
+// Cut holds back everything on this path until Mend.
+func (p *Path) Cut() { p.setCut(true) }
+
+// Mend ends a Cut.
+func (p *Path) Mend() { p.setCut(false) }
+
+func (p *Path) setCut(cut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cut = cut
+	close(p.moved)
+	p.moved = make(chan struct{})
+}
+
+// SetDelay makes everything take that much longer.
+func (p *Path) SetDelay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// SetRate limits a path to so many bytes a second; 0: no limit.
+func (p *Path) SetRate(bytes int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = bytes
+}
+
+// Bytes returns how many bytes have gone this way by TCP.
+func (p *Path) Bytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes
+}
+
+func (p *Path) state() (cut bool, moved chan struct{}, delay time.Duration, rate int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cut, p.moved, p.delay, p.rate
+}
+
+// Split cuts both ways between two nodes.
+func (w *Network) Split(a, b *Node) {
+	w.Path(a, b).Cut()
+	w.Path(b, a).Cut()
+}
+
+// Join mends both ways between two nodes.
+func (w *Network) Join(a, b *Node) {
+	w.Path(a, b).Mend()
+	w.Path(b, a).Mend()
+}
+
+// Heal ends all faults.
+func (w *Network) Heal() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.paths {
+		p.Mend()
+		p.SetDelay(0)
+		p.SetRate(0)
+	}
+}
+
+// Sever closes all connections between two nodes.
+func (w *Network) Sever(a, b *Node) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c, ends := range w.conns {
+		if ends == [2]int{a.ID, b.ID} || ends == [2]int{b.ID, a.ID} {
+			_ = c.Close()
+		}
+	}
+}
+
+// front puts relays before a node's gossip and exchange ports.
+func (w *Network) front(n *Node) {
+	w.bed.Helper()
+	w.mu.Lock()
+	w.nodes = append(w.nodes, n)
+	w.mu.Unlock()
+	n.advertiseGossip, n.advertiseWAN = FreePort(), FreePort()
+	w.listen(n, n.advertiseGossip, n.GossipPort)
+	w.listen(n, n.advertiseWAN, n.WANPort)
+	w.packets(n, n.advertiseGossip, n.GossipPort)
+}
+
+func (w *Network) listen(n *Node, port, target int) {
+	l, err := net.Listen("tcp", addr(port))
+	if err != nil {
+		w.bed.Fatalf("relay: %v", err)
+	}
+	w.bed.Cleanup(func() {
+		_ = l.Close()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for c := range w.conns {
+			_ = c.Close()
+		}
+	})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go w.relay(c, n, target)
+		}
+	}()
+}
+
+// relay passes a connection on to the node.
+func (w *Network) relay(in net.Conn, n *Node, target int) {
+	defer in.Close()
+	from := w.caller(in.RemoteAddr().(*net.TCPAddr).Port, in.LocalAddr().(*net.TCPAddr).Port)
+	if from == 0 {
+		return
+	}
+	there, back := w.path(from, n.ID), w.path(n.ID, from)
+	if !w.reaches(there, back) {
+		return
+	}
+	out, err := net.DialTimeout("tcp", addr(target), time.Second)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	w.mu.Lock()
+	w.conns[in], w.conns[out] = [2]int{from, n.ID}, [2]int{from, n.ID}
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delete(w.conns, in)
+		delete(w.conns, out)
+	}()
+	var pumps sync.WaitGroup
+	pumps.Go(func() { pump(out, in, there); _ = in.Close(); _ = out.Close() })
+	pumps.Go(func() { pump(in, out, back); _ = in.Close(); _ = out.Close() })
+	pumps.Wait()
+}
+
+// reaches waits while a path is cut, as a connection attempt does that is
+// tried again and again; after some seconds it is given up.
+func (w *Network) reaches(paths ...*Path) bool {
+	limit := time.After(10 * time.Second)
+	for _, p := range paths {
+		for {
+			cut, moved, _, _ := p.state()
+			if !cut {
+				break
+			}
+			select {
+			case <-moved:
+			case <-limit:
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// piece is what was read at once, and when it is due.
+type piece struct {
+	b   []byte
+	due time.Time
+}
+
+// pump copies from src to dst with the path's faults until one of them ends.
+func pump(dst io.Writer, src io.Reader, p *Path) {
+	pieces := make(chan piece, 64)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		defer close(pieces)
+		for {
+			b := make([]byte, 16<<10)
+			n, err := src.Read(b)
+			if n > 0 {
+				_, _, delay, _ := p.state()
+				select {
+				case pieces <- piece{b[:n], time.Now().Add(delay)}:
+				case <-stop:
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for x := range pieces {
+		time.Sleep(time.Until(x.due))
+		for {
+			cut, moved, _, rate := p.state()
+			if cut {
+				// A connection that ends while it is cut must not wait for the end
+				// of the cut: look again now and then.
+				select {
+				case <-moved:
+				case <-time.After(30 * time.Second):
+					return
+				}
+				continue
+			}
+			if rate > 0 {
+				time.Sleep(time.Duration(len(x.b)) * time.Second / time.Duration(rate))
+			}
+			break
+		}
+		n, err := dst.Write(x.b)
+		p.mu.Lock()
+		p.bytes += int64(n)
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// packets relays datagrams to a node, and the answers back.
+func (w *Network) packets(n *Node, port, target int) {
+	in, err := net.ListenPacket("udp", addr(port))
+	if err != nil {
+		w.bed.Fatalf("relay: %v", err)
+	}
+	w.bed.Cleanup(func() { _ = in.Close() })
+	to, err := net.ResolveUDPAddr("udp", addr(target))
+	if err != nil {
+		w.bed.Fatalf("relay: %v", err)
+	}
+	outs := map[int]net.PacketConn{} // by the caller's id: few
+	go func() {
+		defer func() {
+			for _, out := range outs {
+				_ = out.Close()
+			}
+		}()
+		b := make([]byte, 64<<10)
+		for {
+			size, caller, err := in.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			from := w.packetCaller(caller.(*net.UDPAddr).Port)
+			if from == 0 {
+				continue
+			}
+			out := outs[from]
+			if out == nil {
+				if out, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+					continue
+				}
+				outs[from] = out
+				go w.answers(in, out, caller, w.path(n.ID, from))
+			}
+			send(out, bytes.Clone(b[:size]), to, w.path(from, n.ID))
+		}
+	}()
+}
+
+func (w *Network) answers(in, out net.PacketConn, caller net.Addr, p *Path) {
+	b := make([]byte, 64<<10)
+	for {
+		size, _, err := out.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		send(in, bytes.Clone(b[:size]), caller, p)
+	}
+}
+
+// send passes a datagram on, late or not at all.
+func send(c net.PacketConn, b []byte, to net.Addr, p *Path) {
+	cut, _, delay, _ := p.state()
+	switch {
+	case cut:
+	case delay > 0:
+		time.AfterFunc(delay, func() { _, _ = c.WriteTo(b, to) })
+	default:
+		_, _ = c.WriteTo(b, to)
+	}
+}
+
+// packetCaller returns the node that sends datagrams from a port: nodes send
+// from the port they gossip on.
+func (w *Network) packetCaller(port int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		if n.GossipPort == port {
+			return n.ID
+		}
+	}
+	return 0
+}
+
+// caller returns the id of the node that has a TCP connection from a port to
+// another; 0 if none of them has. NAT hides this from the nodes, but not from
+// the machine they all run on.
+func (w *Network) caller(port, to int) int {
+	inode := socketInode(port, to)
+	if inode == "" {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range w.nodes {
+		fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", n.pid.Load()))
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			if link, err := os.Readlink(fd); err == nil && link == "socket:["+inode+"]" {
+				return n.ID
+			}
+		}
+	}
+	return 0
+}
+
+// socketInode finds the socket of a connection between two ports of
+// 127.0.0.1 in Linux's table of them.
+func socketInode(local, remote int) string {
+	b, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return ""
+	}
+	want := fmt.Sprintf(" 0100007F:%04X 0100007F:%04X ", local, remote)
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if strings.Contains(line, want) {
+			if f := strings.Fields(line); len(f) > 9 {
+				return f[9]
+			}
+		}
+	}
+	return ""
+}

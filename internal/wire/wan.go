@@ -1,0 +1,386 @@
+package wire
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire/wanpb"
+)
+
+// The messages of the WAN protocol as the rest of the program knows them.
+// docs/PROTOCOL.md says what each is for; the comments here only add what a
+// field name does not say. Every type has Encode, which cannot fail, and a
+// Decode function, whose errors wrap crdt.ErrCorrupt: they check form and
+// range, not sense. Decoders allocate in proportion to their input, which the
+// caller has bounded.
+
+// WanMagic is the first field of a Hello, so that a stranger that speaks
+// another protocol is told so.
+const WanMagic = "replicatord"
+
+// Hello opens a connection, from both ends.
+type Hello struct {
+	MinVersion, MaxVersion uint32
+
+	Cluster string
+	Node    uint16
+	Alias   string
+	Nonce   []byte
+	Secret  bool   // a proof of the cluster secret is asked for
+	Address string // where the sender says it can be reached
+	Dir     string // identity of its data directory
+	Boot    []byte // of its process
+}
+
+// Encode returns the message's bytes.
+func (m *Hello) Encode() []byte {
+	return encode(&wanpb.Hello{Magic: WanMagic, MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster,
+		Node: uint32(m.Node), Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot})
+}
+
+// DecodeHello reads a Hello.
+func DecodeHello(b []byte) (*Hello, error) {
+	var m wanpb.Hello
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	if m.Magic != WanMagic {
+		return nil, corrupt("Hello: not of this protocol")
+	}
+	if m.Node == 0 || m.Node > crdt.MaxNode {
+		return nil, corrupt("Hello: node id %d", m.Node)
+	}
+	return &Hello{MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster, Node: uint16(m.Node),
+		Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot}, nil
+}
+
+// Proof shows that its sender knows the cluster secret.
+type Proof struct{ MAC []byte }
+
+// Encode returns the message's bytes.
+func (m *Proof) Encode() []byte { return encode(&wanpb.Proof{Mac: m.MAC}) }
+
+// DecodeProof reads a Proof.
+func DecodeProof(b []byte) (*Proof, error) {
+	var m wanpb.Proof
+	err := decode(b, &m)
+	return &Proof{MAC: m.Mac}, err
+}
+
+// HelloAck is the first message under the session's keys.
+type HelloAck struct {
+	Version  uint32
+	Region   string
+	Origin   crdt.Stream
+	Durable  crdt.Vector
+	Window   [crdt.Lanes]uint64
+	MaxBatch uint64
+}
+
+// Encode returns the message's bytes.
+func (m *HelloAck) Encode() []byte {
+	return encode(&wanpb.HelloAck{Version: m.Version, Region: m.Region, Origin: uint64(m.Origin),
+		Durable: m.Durable.AppendBinary(nil), Window: m.Window[:], MaxBatch: m.MaxBatch})
+}
+
+// DecodeHelloAck reads a HelloAck.
+func DecodeHelloAck(b []byte) (*HelloAck, error) {
+	var m wanpb.HelloAck
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	v, err := vector(m.Durable)
+	if err != nil {
+		return nil, err
+	}
+	if len(m.Window) != crdt.Lanes {
+		return nil, corrupt("HelloAck: %d windows", len(m.Window))
+	}
+	out := &HelloAck{Version: m.Version, Region: m.Region, Origin: crdt.Stream(m.Origin), Durable: v, MaxBatch: m.MaxBatch}
+	copy(out.Window[:], m.Window)
+	return out, nil
+}
+
+// SessionError ends a session.
+type SessionError struct {
+	Code uint32
+	Text string
+}
+
+// Encode returns the message's bytes.
+func (m *SessionError) Encode() []byte { return encode(&wanpb.Error{Code: m.Code, Text: m.Text}) }
+
+// DecodeSessionError reads an Error.
+func DecodeSessionError(b []byte) (*SessionError, error) {
+	var m wanpb.Error
+	err := decode(b, &m)
+	return &SessionError{Code: m.Code, Text: m.Text}, err
+}
+
+// Want replaces the set of origins whose streams its sender wishes to get.
+type Want struct{ Origins []WantOrigin }
+
+// WantOrigin is one origin and how far its streams have been applied.
+type WantOrigin struct {
+	Origin    crdt.Stream
+	Positions crdt.Vector
+}
+
+// Encode returns the message's bytes.
+func (m *Want) Encode() []byte {
+	out := &wanpb.Want{}
+	for _, o := range m.Origins {
+		out.Origins = append(out.Origins, &wanpb.Want_Origin{Origin: uint64(o.Origin), Positions: o.Positions.AppendBinary(nil)})
+	}
+	return encode(out)
+}
+
+// DecodeWant reads a Want.
+func DecodeWant(b []byte) (*Want, error) {
+	var m wanpb.Want
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &Want{Origins: make([]WantOrigin, len(m.Origins))}
+	for i, o := range m.Origins {
+		v, err := vector(o.Positions)
+		if err != nil {
+			return nil, err
+		}
+		w := WantOrigin{crdt.Stream(o.Origin), v}
+		if w.Origin != w.Origin.Origin() {
+			return nil, corrupt("Want: an origin with a lane")
+		}
+		for _, p := range v {
+			if p.Stream.Origin() != w.Origin || p.Stream.Lane() >= crdt.Lanes {
+				return nil, corrupt("Want: a position of another origin")
+			}
+		}
+		out.Origins[i] = w
+	}
+	return out, nil
+}
+
+// Credit grants more bytes in a lane.
+type Credit struct {
+	Lane  crdt.Lane
+	Bytes uint64
+}
+
+// Encode returns the message's bytes.
+func (m *Credit) Encode() []byte {
+	return encode(&wanpb.Credit{Lane: uint32(m.Lane), Bytes: m.Bytes})
+}
+
+// DecodeCredit reads a Credit.
+func DecodeCredit(b []byte) (*Credit, error) {
+	var m wanpb.Credit
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	if m.Lane >= crdt.Lanes {
+		return nil, corrupt("Credit: lane %d", m.Lane)
+	}
+	return &Credit{crdt.Lane(m.Lane), m.Bytes}, nil
+}
+
+// Ack tells how its sender's durable vector has risen.
+type Ack struct{ Durable crdt.Vector }
+
+// Encode returns the message's bytes.
+func (m *Ack) Encode() []byte { return encode(&wanpb.Ack{Durable: m.Durable.AppendBinary(nil)}) }
+
+// DecodeAck reads an Ack.
+func DecodeAck(b []byte) (*Ack, error) {
+	var m wanpb.Ack
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	v, err := vector(m.Durable)
+	return &Ack{v}, err
+}
+
+// Heartbeat tells where its sender's clock stands.
+type Heartbeat struct {
+	Ping      uint64
+	Tag       crdt.Tag
+	Positions crdt.Vector
+}
+
+// Encode returns the message's bytes.
+func (m *Heartbeat) Encode() []byte {
+	return encode(&wanpb.Heartbeat{Ping: m.Ping, Tag: uint64(m.Tag), Positions: m.Positions.AppendBinary(nil)})
+}
+
+// DecodeHeartbeat reads a Heartbeat.
+func DecodeHeartbeat(b []byte) (*Heartbeat, error) {
+	var m wanpb.Heartbeat
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	v, err := vector(m.Positions)
+	return &Heartbeat{m.Ping, crdt.Tag(m.Tag), v}, err
+}
+
+// Pong answers heartbeats.
+type Pong struct{ Ping, Reached uint64 }
+
+// Encode returns the message's bytes.
+func (m *Pong) Encode() []byte { return encode(&wanpb.Pong{Ping: m.Ping, Reached: m.Reached}) }
+
+// DecodePong reads a Pong.
+func DecodePong(b []byte) (*Pong, error) {
+	var m wanpb.Pong
+	err := decode(b, &m)
+	return &Pong{m.Ping, m.Reached}, err
+}
+
+// SyncNeeded says which origins the log can no longer serve as wanted.
+type SyncNeeded struct{ Origins []crdt.Stream }
+
+// Encode returns the message's bytes.
+func (m *SyncNeeded) Encode() []byte {
+	out := &wanpb.SyncNeeded{}
+	for _, o := range m.Origins {
+		out.Origins = append(out.Origins, uint64(o))
+	}
+	return encode(out)
+}
+
+// DecodeSyncNeeded reads a SyncNeeded.
+func DecodeSyncNeeded(b []byte) (*SyncNeeded, error) {
+	var m wanpb.SyncNeeded
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &SyncNeeded{}
+	for _, o := range m.Origins {
+		out.Origins = append(out.Origins, crdt.Stream(o))
+	}
+	return out, nil
+}
+
+// SyncRequest asks for the state from a cursor on.
+type SyncRequest struct{ Cursor []byte }
+
+// Encode returns the message's bytes.
+func (m *SyncRequest) Encode() []byte { return encode(&wanpb.SyncRequest{Cursor: m.Cursor}) }
+
+// DecodeSyncRequest reads a SyncRequest.
+func DecodeSyncRequest(b []byte) (*SyncRequest, error) {
+	var m wanpb.SyncRequest
+	err := decode(b, &m)
+	return &SyncRequest{m.Cursor}, err
+}
+
+// SyncBegin opens a state sync.
+type SyncBegin struct {
+	Vector    crdt.Vector
+	Known     []SyncKnown
+	DBPending []SyncDBPending
+	Cursor    []byte
+}
+
+// SyncKnown is what a stream's origin is known to have seen.
+type SyncKnown struct {
+	Stream  crdt.Stream
+	Context crdt.Vector
+}
+
+// SyncDBPending is the context of a database's removes beyond the vector.
+type SyncDBPending struct {
+	DB      uint8
+	Context crdt.Vector
+}
+
+// Encode returns the message's bytes.
+func (m *SyncBegin) Encode() []byte {
+	out := &wanpb.SyncBegin{Vector: m.Vector.AppendBinary(nil), Cursor: m.Cursor}
+	for _, k := range m.Known {
+		out.Known = append(out.Known, &wanpb.SyncBegin_Known{Stream: uint64(k.Stream), Context: k.Context.AppendBinary(nil)})
+	}
+	for _, p := range m.DBPending {
+		out.DbPending = append(out.DbPending, &wanpb.SyncBegin_DBPending{Db: uint32(p.DB), Context: p.Context.AppendBinary(nil)})
+	}
+	return encode(out)
+}
+
+// DecodeSyncBegin reads a SyncBegin.
+func DecodeSyncBegin(b []byte) (*SyncBegin, error) {
+	var m wanpb.SyncBegin
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	v, err := vector(m.Vector)
+	if err != nil {
+		return nil, err
+	}
+	out := &SyncBegin{Vector: v, Cursor: m.Cursor}
+	for _, k := range m.Known {
+		v, err := vector(k.Context)
+		if err != nil {
+			return nil, err
+		}
+		out.Known = append(out.Known, SyncKnown{crdt.Stream(k.Stream), v})
+	}
+	for _, p := range m.DbPending {
+		v, err := vector(p.Context)
+		if err != nil {
+			return nil, err
+		}
+		if p.Db > 255 {
+			return nil, corrupt("SyncBegin: database %d", p.Db)
+		}
+		out.DBPending = append(out.DBPending, SyncDBPending{uint8(p.Db), v})
+	}
+	return out, nil
+}
+
+// SyncKeys carries states of keys, in the form of docs/STORAGE.md.
+type SyncKeys struct {
+	States [][]byte
+	Cursor []byte
+	Last   bool
+}
+
+// Encode returns the message's bytes.
+func (m *SyncKeys) Encode() []byte {
+	return encode(&wanpb.SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last})
+}
+
+// DecodeSyncKeys reads a SyncKeys.
+func DecodeSyncKeys(b []byte) (*SyncKeys, error) {
+	var m wanpb.SyncKeys
+	err := decode(b, &m)
+	return &SyncKeys{m.States, m.Cursor, m.Last}, err
+}
+
+// vector reads a vector; no bytes at all are the empty one.
+func vector(b []byte) (crdt.Vector, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	return crdt.DecodeVector(b)
+}
+
+func encode(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		// Only text that is not UTF-8 can fail, and configuration allows none.
+		panic(fmt.Sprintf("wire: encoding %T: %v", m, err))
+	}
+	return b
+}
+
+func decode(b []byte, m proto.Message) error {
+	if err := proto.Unmarshal(b, m); err != nil {
+		return corrupt("%s: %v", m.ProtoReflect().Descriptor().Name(), err)
+	}
+	return nil
+}
+
+func corrupt(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", crdt.ErrCorrupt, fmt.Sprintf(format, args...))
+}

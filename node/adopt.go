@@ -1,0 +1,235 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// adoptMeta is set while an adoption is under way, so that one which was cut
+// off can be made again.
+const adoptMeta = "adopt/active"
+
+// adoptable are the types of keys a node can take over.
+var adoptable = map[string]bool{"string": true, "hash": true, "set": true}
+
+// adoptView makes the keys of a Redis that already holds data this node's own:
+// each is logged as if it had been written now, with its expiry. It looks at
+// the types first and takes nothing if there is one it cannot take. The Redis
+// itself is left as it is. It returns the number of keys.
+func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Logger, total int) (int, error) {
+	logger.Info("adopting the keys of the Redis behind this node", "keys", total)
+	others := map[string]int{}
+	err := conn.scan(ctx, func(db int, keys []string) error {
+		types, err := conn.types(ctx, keys)
+		for _, t := range types {
+			if !adoptable[t] && t != "none" {
+				others[t]++
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("adopt: %w", err)
+	}
+	if len(others) > 0 {
+		var list []string
+		for _, t := range slices.Sorted(maps.Keys(others)) {
+			list = append(list, fmt.Sprintf("%d of type %s", others[t], t))
+		}
+		return 0, fmt.Errorf("%w: it holds keys that this version can't replicate: %s. Nothing was taken; remove them or use another Redis", errForeign, strings.Join(list, ", "))
+	}
+	var trouble error
+	if err := x.Run(func(c *Core) { trouble = c.setMeta(adoptMeta, []byte{1}) }); err != nil || trouble != nil {
+		return 0, errors.Join(err, trouble)
+	}
+	done, told := 0, time.Now()
+	err = conn.scan(ctx, func(db int, keys []string) error {
+		taken, err := conn.read(ctx, keys)
+		if err != nil {
+			return err
+		}
+		var trouble error
+		if err := x.Run(func(c *Core) { trouble = c.adoptKeys(uint8(db), taken) }); err != nil || trouble != nil {
+			return errors.Join(err, trouble)
+		}
+		done += len(taken)
+		if time.Since(told) > time.Second {
+			told = time.Now()
+			logger.Info("adopting", "done", done, "of", total)
+		}
+		return nil
+	})
+	if err == nil {
+		var trouble error
+		err = x.Run(func(c *Core) { trouble = c.setMeta(adoptMeta, nil) })
+		err = errors.Join(err, trouble)
+	}
+	if err != nil {
+		return done, fmt.Errorf("adopt stopped after %d of %d keys: %w. Start with --adopt again to go on", done, total, err)
+	}
+	logger.Info("adopted", "keys", done)
+	return done, nil
+}
+
+// adopted is one key as read from the Redis to adopt.
+type adopted struct {
+	name   string
+	str    []byte
+	fields map[string]string
+	set    []string
+	expiry int64
+}
+
+// adoptKeys logs keys as written now. The view has them as they are.
+func (c *Core) adoptKeys(db uint8, keys []adopted) error {
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	c.startLocal()
+	c.writer.SetLane(DefaultLane)
+	for _, a := range keys {
+		k := crdt.Key{DB: db, Name: a.name}
+		_, stale := c.dirty[k]
+		c.Defer(func(error) {
+			if !stale {
+				delete(c.dirty, k)
+			}
+		})
+		switch {
+		case a.fields != nil:
+			for _, f := range slices.Sorted(maps.Keys(a.fields)) {
+				c.writer.SetElem(k, crdt.KindField, f, []byte(a.fields[f]))
+			}
+		case a.set != nil:
+			for _, m := range a.set {
+				c.writer.SetElem(k, crdt.KindMember, m, nil)
+			}
+		default:
+			c.writer.SetString(k, a.str, false)
+		}
+		if a.expiry > 0 {
+			c.writer.SetExpiry(k, a.expiry)
+		}
+	}
+	return c.Commit()
+}
+
+// setMeta stores a named blob in a group of its own; nil deletes it.
+func (c *Core) setMeta(name string, b []byte) error {
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	c.begin()
+	c.group.SetMeta(name, b)
+	return c.Commit()
+}
+
+// scan calls fn with the keys of each database, some at a time. A key may come
+// twice.
+func (c *viewConn) scan(ctx context.Context, fn func(db int, keys []string) error) error {
+	for db := range userDBs {
+		if _, err := c.do(db, "PING"); err != nil {
+			if db > 0 && strings.Contains(err.Error(), "out of range") {
+				return nil
+			}
+			return err
+		}
+		var cursor uint64
+		for {
+			keys, next, err := c.conn.Scan(ctx, cursor, "", 512).Result()
+			if err != nil {
+				return err
+			}
+			keys = slices.DeleteFunc(keys, func(k string) bool { return k == markKey })
+			if len(keys) > 0 {
+				if err := fn(db, keys); err != nil {
+					return err
+				}
+			}
+			if cursor = next; cursor == 0 {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func (c *viewConn) types(ctx context.Context, keys []string) ([]string, error) {
+	pipe := c.conn.Pipeline()
+	cmds := make([]*redis.StatusCmd, len(keys))
+	for i, k := range keys {
+		cmds[i] = pipe.Type(ctx, k)
+	}
+	_, err := pipe.Exec(ctx)
+	out := make([]string, len(keys))
+	for i := range cmds {
+		out[i] = cmds[i].Val()
+	}
+	return out, err
+}
+
+// read reads keys whole, of the selected database; those that have gone in
+// the meantime are left out.
+func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
+	types, err := c.types(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	pipe := c.conn.Pipeline()
+	values := make([]any, len(keys))
+	ttls := make([]*redis.Cmd, len(keys))
+	for i, k := range keys {
+		switch types[i] {
+		case "string":
+			values[i] = pipe.Get(ctx, k)
+		case "hash":
+			values[i] = pipe.HGetAll(ctx, k)
+		case "set":
+			values[i] = pipe.SMembers(ctx, k)
+		}
+		ttls[i] = pipe.Do(ctx, "PTTL", k)
+	}
+	now := time.Now().UnixMilli()
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, err
+	}
+	var out []adopted
+	for i, k := range keys {
+		a := adopted{name: k}
+		switch v := values[i].(type) {
+		case *redis.StringCmd:
+			b, err := v.Bytes()
+			if err != nil {
+				continue
+			}
+			a.str = bytes.Clone(b)
+		case *redis.MapStringStringCmd:
+			if a.fields = v.Val(); len(a.fields) == 0 {
+				continue
+			}
+		case *redis.StringSliceCmd:
+			if a.set = v.Val(); len(a.set) == 0 {
+				continue
+			}
+		default:
+			continue
+		}
+		if ttl, err := strconv.ParseInt(fmt.Sprint(ttls[i].Val()), 10, 64); err == nil && ttl > 0 {
+			a.expiry = now + ttl
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}

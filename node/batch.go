@@ -1,0 +1,185 @@
+package node
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+)
+
+// ViewCmd is one command for the view: an update that follows from changed
+// cells, or a client's read.
+type ViewCmd struct {
+	DB   int
+	Args [][]byte
+	// Req is the client's request that waits for the reply; nil for updates.
+	Req *resp.Request
+}
+
+// Batch is what one commit group sends to the view, in order. Only what has
+// been committed is sent.
+type Batch struct {
+	Cmds []ViewCmd
+	// Bytes is the size of the arguments, about.
+	Bytes int
+	// Keys are those the updates are about.
+	Keys []crdt.Key
+	// Vector and Generation are what the view holds once the batch has been
+	// applied; Vector is nil if the batch changes nothing of that.
+	Vector     crdt.Vector
+	Generation uint64
+	// Done is called once each, after every Req has its reply; err is not nil
+	// if the view was lost on the way and not all of them have one.
+	Done []func(err error)
+}
+
+func (b *Batch) update(db uint8, args ...[]byte) {
+	if n := len(b.Cmds); n > 0 && string(args[0]) == "DEL" {
+		// Removes of many keys go as one.
+		if last := &b.Cmds[n-1]; last.Req == nil && last.DB == int(db) && len(last.Args) <= elemsPerUpdate && string(last.Args[0]) == "DEL" {
+			last.Args = append(last.Args, args[1])
+			return
+		}
+	}
+	b.add(ViewCmd{DB: int(db), Args: args})
+}
+
+func (b *Batch) add(c ViewCmd) {
+	for _, a := range c.Args {
+		b.Bytes += len(a) + 16
+	}
+	b.Cmds = append(b.Cmds, c)
+}
+
+// elemsPerUpdate bounds the elements of one update, so that no single command
+// stalls the view.
+const elemsPerUpdate = 512
+
+// materialise appends the updates that bring the view level for a key: from
+// what it showed before (t) to what the cells say at the time now.
+func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
+	name := []byte(k.Name)
+	h := s.Header(k)
+	if h == nil || h.Swept || !h.Exists(now) {
+		if t.Type != crdt.TypeNone || t.Whole {
+			b.update(k.DB, []byte("DEL"), name)
+		}
+		return
+	}
+	expiry := h.Expiry
+	if expiry == crdt.Never {
+		expiry = 0
+	}
+	was := t.Expiry
+	if was == crdt.Never {
+		was = 0
+	}
+	if h.Type == crdt.TypeString {
+		if c := s.Cell(crdt.CellID{Key: k, Kind: crdt.KindString}); c != nil && (t.Whole || t.Type != h.Type || changed(t, crdt.KindString)) {
+			args := [][]byte{[]byte("SET"), name, c.Text()}
+			if expiry != 0 {
+				args = append(args, []byte("PXAT"), strconv.AppendInt(nil, expiry, 10))
+			}
+			b.update(k.DB, args...)
+			return
+		}
+	} else if t.Whole || t.Type != h.Type {
+		b.update(k.DB, []byte("DEL"), name)
+		was = 0
+		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
+			s.EachCell(k, kindOf(h.Type), yield)
+		})
+	} else {
+		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
+			for _, id := range cellsOf(t) {
+				if c := s.Cell(id); id.Kind.Type() == h.Type && c != nil && c.Live() && !yield(id, c) {
+					return
+				}
+			}
+		})
+		// Additions first: a key that is empty for a moment loses its expiry.
+		dropElems(b, s, k, h.Type, t)
+	}
+	switch {
+	case expiry != 0 && expiry != was:
+		b.update(k.DB, []byte("PEXPIREAT"), name, strconv.AppendInt(nil, expiry, 10))
+	case expiry == 0 && was != 0:
+		b.update(k.DB, []byte("PERSIST"), name)
+	}
+}
+
+func changed(t *crdt.Touch, kind crdt.Kind) bool {
+	for id := range t.Cells {
+		if id.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// cellsOf lists the touched cells in order, so that what is sent depends on
+// nothing but the changes.
+func cellsOf(t *crdt.Touch) []crdt.CellID {
+	return slices.SortedFunc(maps.Keys(t.Cells), func(a, b crdt.CellID) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Elem, b.Elem))
+	})
+}
+
+func kindOf(t crdt.Type) crdt.Kind {
+	switch t {
+	case crdt.TypeString:
+		return crdt.KindString
+	case crdt.TypeHash:
+		return crdt.KindField
+	default:
+		return crdt.KindMember
+	}
+}
+
+var verbs = map[crdt.Type][2][]byte{
+	crdt.TypeHash: {[]byte("HSET"), []byte("HDEL")},
+	crdt.TypeSet:  {[]byte("SADD"), []byte("SREM")},
+}
+
+func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(crdt.CellID, *crdt.Cell) bool)) {
+	var args [][]byte
+	flush := func() {
+		if len(args) > 2 {
+			b.update(k.DB, args...)
+		}
+		args = [][]byte{verbs[t][0], []byte(k.Name)}
+	}
+	flush()
+	each(func(id crdt.CellID, c *crdt.Cell) bool {
+		if !c.Live() {
+			return true
+		}
+		args = append(args, []byte(id.Elem))
+		if t == crdt.TypeHash {
+			args = append(args, c.Text())
+		}
+		if len(args) >= 2+elemsPerUpdate {
+			flush()
+		}
+		return true
+	})
+	flush()
+}
+
+func dropElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, touch *crdt.Touch) {
+	args := [][]byte{verbs[t][1], []byte(k.Name)}
+	for _, id := range cellsOf(touch) {
+		if id.Kind.Type() != t {
+			continue
+		}
+		if c := s.Cell(id); c == nil || !c.Live() {
+			args = append(args, []byte(id.Elem))
+		}
+	}
+	if len(args) > 2 {
+		b.update(k.DB, args...)
+	}
+}

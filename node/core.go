@@ -1,0 +1,501 @@
+package node
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// View is the local Redis as the core sees it.
+type View interface {
+	// Send queues a committed batch. Batches are applied in the order sent.
+	Send(*Batch)
+	// Ask returns the raw reply to one command, after everything sent before
+	// it has been applied.
+	Ask(db int, args ...[]byte) ([]byte, error)
+}
+
+// Core is one replica: it turns clients' commands and peers' entries into
+// state, log and updates for the view. It has no goroutines and reads no clock
+// but the one it is given, so that a simulator can drive it as the executor
+// does. Not safe for concurrent use.
+//
+// Work is gathered into a commit group, begun by the first Do, Apply or merge
+// and ended by Commit. A group holds peers' entries first and local writes
+// after them, under one tag that is greater than every tag they have seen.
+type Core struct {
+	log   *oplog.Log
+	clock *crdt.Clock
+	wall  func() time.Time
+	rand  *rand.Rand
+	view  View
+	lane  func(crdt.Key) crdt.Lane
+	slog  *slog.Logger
+
+	ks      crdt.Keyspace
+	group   *oplog.Group
+	writer  *crdt.Writer // set once the group has a local command
+	lanes   map[crdt.Key]crdt.Lane
+	batch   *Batch
+	dones   []func(error)
+	regions regions
+
+	// generation counts the changes of state that the log does not tell entry
+	// by entry: a view of an earlier one cannot be caught up from the log.
+	generation uint64
+
+	// dirty gathers the keys that changed while the view was down; nil while
+	// it is up.
+	dirty   map[crdt.Key]struct{}
+	everyDB bool // too much changed to remember: rebuild
+
+	// Counters of what happened, for INFO and metrics.
+	Stats CoreStats
+}
+
+// CoreStats counts what a core has done since it started.
+type CoreStats struct {
+	Groups, Commands, Writes, Reads    uint64
+	Entries, Duplicates, Gaps, Skewed  uint64
+	LocalEntries, LocalDeltas          uint64
+	Updates, Swept, Purged, Tidied     uint64
+	SyncedKeys, SyncedCells, Conflicts uint64
+}
+
+// CoreOptions are what a core is made of.
+type CoreOptions struct {
+	Log    *oplog.Log
+	Clock  *crdt.Clock
+	Wall   func() time.Time
+	Rand   *rand.Rand
+	View   View
+	Lane   func(crdt.Key) crdt.Lane // nil: everything is in lane 1
+	Logger *slog.Logger
+}
+
+// DefaultLane is the lane of keys no rule speaks of.
+const DefaultLane crdt.Lane = 1
+
+// NewCore returns the core of a replica. The view is taken to be down until
+// ViewUp.
+func NewCore(o CoreOptions) (*Core, error) {
+	if o.Lane == nil {
+		o.Lane = func(crdt.Key) crdt.Lane { return DefaultLane }
+	}
+	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
+	c.dirty = map[crdt.Key]struct{}{}
+	b, err := o.Log.Meta(regionsMeta)
+	if err != nil {
+		return nil, err
+	}
+	if c.regions, err = decodeRegions(b); err != nil {
+		return nil, err
+	}
+	if b, err = o.Log.Meta(generationMeta); err == nil && len(b) == 8 {
+		c.generation = binary.BigEndian.Uint64(b)
+	}
+	return c, err
+}
+
+// newGeneration begins a generation with the open group.
+func (c *Core) newGeneration() {
+	c.generation++
+	c.group.SetMeta(generationMeta, binary.BigEndian.AppendUint64(nil, c.generation))
+}
+
+// ErrGap reports entries that do not follow what has been applied.
+var ErrGap = errors.New("entries are missing before this range")
+
+// begin starts a group if there is none.
+func (c *Core) begin() {
+	if c.group != nil {
+		return
+	}
+	c.group = c.log.Begin()
+	c.ks.Store = c.group
+	c.ks.Have = c.log.Vector()
+	c.ks.HaveOf = nil
+	if len(c.regions.parts) > 0 {
+		c.ks.HaveOf = c.haveOf
+	}
+	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
+	c.batch = &Batch{}
+	c.sweep()
+}
+
+// Pending reports whether a group is open.
+func (c *Core) Pending() bool { return c.group != nil }
+
+// HasLocal reports whether the open group has local commands: peers' entries
+// then belong to the next.
+func (c *Core) HasLocal() bool { return c.writer != nil }
+
+// Size returns the open group's commands for the view and their bytes.
+func (c *Core) Size() (cmds, bytes int) {
+	if c.batch == nil {
+		return 0, 0
+	}
+	return len(c.batch.Cmds) + len(c.ks.Touched), c.batch.Bytes
+}
+
+// Now returns the hybrid time in Unix milliseconds.
+func (c *Core) Now() int64 { return c.clock.Now(c.wall()) }
+
+// startLocal makes the group ready for local writes.
+func (c *Core) startLocal() {
+	c.begin()
+	if c.writer == nil {
+		now := c.wall()
+		tag := c.clock.Next(now)
+		c.writer = crdt.NewWriter(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
+		c.lanes = map[crdt.Key]crdt.Lane{}
+	}
+}
+
+// Do runs one client command. A write has its reply in req.Out at once, to be
+// sent after the commit; a read has it when the view has answered.
+func (c *Core) Do(req *resp.Request) {
+	c.Stats.Commands++
+	if req.Cmd.Run == nil {
+		c.begin()
+		c.Stats.Reads++
+		c.flushTouched()
+		c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
+		return
+	}
+	c.Stats.Writes++
+	c.chooseLane(req)
+	c.startLocal()
+	tx := &tx{Writer: c.writer, core: c}
+	ctx := command.Context{Tx: tx, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: 2}}
+	req.Cmd.Run(&ctx)
+	req.Out = ctx.Out.Buf
+}
+
+// chooseLane puts the command's writes in the lane of its most urgent key. A
+// key that the open group has written in another lane ends that group: within
+// one tag, lanes have no order.
+func (c *Core) chooseLane(req *resp.Request) {
+	lane := crdt.Lane(crdt.Lanes - 1)
+	refs := req.Cmd.FindKeys(req.Args)
+	keys := make([]crdt.Key, len(refs))
+	for i, r := range refs {
+		keys[i] = crdt.Key{DB: req.DB, Name: string(req.Args[r.Arg])}
+		lane = min(lane, c.lane(keys[i]))
+	}
+	if len(keys) == 0 {
+		lane = DefaultLane
+	}
+	for range 2 {
+		c.startLocal()
+		clash := false
+		for _, k := range keys {
+			old, ok := c.lanes[k]
+			clash = clash || ok && old != lane
+			c.lanes[k] = lane
+		}
+		if !clash {
+			break
+		}
+		c.Commit()
+	}
+	c.writer.SetLane(lane)
+}
+
+// tx gives a command the writer and the view.
+type tx struct {
+	*crdt.Writer
+	core *Core
+}
+
+func (t *tx) Rand() *rand.Rand { return t.core.rand }
+
+// View commits what came before the command, asks, and lets the command go on
+// in a new group: log first, then view. The command has written nothing yet.
+func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
+	c := t.core
+	lane := c.writer.Lane()
+	if err := c.Commit(); err != nil {
+		return nil, err
+	}
+	c.startLocal()
+	c.writer.SetLane(lane)
+	t.Writer = c.writer
+	return c.view.Ask(int(db), args...)
+}
+
+// Apply applies consecutive ranges of peers' streams. done is called once they
+// are committed, or with why they were refused; nothing of a refused call is
+// kept. The caller has made sure that no local command is in the group.
+func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
+	if c.writer != nil {
+		c.Commit()
+	}
+	c.begin()
+	now := c.wall()
+	have := c.group.Vector()
+	for _, e := range ranges {
+		err := c.clock.Witness(e.Tag, now)
+		switch {
+		case err != nil:
+			c.Stats.Skewed++
+		case e.Prev > have.Get(e.Stream):
+			c.Stats.Gaps++
+			err = fmt.Errorf("%w: stream %v is at %v here, the range begins after %v", ErrGap, e.Stream, have.Get(e.Stream), e.Prev)
+		case e.Stream.Origin() == c.log.Identity().Origin && e.Tag > have.Get(e.Stream):
+			err = fmt.Errorf("%w: stream %v", ErrRolledBack, e.Stream)
+		}
+		if err != nil {
+			done(err)
+			return
+		}
+		have = have.Clone()
+		have.Raise(e.Stream, e.Tag)
+	}
+	for i := range ranges {
+		e := ranges[i]
+		at := c.ks.Have.Get(e.Stream)
+		if e.Tag <= at {
+			c.Stats.Duplicates++
+			continue
+		}
+		e.Prev = at // the deltas' own tags guard what of it is here already
+		c.ks.Apply(&e)
+		c.Stats.Entries++
+		if err := c.group.Append(&e); err != nil {
+			done(err)
+			c.abort(err)
+			return
+		}
+		c.ks.Have = c.group.Vector()
+	}
+	c.dones = append(c.dones, done)
+}
+
+// ErrRolledBack reports that a peer knows writes of this node that it does not
+// know itself: its data directory is older than what it has shipped.
+var ErrRolledBack = errors.New("a peer knows later writes of this node than this node does")
+
+// flushTouched appends the view updates for everything changed so far.
+func (c *Core) flushTouched() {
+	if len(c.ks.Touched) == 0 {
+		return
+	}
+	now := c.Now()
+	keys := slices.Collect(maps.Keys(c.ks.Touched))
+	if len(keys) > 1 {
+		slices.SortFunc(keys, compareKeys)
+	}
+	n := len(c.batch.Cmds)
+	for _, k := range keys {
+		if c.dirty != nil {
+			c.remember(k)
+			continue
+		}
+		c.batch.Keys = append(c.batch.Keys, k)
+		materialise(c.batch, c.group, k, c.ks.Touched[k], now)
+	}
+	c.Stats.Updates += uint64(len(c.batch.Cmds) - n)
+	clear(c.ks.Touched)
+}
+
+func compareKeys(a, b crdt.Key) int {
+	return cmp.Or(cmp.Compare(a.DB, b.DB), cmp.Compare(a.Name, b.Name))
+}
+
+// maxDirty bounds the keys remembered while the view is down.
+const maxDirty = 1 << 20
+
+func (c *Core) remember(k crdt.Key) {
+	if len(c.dirty) >= maxDirty {
+		c.everyDB = true
+		clear(c.dirty)
+	}
+	if !c.everyDB {
+		c.dirty[k] = struct{}{}
+	}
+}
+
+// Commit ends the group: one log entry per lane, one atomic write, then the
+// view's batch. On an error nothing of the group has happened; the error has
+// been given to the done functions, and the caller owes it to the commands.
+func (c *Core) Commit() error {
+	if c.group == nil {
+		return nil
+	}
+	if c.writer != nil {
+		for _, e := range c.writer.Entries() {
+			c.Stats.LocalEntries++
+			c.Stats.LocalDeltas += uint64(len(e.Deltas))
+			if err := c.group.Append(&e); err != nil {
+				return c.abort(err)
+			}
+			if err := c.log.Reserve(e.Tag); err != nil {
+				return c.abort(err)
+			}
+		}
+	}
+	if c.regions.settle(c.group.Vector()) {
+		c.group.SetMeta(regionsMeta, c.regions.encode())
+	}
+	c.flushTouched()
+	if err := c.group.Commit(); err != nil {
+		return c.abort(err)
+	}
+	c.Stats.Groups++
+	b, dones := c.batch, c.dones
+	c.end()
+	b.Vector, b.Generation = c.log.Vector(), c.generation
+	if len(b.Cmds) > 0 {
+		c.view.Send(b)
+	}
+	for _, done := range dones {
+		done(nil)
+	}
+	return nil
+}
+
+// abort gives the group up.
+func (c *Core) abort(err error) error {
+	if c.group == nil {
+		return err
+	}
+	c.group.Discard()
+	dones := append(c.dones, c.batch.Done...)
+	c.end()
+	for _, done := range dones {
+		done(err)
+	}
+	return err
+}
+
+func (c *Core) end() {
+	c.group, c.writer, c.lanes, c.batch, c.dones = nil, nil, nil, nil, nil
+	c.ks.Store, c.ks.Touched = nil, nil
+}
+
+// Defer calls done when the open group is committed, or has failed.
+func (c *Core) Defer(done func(error)) {
+	c.begin()
+	c.dones = append(c.dones, done)
+}
+
+// ViewDown tells the core that the view is gone: changes are remembered until
+// ViewUp.
+func (c *Core) ViewDown() {
+	if c.dirty == nil {
+		c.dirty = map[crdt.Key]struct{}{}
+	}
+}
+
+// Remember adds keys to those that the view must be given anew: of batches
+// that did not reach it.
+func (c *Core) Remember(keys []crdt.Key) {
+	c.ViewDown()
+	for _, k := range keys {
+		c.remember(k)
+	}
+}
+
+// Forget drops what was remembered: the view is about to be rebuilt whole.
+func (c *Core) Forget() {
+	c.dirty, c.everyDB = map[crdt.Key]struct{}{}, false
+}
+
+// Rewrite sends keys to the view as the cells have them, whole.
+func (c *Core) Rewrite(keys []crdt.Key) error {
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	c.begin()
+	now := c.Now()
+	b := &Batch{Keys: keys}
+	for _, k := range keys {
+		materialise(b, c.group, k, &crdt.Touch{Whole: true}, now)
+	}
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	c.view.Send(b)
+	return nil
+}
+
+// RewriteFrom sends up to n keys from a position on, and returns the position
+// behind them, nil when none are left, and how many they were.
+func (c *Core) RewriteFrom(pos []byte, n int) ([]byte, int, error) {
+	if err := c.Commit(); err != nil {
+		return nil, 0, err
+	}
+	var keys []crdt.Key
+	c.begin()
+	err := c.group.EachKeyBetween(pos, nil, func(k crdt.Key) bool {
+		keys = append(keys, k)
+		return len(keys) <= n
+	})
+	if err != nil {
+		return nil, 0, c.abort(err)
+	}
+	var next []byte
+	if len(keys) > n {
+		next = c.log.Pos(keys[n])
+		keys = keys[:n]
+	}
+	return next, len(keys), c.Rewrite(keys)
+}
+
+// ViewUp brings the view level with what changed while it was down, and from
+// now on sends every change. again says that too much has changed to be
+// remembered: the view must be rebuilt.
+func (c *Core) ViewUp() (again bool, err error) {
+	if err := c.Commit(); err != nil {
+		return false, err
+	}
+	if c.everyDB {
+		return true, nil
+	}
+	keys := slices.SortedFunc(maps.Keys(c.dirty), compareKeys)
+	c.dirty = nil
+	for len(keys) > 0 && err == nil {
+		n := min(len(keys), rewriteStep)
+		err = c.Rewrite(keys[:n])
+		keys = keys[n:]
+	}
+	if err == nil {
+		c.view.Send(&Batch{Vector: c.log.Vector(), Generation: c.generation}) // to be marked as level
+	}
+	return false, err
+}
+
+// Beat returns what a heartbeat may say: every entry this node ever makes with
+// a tag not greater than the one returned is covered by the vector returned,
+// and both are durable. ok is false while something is not durable yet.
+func (c *Core) Beat() (t crdt.Tag, v crdt.Vector, ok bool) {
+	if c.group != nil {
+		return 0, nil, false
+	}
+	v = c.log.Durable()
+	if !v.Equal(c.log.Vector()) {
+		return 0, nil, false
+	}
+	return c.clock.Next(c.wall()), v, true
+}
+
+// reincarnate gives this node a new incarnation; what it wrote in the old one
+// stays. The view's watermark speaks of the old one and no longer counts.
+func (c *Core) reincarnate(why string) error {
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	return c.log.NewIncarnation(why)
+}

@@ -1,0 +1,286 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// Limits of a commit group: what has waited is drained into one group until
+// one of them is reached.
+const (
+	queueLen      = 4096
+	groupCommands = 4096
+	groupBytes    = 8 << 20
+	groupRanges   = 64
+)
+
+// executor is the one goroutine that owns the core. Everything that touches
+// state comes to it through one ordered queue; it drains what is waiting into
+// a commit group, so that groups grow and cost per command falls as load rises.
+type executor struct {
+	core  *Core
+	queue chan work
+	stop  chan struct{}
+	done  chan struct{}
+	slog  *slog.Logger
+
+	loading atomic.Pointer[string] // why clients are refused; nil while they are served
+}
+
+// work is one item of the queue: a connection's commands, peers' ranges, or a
+// function to run between groups.
+type work struct {
+	reqs   *requests
+	ranges []crdt.Entry
+	done   func(error)
+	fn     func(*Core)
+}
+
+// requests are the commands of one connection that await their replies.
+type requests struct {
+	list    []*resp.Request
+	ran     int          // how many the executor has come to
+	left    atomic.Int32 // groups and batches still to report
+	replied sync.WaitGroup
+}
+
+func (r *requests) release() {
+	if r.left.Add(-1) == 0 {
+		r.replied.Done()
+	}
+}
+
+func newExecutor(core *Core, logger *slog.Logger) *executor {
+	return &executor{core: core, queue: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
+}
+
+// Execute runs the commands of one connection in order and returns when every
+// one has its reply.
+func (x *executor) Execute(reqs []*resp.Request) {
+	if why := x.loading.Load(); why != nil {
+		for _, r := range reqs {
+			fail(r, *why)
+		}
+		return
+	}
+	r := &requests{list: reqs}
+	r.left.Store(1)
+	r.replied.Add(1)
+	if !x.enqueue(work{reqs: r}) {
+		for _, q := range reqs {
+			fail(q, "LOADING replicatord is stopping")
+		}
+		return
+	}
+	r.replied.Wait()
+}
+
+// Apply hands over consecutive ranges of peers' streams; done is called when
+// they are committed or refused.
+func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
+	if !x.enqueue(work{ranges: ranges, done: done}) {
+		done(context.Canceled)
+	}
+}
+
+// Run runs fn between groups and waits for it.
+func (x *executor) Run(fn func(*Core)) error {
+	ran := make(chan struct{})
+	if !x.enqueue(work{fn: func(c *Core) { defer close(ran); fn(c) }}) {
+		return context.Canceled
+	}
+	select {
+	case <-ran:
+		return nil
+	case <-x.done:
+		return context.Canceled
+	}
+}
+
+// Post runs fn between groups without waiting.
+func (x *executor) Post(fn func(*Core)) bool { return x.enqueue(work{fn: fn}) }
+
+func (x *executor) enqueue(w work) bool {
+	select {
+	case <-x.stop:
+		return false
+	default:
+	}
+	select {
+	case x.queue <- w:
+		return true
+	case <-x.stop:
+		return false
+	}
+}
+
+// Stop ends the executor after what is queued.
+func (x *executor) Stop() {
+	close(x.stop)
+	<-x.done
+}
+
+func (x *executor) loop() {
+	defer close(x.done)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case w := <-x.queue:
+			x.group(w)
+		case <-tick.C:
+			// Keys expire on time even where nobody writes.
+			if now := x.core.Now(); x.core.SweepDue(now) {
+				x.core.Defer(func(error) {})
+				x.commit()
+			}
+		case <-x.stop:
+			for {
+				select {
+				case w := <-x.queue:
+					x.group(w)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// group runs one item and what waits behind it, and commits.
+func (x *executor) group(w work) {
+	ranges, bytes := 0, 0
+	for {
+		switch {
+		case w.fn != nil:
+			x.commit()
+			w.fn(x.core)
+		case w.reqs != nil:
+			bytes += x.commands(w.reqs)
+		default:
+			x.core.Apply(w.ranges, w.done)
+			ranges++
+		}
+		cmds, size := x.core.Size()
+		if cmds >= groupCommands || bytes+size >= groupBytes || ranges >= groupRanges {
+			break
+		}
+		select {
+		case w = <-x.queue:
+			continue
+		default:
+		}
+		break
+	}
+	x.commit()
+}
+
+func (x *executor) commit() {
+	if err := x.core.Commit(); err != nil {
+		x.slog.Error("commit failed: nothing of the group was kept", "err", err)
+	}
+}
+
+// commands runs a connection's commands in the open group.
+func (x *executor) commands(r *requests) (bytes int) {
+	if why := x.loading.Load(); why != nil {
+		for _, q := range r.list {
+			fail(q, *why)
+		}
+		r.release()
+		return 0
+	}
+	readOnly := x.core.log.Failed()
+	var inGroup, inBatch *Batch // the newest group and read batch r waits for
+	for i, q := range r.list {
+		r.ran = i + 1
+		for _, a := range q.Args {
+			bytes += len(a)
+		}
+		if q.Cmd.Run != nil && readOnly != nil {
+			fail(q, fmt.Sprintf("MISCONF writes are stopped, because the log can't be written: %v", readOnly))
+			continue
+		}
+		x.run(q)
+		b := x.core.batch
+		if b == nil { // the command was refused before it reached a group
+			continue
+		}
+		if q.Cmd.Run == nil && b != inBatch {
+			inBatch = b
+			r.left.Add(1)
+			b.Done = append(b.Done, func(err error) {
+				if err != nil {
+					for _, q := range r.list {
+						if q.Cmd.Run == nil && len(q.Out) == 0 {
+							fail(q, "LOADING the Redis behind this node was lost, and is being brought level")
+						}
+					}
+				}
+				r.release()
+			})
+		}
+		if b != inGroup {
+			inGroup = b
+			r.left.Add(1)
+			from := q
+			x.core.Defer(func(err error) {
+				if err != nil {
+					x.failFrom(r, from, err)
+				}
+				r.release()
+			})
+		}
+	}
+	r.release()
+	return bytes
+}
+
+// failFrom fails the commands whose group was not committed: from the first
+// in it to the last that has run.
+func (x *executor) failFrom(r *requests, from *resp.Request, err error) {
+	found := false
+	for _, q := range r.list[:r.ran] {
+		found = found || q == from
+		if found {
+			q.Out = q.Out[:0]
+			fail(q, fmt.Sprintf("MISCONF the write could not be logged and was not made: %v", err))
+		}
+	}
+}
+
+// run runs one command; a bug in it becomes an error for its client alone.
+func (x *executor) run(q *resp.Request) {
+	defer func() {
+		if p := recover(); p != nil {
+			x.slog.Error("command failed in a way it should not", "command", q.Cmd.Name, "panic", p)
+			x.core.abort(fmt.Errorf("internal error in %s", q.Cmd.Name))
+			q.Out = q.Out[:0]
+			fail(q, fmt.Sprintf("ERR internal error in '%s': nothing was written; please report it", q.Cmd.Name))
+		}
+	}()
+	x.core.Do(q)
+}
+
+func fail(q *resp.Request, msg string) {
+	r := command.Reply{Proto: 2, Buf: q.Out}
+	r.Error(msg)
+	q.Out = r.Buf
+}
+
+func (x *executor) setLoading(why string) {
+	if why == "" {
+		x.loading.Store(nil)
+		return
+	}
+	s := "LOADING " + why
+	x.loading.Store(&s)
+}

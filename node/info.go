@@ -1,0 +1,170 @@
+package node
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/replicatord/replicatord/resp"
+)
+
+// Info implements resp.Backend: the sections about replication, the log and the
+// view.
+func (n *Node) Info(section string) []resp.Section {
+	var out []resp.Section
+	for _, s := range []struct {
+		name string
+		fill func(*resp.Section)
+	}{
+		{"Replication", n.infoReplication},
+		{"Persistence", n.infoPersistence},
+		{"View", n.infoView},
+		{"Keyspace", n.infoKeyspace},
+	} {
+		if section == "" || strings.EqualFold(section, s.name) {
+			sec := resp.Section{Name: s.name}
+			s.fill(&sec)
+			out = append(out, sec)
+		}
+	}
+	return out
+}
+
+func (n *Node) infoReplication(s *resp.Section) {
+	id := n.log.Identity()
+	list := n.members.List()
+	s.Add("role", "master")
+	s.Add("connected_slaves", "0")
+	s.Add("master_replid", fmt.Sprintf("%016x%016x00000000", uint64(id.Origin), id.Dir))
+	s.Add("node_id", strconv.Itoa(int(id.Node)))
+	s.Add("node_alias", n.cfg.Alias)
+	s.Add("node_region", n.cfg.Region)
+	s.Add("node_cluster", n.cfg.Cluster)
+	s.Add("node_incarnation", fmt.Sprintf("%x", id.Incarnation))
+	s.Add("node_paused", yesNo(n.paused.Load()))
+	s.Add("members", strconv.Itoa(len(list)+1))
+	s.Add("vector", n.log.Vector().String())
+	s.Add("vector_durable", n.log.Durable().String())
+	links := n.links.Stats()
+	for i, m := range list {
+		var f fields
+		f.add("id", m.ID)
+		f.add("alias", m.Alias)
+		f.add("address", m.RESP)
+		f.add("gossip", m.State)
+		links.describe(&f, m.ID)
+		var parts []string
+		for j := 0; j+1 < len(f.list); j += 2 {
+			if f.list[j] != "vector" && f.list[j+1] != "" {
+				parts = append(parts, f.list[j]+"="+strings.NewReplacer(",", ";", "\r", " ", "\n", " ").Replace(f.list[j+1]))
+			}
+		}
+		s.Add("member"+strconv.Itoa(i), strings.Join(parts, ","))
+	}
+}
+
+func (n *Node) infoPersistence(s *resp.Section) {
+	m := n.log.Metrics()
+	number := func(name string, v any) { s.Add(name, fmt.Sprint(v)) }
+	if why := n.exec.loading.Load(); why != nil {
+		s.Add("loading", "1")
+		s.Add("loading_reason", strings.TrimPrefix(*why, "LOADING "))
+	} else {
+		s.Add("loading", "0")
+	}
+	s.Add("fsync", n.cfg.Fsync)
+	state := "ok"
+	if err := n.log.Failed(); err != nil {
+		state = "err: " + strings.NewReplacer("\r", " ", "\n", " ").Replace(err.Error())
+	}
+	s.Add("log_status", state)
+	number("log_bytes", m.LogBytes)
+	number("log_disk_bytes", m.DiskBytes)
+	number("log_wal_bytes", m.WALBytes)
+	number("log_commits", m.Commits)
+	number("log_entries", m.Entries)
+	number("log_entry_bytes", m.EntryBytes)
+	number("log_cells_written", m.Cells)
+	number("log_syncs", m.Syncs)
+	number("log_sync_last_us", m.SyncTime.Microseconds())
+	number("log_commits_unsynced", m.Unsynced)
+	number("log_entries_trimmed", m.Trimmed)
+	number("log_corrupt_reads", m.Corrupt)
+	number("log_streams", m.Streams)
+}
+
+func (n *Node) infoView(s *resp.Section) {
+	number := func(name string, v any) { s.Add(name, fmt.Sprint(v)) }
+	if n.source == nil {
+		s.Add("view_status", "starting")
+		return
+	}
+	s.Add("view", n.source.what)
+	s.Add("view_mode", n.source.target.Mode)
+	s.Add("view_status", cond(n.recovery.up.Load(), "level", "lost"))
+	number("view_rebuilds", n.recovery.rebuilds.Load())
+	number("view_catch_ups", n.recovery.catchUps.Load())
+	number("view_pipelines", n.pump.stats.pipelines.Load())
+	number("view_commands", n.pump.stats.commands.Load())
+	var c CoreStats
+	if n.exec.Run(func(core *Core) { c = core.Stats }) != nil {
+		return
+	}
+	number("core_groups", c.Groups)
+	number("core_commands", c.Commands)
+	number("core_writes", c.Writes)
+	number("core_reads", c.Reads)
+	number("core_updates", c.Updates)
+	number("core_entries_local", c.LocalEntries)
+	number("core_deltas_local", c.LocalDeltas)
+	number("core_entries_remote", c.Entries)
+	number("core_duplicates", c.Duplicates)
+	number("core_gaps", c.Gaps)
+	number("core_skewed", c.Skewed)
+	number("core_expired", c.Swept)
+	number("core_purged", c.Purged)
+	number("core_remnants_dropped", c.Tidied)
+	number("core_synced_keys", c.SyncedKeys)
+	number("core_synced_cells", c.SyncedCells)
+}
+
+// infoKeyspace asks the view, as DBSIZE would.
+func (n *Node) infoKeyspace(s *resp.Section) {
+	if !n.recovery.up.Load() {
+		return
+	}
+	raw, err := n.pump.Ask(0, []byte("INFO"), []byte("keyspace"))
+	if err != nil {
+		return
+	}
+	body, _ := readBulk(raw)
+	for line := range strings.Lines(string(body)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+		var db int
+		if _, err := fmt.Sscanf(name, "db%d", &db); !ok || err != nil || db >= userDBs {
+			continue
+		}
+		s.Add(name, value)
+	}
+}
+
+// ConfigGet implements resp.Backend: every setting of the configuration, under
+// Redis's spelling.
+func (n *Node) ConfigGet() []resp.Param {
+	var out []resp.Param
+	for _, s := range n.cfg.Settings() {
+		out = append(out, resp.Param{Name: strings.ReplaceAll(s.Key, "_", "-"), Value: s.Value})
+	}
+	return out
+}
+
+// ConfigSet implements resp.Backend. What the node owns is decided at its
+// start.
+func (n *Node) ConfigSet(name, value string) error {
+	for _, p := range n.ConfigGet() {
+		if p.Name == name {
+			return resp.ErrImmutable
+		}
+	}
+	return resp.ErrUnknownParam
+}

@@ -1,0 +1,123 @@
+package node
+
+import (
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// sweepPerGroup bounds the expired keys one group hides, and the remnants and
+// expired keys one maintenance step looks at.
+const (
+	sweepPerGroup    = 256
+	maintainPerStep  = 256
+	purgeGraceMillis = int64(60 * time.Second / time.Millisecond)
+)
+
+// Heard is what a member was last heard to say in a heartbeat.
+type Heard struct {
+	Tag    crdt.Tag    // every entry that is not in Own has a greater tag
+	Own    crdt.Vector // positions of its own streams at Tag
+	Vector crdt.Vector // what it has, durably, all of it at one moment
+}
+
+// SweepDue reports whether a key has expired that is not hidden yet.
+func (c *Core) SweepDue(now int64) bool {
+	next := c.log.NextExpiry()
+	return next != 0 && next <= now && c.log.Failed() == nil
+}
+
+// sweep hides the keys that have expired since the last group, so that what
+// commands find, what the view shows and what digests cover agree on the
+// moment of expiry.
+func (c *Core) sweep() {
+	now := c.Now()
+	if !c.SweepDue(now) {
+		return
+	}
+	for _, k := range c.log.Expired(now, sweepPerGroup) {
+		if c.ks.Sweep(k, now) {
+			c.Stats.Swept++
+		}
+	}
+}
+
+// Maintain does one bounded step of what has no hurry: expired keys are swept,
+// swept ones are purged once no member can bring them back, and remnants of
+// removes are dropped once no delta under way can need them. heard tells what
+// each member other than this node was last heard to say; ok is false if it
+// has not been heard since this node started. It reports whether it found
+// anything to do.
+func (c *Core) Maintain(members []uint16, heard func(node uint16) (Heard, bool)) (bool, error) {
+	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 {
+		return false, err
+	}
+	c.begin()
+	did := len(c.ks.Touched) > 0
+	own := c.log.Identity().Node
+	known := func(s crdt.Stream) crdt.Vector {
+		if s.Node() == own {
+			return c.ks.Have
+		}
+		v := c.log.Known(s)
+		if h, ok := heard(s.Node()); ok && c.complete(s.Node(), h) {
+			v = v.Join(h.Vector)
+		}
+		return v
+	}
+	for _, r := range c.log.Remnants(maintainPerStep) {
+		if c.group.Tidy(&c.ks, r, known) {
+			c.Stats.Tidied++
+			did = true
+		}
+	}
+	for _, k := range c.log.Swept(maintainPerStep) {
+		if c.purgeable(k, members, heard) {
+			c.ks.Purge(k)
+			c.Stats.Purged++
+			did = true
+		}
+	}
+	return did, c.Commit()
+}
+
+// complete reports whether everything the member had made when it was heard is
+// applied here. What it makes later, it makes knowing h.Vector, and with
+// greater tags than h.Tag.
+func (c *Core) complete(node uint16, h Heard) bool {
+	if !h.Own.In(c.ks.Have) {
+		return false
+	}
+	for _, p := range h.Vector {
+		if p.Stream.Node() == node && p.Tag > c.ks.Have.Get(p.Stream) {
+			return false
+		}
+	}
+	return true
+}
+
+// purgeable reports whether no member can write to the expired key any more
+// without removing it first: each is known to have seen the expiry and to be
+// past it. A grace period covers a member that is just joining.
+func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard, bool)) bool {
+	h := c.group.Header(k)
+	if h == nil || !h.Swept || h.Expiry+purgeGraceMillis > c.Now() {
+		return false
+	}
+	cell := c.group.Cell(crdt.CellID{Key: k, Kind: crdt.KindExpiry})
+	if cell == nil {
+		return false
+	}
+	for _, m := range members {
+		was, ok := heard(m)
+		if !ok || was.Tag.Millis() <= h.Expiry || !c.complete(m, was) {
+			return false
+		}
+		for _, v := range cell.Values {
+			if !was.Vector.Covers(v.Dot) {
+				return false
+			}
+		}
+	}
+	return true
+}

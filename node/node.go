@@ -1,0 +1,478 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/gossip"
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/resp"
+)
+
+// Node is a running node.
+type Node struct {
+	cfg     Config
+	slog    *slog.Logger
+	version string
+	started time.Time
+	ctx     context.Context // ends when the node stops
+	cancel  context.CancelFunc
+
+	log      *oplog.Log
+	exec     *executor
+	pump     *pump
+	source   *viewSource
+	recovery *recovery
+	wanLog   *wanLog
+	applier  *wanApplier
+	links    *links
+	gossip   *gossip.Gossip
+	members  *members
+	server   *resp.Server
+	metrics  *metrics
+	paused   atomic.Bool
+
+	work sync.WaitGroup // goroutines that end with ctx
+	once sync.Once
+	done chan struct{}
+	err  error
+}
+
+// ProtocolVersion is what members tell each other they speak.
+const ProtocolVersion = 1
+
+// Start starts a node and returns once clients are served. The context's end
+// abandons a start under way; a running node is ended by Stop.
+func Start(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Node, err error) {
+	cfg.EnsureDefaults()
+	if faults := cfg.ReadFiles(); len(faults) > 0 {
+		return nil, faults
+	}
+	if faults := cfg.Validate(); len(faults) > 0 {
+		return nil, faults
+	}
+	n := &Node{cfg: cfg, slog: logger, version: version(), started: time.Now(), done: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			n.teardown(context.Background())
+		}
+	}()
+	// The ports are taken first: the commonest mistake is found at once, and
+	// clients that are early wait for an answer, not for a listener.
+	ln, err := net.Listen("tcp", cfg.Addr())
+	if err != nil {
+		return nil, fmt.Errorf("listen for clients: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = ln.Close()
+		}
+	}()
+	if err := n.openLog(); err != nil {
+		return nil, err
+	}
+	if err := n.startCore(); err != nil {
+		return nil, err
+	}
+	if err := n.serve(ln); err != nil {
+		return nil, err
+	}
+	// Members first: they may bring what the view will show.
+	if err := n.startMembers(); err != nil {
+		return nil, err
+	}
+	if err := n.startView(ctx); err != nil {
+		return nil, err
+	}
+	n.start(n.maintain)
+	if len(cfg.Meet) > 0 {
+		n.start(func() { n.members.join(n.ctx, slices.Clone(cfg.Meet)) })
+	}
+	if err := n.startMetrics(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+// start runs fn until the node stops.
+func (n *Node) start(fn func()) {
+	n.work.Add(1)
+	go func() {
+		defer n.work.Done()
+		fn()
+	}()
+}
+
+func (n *Node) openLog() error {
+	policy, err := oplog.ParsePolicy(n.cfg.Fsync)
+	if err != nil {
+		return err
+	}
+	n.log, err = oplog.Open(oplog.Options{
+		Dir: filepath.Join(n.cfg.Dir, "oplog"), Node: uint16(n.cfg.ID), Fsync: policy,
+		RetentionBytes: int64(n.cfg.LogRetentionBytes), RetentionTime: n.cfg.LogRetentionTime,
+		Logger: n.slog,
+		Events: oplog.Events{
+			Durable: func(crdt.Vector) {
+				if l := n.links; l != nil {
+					l.NotifyDurable()
+				}
+			},
+			Failed: func(err error) {
+				if err != nil {
+					n.slog.Error("writes are stopped: the log can't be written", "err", err)
+				} else {
+					n.slog.Info("the log can be written again: writes go on")
+				}
+			},
+			Incarnation: func(origin crdt.Stream, reason string) {
+				n.slog.Info("new incarnation", "origin", origin, "reason", reason)
+			},
+			Trimmed: func(s crdt.Stream, floor crdt.Tag) {
+				n.slog.Warn("log trimmed before every member had it: those that lack it will get a state sync", "stream", s, "up_to", floor)
+			},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.cfg.ID = int(n.log.Identity().Node)
+	n.cfg.EnsureDefaults()
+	return nil
+}
+
+func (n *Node) startCore() error {
+	id := n.log.Identity()
+	clock, err := crdt.NewClock(id.Node, n.log.TagFloor(), n.cfg.MaxClockSkew)
+	if err != nil {
+		return err
+	}
+	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack}
+	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.slog)
+	core, err := NewCore(CoreOptions{
+		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Logger: n.slog,
+		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+	})
+	if err != nil {
+		return err
+	}
+	n.exec = newExecutor(core, n.slog)
+	n.exec.setLoading("replicatord is starting")
+	n.recovery.exec, n.recovery.pump = n.exec, n.pump
+	n.recovery.progress = n.exec.setLoading
+	go n.pump.loop()
+	go n.exec.loop()
+	return nil
+}
+
+func (n *Node) serve(ln net.Listener) error {
+	var conf *tls.Config
+	if n.cfg.TLS.RESP {
+		var err error
+		if conf, err = n.cfg.TLS.Server(); err != nil {
+			return err
+		}
+	}
+	var err error
+	n.server, err = resp.New(resp.Options{
+		Backend: n, Version: n.version, Logger: n.slog, TLS: conf,
+		RequirePass: n.cfg.RequirePass, MaxClients: n.cfg.MaxClients,
+		MaxBulkLen: int64(n.cfg.ProtoMaxBulkLen), MaxQueryBuffer: int64(n.cfg.ClientQueryBufferLimit),
+		MaxOutputBuffer: int64(n.cfg.ClientOutputBufferLimit), IdleTimeout: n.cfg.Timeout,
+		Dir: n.cfg.Dir, Shutdown: func() { n.fail(nil) },
+	})
+	if err != nil {
+		return err
+	}
+	go func() {
+		if err := n.server.Serve(ln); err != nil && !errors.Is(err, resp.ErrClosed) {
+			n.fail(fmt.Errorf("serving clients: %w", err))
+		}
+	}()
+	return nil
+}
+
+func (n *Node) startMembers() error {
+	raw, err := n.log.Meta(membersMeta)
+	if err != nil {
+		return err
+	}
+	known, err := loadRoll(raw)
+	if err != nil {
+		return err
+	}
+	n.members = &members{exec: n.exec, port: n.cfg.GossipPort, slog: n.slog, list: known.Members}
+	if err := n.startLinks(known); err != nil {
+		return err
+	}
+	n.members.update = n.membersChanged
+	id := n.log.Identity()
+	facts := gossip.Facts{
+		ID: id.Node, Alias: n.cfg.Alias, Region: n.cfg.Region, Cluster: n.cfg.Cluster,
+		Incarnation: id.Incarnation, Dir: id.Dir, Version: ProtocolVersion,
+		RESP: n.advertised(n.cfg.AdvertisePort, n.cfg.Port), WAN: n.advertised(n.cfg.AdvertiseWANPort, n.cfg.WANPort),
+	}
+	opts := gossip.Options{
+		Facts: facts, Bind: n.cfg.Bind, Port: n.cfg.GossipPort,
+		Advertise: n.cfg.Advertise, Secret: []byte(n.cfg.Secret), Logger: n.slog,
+		Known: known.Members, Forgotten: known.Forgotten, OnChange: n.members.changed,
+	}
+	if p := n.cfg.AdvertiseGossipPort; p != 0 {
+		host := n.cfg.Advertise
+		if host == "" {
+			host = n.cfg.Bind
+		}
+		opts.Advertise = joinPort(host, p)
+	}
+	n.members.ready = make(chan struct{})
+	n.gossip, err = gossip.Start(opts)
+	if err != nil {
+		return fmt.Errorf("gossip: %w", err)
+	}
+	n.members.gossip = n.gossip
+	close(n.members.ready)
+	n.membersChanged(known.Members)
+	return nil
+}
+
+// advertised returns the address that members are told for a port; an
+// unspecified host is replaced by gossip with the one that is advertised.
+func (n *Node) advertised(port, fallback int) string {
+	host := n.cfg.Advertise
+	if host == "" {
+		host = n.cfg.Bind
+	}
+	if port == 0 {
+		port = fallback
+	}
+	return joinPort(host, port)
+}
+
+// membersChanged tells the data links, and forgets what those who are gone
+// have said.
+func (n *Node) membersChanged(list []gossip.Member) {
+	n.links.update(list, n.gossip.Forgotten())
+	for _, id := range n.gossip.Forgotten() {
+		n.applier.forget(id)
+	}
+}
+
+func (n *Node) startView(ctx context.Context) error {
+	var err error
+	if n.source, err = openView(&n.cfg, n.slog); err != nil {
+		return err
+	}
+	n.recovery.source = n.source
+	first := make(chan error, 1)
+	var once sync.Once
+	n.start(func() {
+		n.recovery.run(n.ctx, func(err error) {
+			once.Do(func() { first <- err })
+		})
+	})
+	select {
+	case err := <-first:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("start abandoned while the view was not level: %w", ctx.Err())
+	}
+}
+
+// rolledBack begins a new incarnation if someone, the view or a peer, has seen
+// writes of this one that the log does not have.
+func (n *Node) rolledBack(seen crdt.Vector) error {
+	var err error
+	e := n.exec.Run(func(c *Core) {
+		if err = c.Commit(); err != nil {
+			return
+		}
+		own := n.log.Identity().Origin
+		for _, p := range seen {
+			if p.Stream.Origin() == own && p.Tag > n.log.Vector().Get(p.Stream) {
+				err = c.reincarnate("the data directory is older than what this node has shown to others")
+				return
+			}
+		}
+	})
+	return errors.Join(e, err)
+}
+
+// maintain does what has no hurry.
+func (n *Node) maintain() {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	trim := time.NewTicker(5 * time.Second)
+	defer trim.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-trim.C:
+			n.trim()
+		case <-n.ctx.Done():
+			return
+		}
+		var ids []uint16
+		for _, m := range n.members.List() {
+			ids = append(ids, m.ID)
+		}
+		_ = n.exec.Run(func(c *Core) {
+			if t, v, ok := c.Beat(); ok {
+				n.wanLog.setFrontier(t, v)
+			}
+			if _, err := c.Maintain(ids, n.applier.lastHeard); err != nil && n.log.Failed() == nil {
+				n.slog.Error("maintenance failed", "err", err)
+			}
+		})
+		if n.log.Failed() != nil {
+			_ = n.log.Retry()
+		}
+	}
+}
+
+// trim drops what every member has acknowledged from the log, and the view
+// has too.
+func (n *Node) trim() {
+	acked := n.log.Durable()
+	if v := n.pump.Marked(); v != nil {
+		acked = meet(acked, v)
+	}
+	for _, m := range n.members.List() {
+		acked = meet(acked, n.links.durable(m.ID))
+	}
+	for n.ctx.Err() == nil {
+		more, err := n.log.Trim(acked)
+		if err != nil && n.log.Failed() == nil {
+			n.slog.Warn("trimming the log failed, it will be tried again", "err", err)
+		}
+		if err != nil || !more {
+			return
+		}
+	}
+}
+
+// meet returns what both vectors cover.
+func meet(a, b crdt.Vector) crdt.Vector {
+	var out crdt.Vector
+	for _, p := range a {
+		if t := min(p.Tag, b.Get(p.Stream)); t > 0 {
+			out = append(out, crdt.Position{Stream: p.Stream, Tag: t})
+		}
+	}
+	return out
+}
+
+// Banner says in a line or two what runs where.
+func (n *Node) Banner() string {
+	id := n.log.Identity()
+	return fmt.Sprintf("node %d (%s) of cluster %q: clients on %s, gossip on %s, data links on %s; view: %s; data in %s, %d members known",
+		id.Node, n.cfg.Alias, n.cfg.Cluster, n.server.Addr(), n.gossip.Self().Gossip, n.gossip.Self().WAN, n.source.what, n.cfg.Dir, len(n.members.List())+1)
+}
+
+// Done is closed when the node has ended, by Stop or by itself; Err then says
+// why.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err returns why the node ended by itself, nil if it was stopped.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
+		return nil
+	}
+}
+
+// fail ends the node by itself.
+func (n *Node) fail(err error) {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		n.end(ctx, err)
+	}()
+}
+
+// Stop ends the node in order: clients are let go after what they have sent is
+// done, everything is made durable and shipped as far as it goes in time,
+// members are told.
+func (n *Node) Stop(ctx context.Context) error {
+	n.end(ctx, nil)
+	<-n.done
+	return n.err
+}
+
+func (n *Node) end(ctx context.Context, err error) {
+	n.once.Do(func() {
+		n.err = err
+		if e := n.teardown(ctx); err == nil {
+			n.err = e
+		}
+		close(n.done)
+	})
+}
+
+// teardown undoes as much of Start as was done.
+func (n *Node) teardown(ctx context.Context) error {
+	var errs []error
+	if n.server != nil {
+		errs = append(errs, n.server.Close(ctx))
+	}
+	if n.log != nil && n.log.Failed() == nil {
+		errs = append(errs, n.log.Sync())
+	}
+	if n.links != nil {
+		n.links.drain(ctx)
+	}
+	if n.gossip != nil {
+		errs = append(errs, n.gossip.Leave(2*time.Second), n.gossip.Close())
+	}
+	if n.links != nil {
+		n.links.Close()
+	}
+	n.cancel()
+	n.work.Wait()
+	if n.exec != nil {
+		n.exec.Stop()
+		n.pump.Stop()
+	}
+	if n.source != nil {
+		errs = append(errs, n.source.stop())
+	}
+	if n.metrics != nil {
+		n.metrics.close()
+	}
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "0.1.0-dev"
+}
+
+// Execute implements resp.Backend.
+func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
+
+// Loading implements resp.Backend.
+func (n *Node) Loading() string {
+	if why := n.exec.loading.Load(); why != nil {
+		return *why
+	}
+	return ""
+}

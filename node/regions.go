@@ -1,0 +1,170 @@
+package node
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// regions tells which parts of the keyspace, in slot order, state syncs have
+// brought ahead of the replica's own vector. Entries that a part has already
+// are skipped for its keys, and removes made here cover what its keys have.
+// Once a sync has covered the whole keyspace, the replica's vector rises to
+// what all parts share; the regions end when it has caught up with each.
+type regions struct {
+	// parts are adjacent and end with the one whose upto is empty, the end of
+	// the keyspace; none at all means that no part is ahead.
+	parts []region
+	// active says that a sync is under way; cursor is where it goes on.
+	active bool
+	cursor []byte
+}
+
+type region struct {
+	upto   []byte // position behind the part; empty: the end
+	vector crdt.Vector
+}
+
+// at returns what the part of a position has beside the replica's vector.
+func (r *regions) at(pos []byte) crdt.Vector {
+	for _, p := range r.parts {
+		if len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
+			return p.vector
+		}
+	}
+	return nil
+}
+
+// raise records that the positions from from (empty: the start) up to upto
+// (empty: the end) have v.
+func (r *regions) raise(from, upto []byte, v crdt.Vector) {
+	r.parts = slices.Clone(r.parts) // a step that fails leaves the old ones
+	if len(r.parts) == 0 {
+		r.parts = []region{{}}
+	}
+	first := 0
+	if len(from) > 0 {
+		first = r.split(from)
+	}
+	last := len(r.parts)
+	if len(upto) > 0 {
+		last = r.split(upto)
+	}
+	for i := first; i < last; i++ {
+		r.parts[i].vector = r.parts[i].vector.Join(v)
+	}
+	out := r.parts[:0:0]
+	for _, p := range r.parts {
+		if n := len(out); n > 0 && out[n-1].vector.Equal(p.vector) {
+			out[n-1].upto = p.upto
+		} else {
+			out = append(out, p)
+		}
+	}
+	r.parts = out
+}
+
+// split makes pos a boundary and returns the index of the part behind it.
+func (r *regions) split(pos []byte) int {
+	for i, p := range r.parts {
+		if bytes.Equal(p.upto, pos) {
+			return i + 1
+		}
+		if len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
+			r.parts = slices.Insert(r.parts, i, region{upto: bytes.Clone(pos), vector: p.vector})
+			return i + 1
+		}
+	}
+	return len(r.parts)
+}
+
+// shared returns what the replica's vector rises to when the whole keyspace
+// has been covered: what every part has.
+func (r *regions) shared(have crdt.Vector) crdt.Vector {
+	var out crdt.Vector
+	for i, p := range r.parts {
+		v := have.Join(p.vector)
+		if i == 0 {
+			out = v
+			continue
+		}
+		var both crdt.Vector
+		for _, q := range out {
+			if t := min(q.Tag, v.Get(q.Stream)); t > 0 {
+				both = append(both, crdt.Position{Stream: q.Stream, Tag: t})
+			}
+		}
+		out = both
+	}
+	return out
+}
+
+// settle forgets the parts if the vector has caught up with all of them.
+func (r *regions) settle(have crdt.Vector) bool {
+	if r.active || len(r.parts) == 0 {
+		return false
+	}
+	for _, p := range r.parts {
+		if !p.vector.In(have) {
+			return false
+		}
+	}
+	r.parts = nil
+	return true
+}
+
+func (r *regions) encode() []byte {
+	if len(r.parts) == 0 && !r.active {
+		return nil
+	}
+	b := []byte{0}
+	if r.active {
+		b[0] = 1
+	}
+	b = appendBytes(b, r.cursor)
+	for _, p := range r.parts {
+		b = appendBytes(b, p.upto)
+		b = appendBytes(b, p.vector.AppendBinary(nil))
+	}
+	return b
+}
+
+func appendBytes(b, p []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
+}
+
+func decodeRegions(b []byte) (regions, error) {
+	var r regions
+	if len(b) == 0 {
+		return r, nil
+	}
+	bad := fmt.Errorf("%w of sync regions", crdt.ErrCorrupt)
+	r.active = b[0] == 1
+	b = b[1:]
+	take := func() []byte {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			b = nil
+			return nil
+		}
+		p := bytes.Clone(b[w : w+int(n)])
+		b = b[w+int(n):]
+		return p
+	}
+	r.cursor = take()
+	for len(b) > 0 {
+		upto := take()
+		v, err := crdt.DecodeVector(take())
+		if err != nil {
+			return r, bad
+		}
+		r.parts = append(r.parts, region{upto: upto, vector: v})
+	}
+	if n := len(r.parts); n == 0 || len(r.parts[n-1].upto) != 0 {
+		return r, bad
+	}
+	return r, nil
+}

@@ -1,0 +1,380 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+)
+
+// Limits of the view's pipeline.
+const (
+	viewQueue     = 64
+	viewBatchCmds = 4096
+	viewBatchSize = 16 << 20
+	markEvery     = 100 * time.Millisecond
+)
+
+// errViewLost reports that the connection to the view broke, or that it
+// refused an update.
+var errViewLost = errors.New("the view was lost")
+
+// pump sends batches to the Redis behind the node over one connection, in
+// order and pipelined, and hands the replies out. When the view is lost it
+// fails what is queued until a new connection is attached.
+type pump struct {
+	in   chan *Batch
+	lost func(err error)                  // called when a connection breaks; must not block
+	mark func(crdt.Vector, uint64) []byte // the watermark of a vector and generation
+	slog *slog.Logger
+
+	mu     sync.Mutex
+	conn   *viewConn   // nil while the view is lost
+	keys   []crdt.Key  // of updates that did not reach the view
+	marked crdt.Vector // of the last watermark written
+
+	stats pumpStats
+}
+
+type pumpStats struct {
+	pipelines, commands, errors atomic.Uint64
+}
+
+func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), logger *slog.Logger) *pump {
+	return &pump{in: make(chan *Batch, viewQueue), mark: mark, lost: lost, slog: logger}
+}
+
+// Send queues a batch.
+func (p *pump) Send(b *Batch) { p.in <- b }
+
+// Ask sends a command behind all that is queued and returns its raw reply.
+func (p *pump) Ask(db int, args ...[]byte) ([]byte, error) {
+	req := &resp.Request{}
+	answered := make(chan error, 1)
+	p.Send(&Batch{
+		Cmds: []ViewCmd{{DB: db, Args: args, Req: req}},
+		Done: []func(error){func(err error) { answered <- err }},
+	})
+	err := <-answered
+	return req.Out, err
+}
+
+// Attach makes the pump use a connection.
+func (p *pump) Attach(c *viewConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conn = c
+}
+
+// TakeLost returns the keys of updates that did not reach the view, after all
+// that is queued has failed too.
+func (p *pump) TakeLost() []crdt.Key {
+	flushed := make(chan struct{})
+	p.Send(&Batch{Done: []func(error){func(error) { close(flushed) }}})
+	<-flushed
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	keys := p.keys
+	p.keys = nil
+	return keys
+}
+
+// Marked returns the vector of the last watermark written, nil if none was.
+func (p *pump) Marked() crdt.Vector {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.marked
+}
+
+func (p *pump) current() *viewConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.conn
+}
+
+// Stop ends the pump after what is queued; nothing is sent after it.
+func (p *pump) Stop() { close(p.in) }
+
+func (p *pump) loop() {
+	var level *Batch // what the view holds; nil once it is marked so
+	marked := time.Time{}
+	timer := time.NewTimer(markEvery)
+	defer timer.Stop()
+	for {
+		var batches []*Batch
+		select {
+		case b, ok := <-p.in:
+			if !ok {
+				if c := p.current(); c != nil && level != nil {
+					_ = c.mark(p.mark(level.Vector, level.Generation))
+				}
+				return
+			}
+			batches = p.gather(b)
+		case <-timer.C:
+		}
+		c := p.current()
+		var err error
+		if c == nil {
+			err = errViewLost
+		} else if len(batches) > 0 {
+			err = p.exec(c, batches)
+		}
+		for _, b := range batches {
+			if b.Vector != nil {
+				level = &Batch{Vector: b.Vector, Generation: b.Generation}
+			}
+		}
+		if err == nil && level != nil && time.Since(marked) >= markEvery {
+			marked = time.Now()
+			if err = c.mark(p.mark(level.Vector, level.Generation)); err == nil {
+				p.mu.Lock()
+				p.marked = level.Vector
+				p.mu.Unlock()
+				level = nil
+			}
+		}
+		if err != nil {
+			level = nil
+			p.mu.Lock()
+			for _, b := range batches {
+				p.keys = append(p.keys, b.Keys...)
+			}
+			broke := c != nil && p.conn == c
+			if broke {
+				p.conn = nil
+			}
+			p.mu.Unlock()
+			if broke {
+				c.Close()
+				p.lost(err)
+			}
+		}
+		for _, b := range batches {
+			for _, done := range b.Done {
+				done(err)
+			}
+		}
+		if level != nil {
+			timer.Reset(markEvery)
+		}
+	}
+}
+
+// gather takes what else is queued, up to the limits of one pipeline.
+func (p *pump) gather(b *Batch) []*Batch {
+	out := []*Batch{b}
+	cmds, size := len(b.Cmds), b.Bytes
+	for cmds < viewBatchCmds && size < viewBatchSize {
+		select {
+		case b, ok := <-p.in:
+			if !ok {
+				return out
+			}
+			out = append(out, b)
+			cmds += len(b.Cmds)
+			size += b.Bytes
+		default:
+			return out
+		}
+	}
+	return out
+}
+
+// exec runs batches in one pipeline.
+func (p *pump) exec(c *viewConn, batches []*Batch) error {
+	replies, err := c.pipeline(batches)
+	p.stats.pipelines.Add(1)
+	p.stats.commands.Add(uint64(len(replies)))
+	var refused error
+	for _, r := range replies {
+		switch {
+		case r.cmd.Req != nil:
+			if r.raw != nil {
+				r.cmd.Req.Out = c.strip(r.cmd, r.raw)
+			}
+		case len(r.raw) > 0 && r.raw[0] == '-' && refused == nil:
+			refused = fmt.Errorf("%w: it answered %q to an update (%s)", errViewLost, bytes.TrimSpace(r.raw[1:]), r.cmd.Args[0])
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v", errViewLost, err)
+	}
+	return refused
+}
+
+// viewConn is one connection to the view.
+type viewConn struct {
+	client redis.UniversalClient
+	conn   *redis.Conn
+	db     int // selected now
+	hidden int // database of the watermark
+	filter bool
+}
+
+type viewReply struct {
+	cmd *ViewCmd
+	raw []byte
+}
+
+// markKey is the watermark's key in the view. No client can mean it by chance.
+const markKey = "\x00replicatord\x00watermark"
+
+// pipeline sends the commands of batches and returns their raw replies in
+// order; on an error, those that came.
+func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
+	ctx := context.Background()
+	pipe := c.conn.Pipeline()
+	n := 0
+	for _, b := range batches {
+		n += len(b.Cmds)
+	}
+	cmds := make([]*redis.RawCmd, 0, n)
+	out := make([]viewReply, 0, n)
+	var selects []*redis.RawCmd
+	args := make([]any, 0, n*4) // one backing array for all
+	db := c.db
+	for _, b := range batches {
+		for i := range b.Cmds {
+			v := &b.Cmds[i]
+			if v.DB != db {
+				db = v.DB
+				s := redis.NewRawCmd(ctx, "SELECT", db)
+				selects = append(selects, s)
+				_ = pipe.Process(ctx, s)
+			}
+			from := len(args)
+			for _, a := range v.Args {
+				args = append(args, a)
+			}
+			r := redis.NewRawCmd(ctx, args[from:len(args):len(args)]...)
+			_ = pipe.Process(ctx, r)
+			cmds = append(cmds, r)
+			out = append(out, viewReply{cmd: v})
+		}
+	}
+	_, err := pipe.Exec(ctx)
+	for i, r := range cmds {
+		raw, e := r.Result()
+		if e != nil {
+			return out, e
+		}
+		out[i].raw = raw
+	}
+	for _, s := range selects {
+		if raw, e := s.Result(); e == nil && len(raw) > 0 && raw[0] == '-' {
+			return out, fmt.Errorf("SELECT: %s", bytes.TrimSpace(raw))
+		}
+	}
+	if err != nil {
+		return out, err
+	}
+	c.db = db
+	return out, nil
+}
+
+// do runs one command in a database and returns its raw reply; an error reply
+// is an error.
+func (c *viewConn) do(db int, args ...any) ([]byte, error) {
+	ctx := context.Background()
+	pipe := c.conn.Pipeline()
+	sel := redis.NewRawCmd(ctx, "SELECT", db)
+	cmd := redis.NewRawCmd(ctx, args...)
+	_ = pipe.Process(ctx, sel)
+	_ = pipe.Process(ctx, cmd)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	c.db = db
+	for _, r := range []*redis.RawCmd{sel, cmd} {
+		if raw := r.Val(); len(raw) > 0 && raw[0] == '-' {
+			c.db = -1
+			return nil, fmt.Errorf("%s", bytes.TrimSpace(raw[1:]))
+		}
+	}
+	return cmd.Val(), nil
+}
+
+// mark writes the watermark.
+func (c *viewConn) mark(b []byte) error {
+	_, err := c.do(c.hidden, "SET", markKey, b)
+	return err
+}
+
+// strip hides the watermark from a client's view of its database.
+func (c *viewConn) strip(v *ViewCmd, raw []byte) []byte {
+	if !c.filter || v.DB != c.hidden || len(v.Args) == 0 {
+		return raw
+	}
+	switch string(bytes.ToUpper(v.Args[0])) {
+	case "DBSIZE":
+		if n, err := strconv.ParseInt(string(bytes.TrimSpace(raw[1:])), 10, 64); err == nil && n > 0 {
+			return fmt.Appendf(nil, ":%d\r\n", n-1)
+		}
+	case "KEYS":
+		return stripKey(raw, 0)
+	case "SCAN":
+		if rest, ok := bytes.CutPrefix(raw, []byte("*2\r\n")); ok {
+			_, n := readBulk(rest)
+			return stripKey(raw, len(raw)-len(rest)+n)
+		}
+	}
+	return raw
+}
+
+// stripKey takes the watermark's key out of the array of bulk strings that
+// begins at a reply's byte at.
+func stripKey(raw []byte, at int) []byte {
+	end := bytes.IndexByte(raw[at:], '\n') + 1
+	if end == 0 || raw[at] != '*' {
+		return raw
+	}
+	n, err := strconv.Atoi(string(bytes.TrimSpace(raw[at+1 : at+end])))
+	if err != nil {
+		return raw
+	}
+	for pos := at + end; pos < len(raw); {
+		item, size := readBulk(raw[pos:])
+		if size == 0 {
+			break
+		}
+		if string(item) == markKey {
+			out := append([]byte(nil), raw[:at]...)
+			out = fmt.Appendf(out, "*%d\r\n", n-1)
+			out = append(out, raw[at+end:pos]...)
+			return append(out, raw[pos+size:]...)
+		}
+		pos += size
+	}
+	return raw
+}
+
+// readBulk reads a bulk string and returns it and how many bytes it took, 0 if
+// there is none.
+func readBulk(b []byte) ([]byte, int) {
+	end := bytes.IndexByte(b, '\n') + 1
+	if end == 0 || b[0] != '$' {
+		return nil, 0
+	}
+	n, err := strconv.Atoi(string(bytes.TrimSpace(b[1:end])))
+	if err != nil || n < 0 || end+n+2 > len(b) {
+		return nil, 0
+	}
+	return b[end : end+n], end + n + 2
+}
+
+// Close closes the connection.
+func (c *viewConn) Close() {
+	_ = c.conn.Close()
+	_ = c.client.Close()
+}

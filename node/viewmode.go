@@ -1,0 +1,381 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+)
+
+// viewSource is where the view comes from: an address, a server the node has
+// started, or one inside the process. All are talked to alike.
+type viewSource struct {
+	target RedisTarget
+	what   string // for people
+	stop   func() error
+	alive  func() error // restarts what the node has to keep running itself
+	tls    *tls.Config
+}
+
+// userDBs is the number of databases clients see.
+const userDBs = 16
+
+// viewTimeout bounds the wait for one pipeline's replies: beyond it the view
+// is taken to be lost.
+const viewTimeout = 15 * time.Second
+
+// openView starts or finds the view that the configuration asks for.
+func openView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
+	t, err := ParseRedis(cfg.Redis)
+	if err != nil {
+		return nil, fmt.Errorf("redis: %w", err)
+	}
+	if t.Mode == RedisAuto {
+		if _, err := findServer(cfg.RedisBinary); err == nil {
+			t.Mode = RedisSpawn
+		} else {
+			t.Mode = RedisEmbedded
+		}
+	}
+	switch t.Mode {
+	case RedisSpawn:
+		return spawnView(cfg, logger)
+	case RedisEmbedded:
+		return embeddedView()
+	}
+	if t.Password == "" {
+		t.Password = cfg.RedisPassword
+	}
+	v := &viewSource{target: t, what: "Redis at " + t.where(), stop: func() error { return nil }, alive: func() error { return nil }}
+	if t.TLS {
+		v.tls = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return v, nil
+}
+
+// where names an address without its password.
+func (t RedisTarget) where() string {
+	if len(t.Sentinels) > 0 {
+		return fmt.Sprintf("%q of the Sentinels %s", t.Master, strings.Join(t.Sentinels, ", "))
+	}
+	return t.Addr
+}
+
+func findServer(binary string) (string, error) {
+	if binary != "" {
+		return exec.LookPath(binary)
+	}
+	for _, name := range []string{"redis-server", "valkey-server"} {
+		if p, err := exec.LookPath(name); err == nil {
+			return p, nil
+		}
+	}
+	return "", errors.New("no redis-server or valkey-server in PATH: install one, give redis_binary, or use redis = \"embedded\"")
+}
+
+// spawnView starts a private server on a unix socket. It keeps nothing on
+// disk: the node's own log is what lasts.
+func spawnView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
+	bin, err := findServer(cfg.RedisBinary)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(filepath.Join(cfg.Dir, "view"))
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	sock := filepath.Join(dir, "redis.sock")
+	if len(sock) > 100 { // sun_path holds 108 bytes, 104 on BSD
+		tmp, err := os.MkdirTemp("", "replicatord-")
+		if err != nil {
+			return nil, err
+		}
+		sock = filepath.Join(tmp, "redis.sock")
+	}
+	s := &spawned{bin: bin, dir: dir, sock: sock, slog: logger}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	return &viewSource{
+		target: RedisTarget{Mode: RedisSpawn, Network: "unix", Addr: sock},
+		what:   "its own " + filepath.Base(bin), stop: s.stop, alive: s.ensure,
+	}, nil
+}
+
+// spawned is a server process of the node's own.
+type spawned struct {
+	bin, dir, sock string
+	slog           *slog.Logger
+
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	exited chan struct{}
+	ending bool
+}
+
+func (s *spawned) start() error {
+	_ = os.Remove(s.sock)
+	out := &tail{}
+	cmd := exec.Command(s.bin,
+		"--port", "0", "--unixsocket", s.sock, "--unixsocketperm", "700",
+		"--dir", s.dir, "--save", "", "--appendonly", "no",
+		"--databases", strconv.Itoa(userDBs+1), "--daemonize", "no", "--protected-mode", "no",
+		"--maxmemory-policy", "noeviction", "--loglevel", "warning")
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = spawnAttr()
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", s.bin, err)
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		if c, err := net.Dial("unix", s.sock); err == nil {
+			_ = c.Close()
+			break
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("%s ended at once: %s", s.bin, out)
+		case <-time.After(5 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			return fmt.Errorf("%s does not listen on %s: %s", s.bin, s.sock, out)
+		}
+	}
+	s.cmd, s.exited = cmd, exited
+	return nil
+}
+
+// ensure starts the server again if it has ended.
+func (s *spawned) ensure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.exited:
+		if s.ending {
+			return errors.New("stopping")
+		}
+		s.slog.Warn("the view's server ended, starting it again", "binary", s.bin)
+		return s.start()
+	default:
+		return nil
+	}
+}
+
+func (s *spawned) stop() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.exited:
+	case <-time.After(5 * time.Second):
+		_ = s.cmd.Process.Kill()
+		<-s.exited
+	}
+	_ = os.Remove(s.sock)
+	return nil
+}
+
+// tail keeps the last of what a process prints.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if n := len(t.buf) - 2048; n > 0 {
+		t.buf = t.buf[n:]
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.buf))
+}
+
+// embeddedView serves the view inside the process.
+func embeddedView() (*viewSource, error) {
+	m := miniredis.NewMiniRedis()
+	if err := m.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("embedded view: %w", err)
+	}
+	// miniredis does not age keys by itself.
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		last := time.Now()
+		t := time.NewTicker(50 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case now := <-t.C:
+				m.FastForward(now.Sub(last))
+				last = now
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return &viewSource{
+		target: RedisTarget{Mode: RedisEmbedded, Network: "tcp", Addr: m.Addr()},
+		what:   "an embedded store", alive: func() error { return nil },
+		stop: func() error {
+			close(stop)
+			<-done
+			m.Close()
+			return nil
+		},
+	}, nil
+}
+
+// connect opens the one connection that serves the view, and finds the
+// database for its watermark: one that clients don't see, if there is one.
+func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
+	if err := v.alive(); err != nil {
+		return nil, err
+	}
+	t := v.target
+	var client *redis.Client
+	if len(t.Sentinels) > 0 {
+		client = redis.NewFailoverClient(&redis.FailoverOptions{
+			MasterName: t.Master, SentinelAddrs: t.Sentinels,
+			Username: t.Username, Password: t.Password,
+			Protocol: 2, DisableIdentity: true, MaxRetries: -1, PoolSize: 2,
+			ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
+		})
+	} else {
+		client = redis.NewClient(&redis.Options{
+			Network: t.Network, Addr: t.Addr, Username: t.Username, Password: t.Password, TLSConfig: v.tls,
+			Protocol: 2, DisableIdentity: true, MaxRetries: -1, PoolSize: 2,
+			ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
+		})
+	}
+	c := &viewConn{client: client, conn: client.EphemeralConn(), db: -1}
+	if err := c.conn.Ping(ctx).Err(); err != nil {
+		c.Close()
+		return nil, err
+	}
+	if err := c.check(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	for _, db := range []int{userDBs, userDBs - 1, 0} {
+		if _, err := c.do(db, "PING"); err == nil {
+			c.hidden, c.filter = db, db < userDBs
+			return c, nil
+		}
+	}
+	c.Close()
+	return nil, errors.New("no database can be selected")
+}
+
+// check refuses a Redis that cannot be a view.
+func (c *viewConn) check(ctx context.Context) error {
+	info, err := c.conn.Info(ctx).Result()
+	if err != nil {
+		return nil // no INFO: an embedded or restricted one; the updates will tell
+	}
+	field := func(name string) string {
+		_, rest, _ := strings.Cut(info, name+":")
+		value, _, _ := strings.Cut(rest, "\r\n")
+		return value
+	}
+	if field("loading") == "1" {
+		return errors.New("it is still loading its own data")
+	}
+	if field("role") == "slave" {
+		return errors.New("it is a replica of another Redis: give the node the master")
+	}
+	if field("cluster_enabled") == "1" {
+		return errors.New("it is in cluster mode: give the node a Redis of its own")
+	}
+	major, rest, _ := strings.Cut(field("redis_version"), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	ma, err1 := strconv.Atoi(major)
+	mi, err2 := strconv.Atoi(minor)
+	if err1 == nil && err2 == nil && (ma < 6 || ma == 6 && mi < 2) {
+		return fmt.Errorf("it is of version %s, the node needs 6.2 or later", field("redis_version"))
+	}
+	return nil
+}
+
+// readMark returns the watermark's bytes, nil if there is none.
+func (c *viewConn) readMark() ([]byte, error) {
+	raw, err := c.do(c.hidden, "GET", markKey)
+	if err != nil {
+		return nil, err
+	}
+	b, _ := readBulk(raw)
+	return bytes.Clone(b), nil
+}
+
+// keys returns how many keys the databases clients see hold, the watermark
+// left out.
+func (c *viewConn) keys() (int, error) {
+	total := 0
+	for db := range userDBs {
+		if c.filter && c.hidden == 0 && db > 0 {
+			break // the only database
+		}
+		raw, err := c.do(db, "DBSIZE")
+		if err != nil {
+			if db > 0 {
+				break // fewer databases than clients could select
+			}
+			return 0, err
+		}
+		n, err := strconv.Atoi(string(bytes.TrimSpace(raw[1:])))
+		if err != nil {
+			return 0, fmt.Errorf("DBSIZE answered %q", raw)
+		}
+		total += n
+	}
+	if mark, err := c.readMark(); err == nil && mark != nil && c.filter {
+		total--
+	}
+	return total, nil
+}
+
+// clear empties the databases clients see, and the watermark's.
+func (c *viewConn) clear() error {
+	if _, err := c.do(c.hidden, "DEL", markKey); err != nil {
+		return err
+	}
+	for db := range userDBs {
+		if _, err := c.do(db, "FLUSHDB"); err != nil {
+			if db > 0 && strings.Contains(err.Error(), "out of range") {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package oplog
+
+import (
+	"bytes"
+	"container/heap"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// Read returns entries of a stream in order, from the first with a tag greater
+// than after, as many as fit maxBytes of encoding but at least one. more says
+// that there are further ones. Only durable entries are returned. It fails with
+// ErrTrimmed if entries that follow after are gone.
+func (l *Log) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (entries []crdt.Entry, more bool, err error) {
+	entries, _, more, err = l.ReadSized(s, after, maxBytes)
+	return entries, more, err
+}
+
+// ReadSized is Read, and returns the size of the entries' encoding too.
+func (l *Log) ReadSized(s crdt.Stream, after crdt.Tag, maxBytes int) (entries []crdt.Entry, size int, more bool, err error) {
+	l.mu.Lock()
+	newest, floor := l.durable.Get(s), l.floorLocked(s)
+	l.mu.Unlock()
+	if after < floor {
+		return nil, 0, false, fmt.Errorf("%w: stream %v begins after %v, %v was asked for", ErrTrimmed, s, floor, after)
+	}
+	if after >= newest {
+		return nil, 0, false, nil
+	}
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, s, after+1), UpperBound: appendLogKey(nil, s, newest+1)})
+	if err != nil {
+		return nil, 0, false, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return nil, 0, false, err
+		}
+		if len(entries) > 0 && size+len(v) > maxBytes {
+			more = true
+			break
+		}
+		size += len(v)
+		e, err := wire.DecodeEntry(bytes.Clone(v))
+		if err != nil {
+			return nil, 0, false, fmt.Errorf("log of stream %v: %w", s, err)
+		}
+		entries = append(entries, e)
+	}
+	// A trim may have overtaken the iterator's making.
+	if l.Floor(s) > after && (len(entries) == 0 || entries[0].Prev > after) {
+		return nil, 0, false, fmt.Errorf("%w: stream %v", ErrTrimmed, s)
+	}
+	return entries, size, more, nil
+}
+
+// Floor returns the tag up to which a stream's entries are gone, 0 if none is.
+func (l *Log) Floor(s crdt.Stream) crdt.Tag {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.floorLocked(s)
+}
+
+func (l *Log) floorLocked(s crdt.Stream) crdt.Tag {
+	if st := l.streams[s]; st != nil {
+		return st.floor.tag
+	}
+	return 0
+}
+
+// trimStep bounds the entries one call of Trim looks at.
+const trimStep = 100_000
+
+// Trim drops entries that acked covers, which says what every member has
+// acknowledged, and the oldest beyond the limits of size and age, whoever lacks
+// them. Only durable entries are dropped. It does a bounded step and reports
+// whether there is more to do.
+func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
+	if err := l.Failed(); err != nil {
+		return false, err
+	}
+	l.commit.Lock() // appending and jumps change the same streams
+	defer l.commit.Unlock()
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return false, ErrClosed
+	}
+	kept := int64(0)
+	var heads trimHeap
+	for s, st := range l.streams {
+		kept += int64(st.row.appended - st.floor.trimmed)
+		if upto := l.durable.Get(s); upto > st.floor.tag {
+			heads = append(heads, &trimHead{stream: s, floor: st.floor, upto: upto, acked: acked.Get(s)})
+		}
+	}
+	l.mu.Unlock()
+	defer func() {
+		for _, h := range heads {
+			err = errors.Join(err, h.close())
+		}
+	}()
+	oldest := crdt.TagAt(l.opts.Now().Add(-l.opts.RetentionTime).UnixMilli(), 0)
+	live := heads[:0:0]
+	for _, h := range heads {
+		ok, err := h.open(l.db)
+		if err != nil {
+			return false, err
+		}
+		if ok {
+			live = append(live, h)
+		}
+	}
+	heap.Init(&live)
+	looked := 0
+	for len(live) > 0 && looked < trimStep {
+		h := live[0]
+		if h.tag > h.acked && kept <= l.opts.RetentionBytes && h.tag >= oldest {
+			// Entries behind it in the stream are kept too; other streams may
+			// have acknowledged ones.
+			heap.Pop(&live)
+			continue
+		}
+		looked++
+		kept -= int64(h.size)
+		h.floor.tag = h.tag
+		h.floor.trimmed += uint64(h.size)
+		h.count++
+		h.forced = h.forced || h.tag > h.acked
+		if !h.next() {
+			heap.Pop(&live)
+		} else {
+			heap.Fix(&live, 0)
+		}
+	}
+	more = looked == trimStep && len(live) > 0
+	return more, l.cut(heads)
+}
+
+// cut drops what a trim has passed.
+func (l *Log) cut(heads trimHeap) error {
+	batch := l.db.NewBatch()
+	defer func() { _ = batch.Close() }()
+	n := 0
+	for _, h := range heads {
+		if h.count == 0 {
+			continue
+		}
+		n++
+		err := errors.Join(
+			batch.DeleteRange(appendLogKey(nil, h.stream, h.from+1), appendLogKey(nil, h.stream, h.floor.tag+1), nil),
+			batch.Set(appendStreamKey(nil, rangeFloors, h.stream), h.floor.encode(nil), nil))
+		if err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	// The floor moves first: a reader that finds nothing finds out why.
+	l.mu.Lock()
+	for _, h := range heads {
+		if h.count > 0 {
+			l.streams[h.stream].floor = h.floor
+			l.counters.trimmed.Add(uint64(h.count))
+		}
+	}
+	l.mu.Unlock()
+	if err := batch.Commit(pebble.NoSync); err != nil {
+		l.fail(err, true, false)
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	for _, h := range heads {
+		if h.forced {
+			l.opts.Logger.Warn("log entries were dropped that not every member has", "stream", h.stream.String(), "upto", h.floor.tag.String())
+			if l.opts.Events.Trimmed != nil {
+				l.opts.Events.Trimmed(h.stream, h.floor.tag)
+			}
+		}
+	}
+	return nil
+}
+
+// trimHead is the oldest entry that is left of a stream.
+type trimHead struct {
+	stream crdt.Stream
+	from   crdt.Tag // floor before
+	floor  floorRow
+	upto   crdt.Tag
+	acked  crdt.Tag
+
+	it     *pebble.Iterator
+	tag    crdt.Tag
+	size   int
+	count  int
+	forced bool
+}
+
+func (h *trimHead) open(r pebble.Reader) (ok bool, err error) {
+	h.from = h.floor.tag
+	h.it, err = r.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, h.stream, h.from+1), UpperBound: appendLogKey(nil, h.stream, h.upto+1)})
+	if err != nil {
+		return false, err
+	}
+	return h.it.First() && h.read(), h.it.Error()
+}
+
+func (h *trimHead) next() bool { return h.it.Next() && h.read() }
+
+func (h *trimHead) read() bool {
+	var err error
+	_, h.tag, err = cutLogKey(h.it.Key())
+	v := h.it.LazyValue()
+	h.size = v.Len()
+	return err == nil
+}
+
+func (h *trimHead) close() error {
+	if h.it == nil {
+		return nil
+	}
+	return errors.Join(h.it.Error(), h.it.Close())
+}
+
+// trimHeap orders streams by the age of their oldest entry.
+type trimHeap []*trimHead
+
+func (t trimHeap) Len() int           { return len(t) }
+func (t trimHeap) Less(i, j int) bool { return t[i].tag < t[j].tag }
+func (t trimHeap) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+func (t *trimHeap) Push(x any)        { *t = append(*t, x.(*trimHead)) }
+func (t *trimHeap) Pop() any {
+	old := *t
+	h := old[len(old)-1]
+	*t = old[:len(old)-1]
+	return h
+}

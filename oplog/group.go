@@ -1,0 +1,840 @@
+package oplog
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// Group gathers what belongs together: changes of cells and headers, log
+// entries, meta. Commit writes all of it or, if it fails, none. It is a
+// crdt.Store that shows its own changes over what is stored. Not safe for
+// concurrent use.
+//
+// Its memory grows with the cells and headers that are read singly or changed;
+// what EachCell and EachKey only pass by is not kept.
+type Group struct {
+	l       *Log
+	err     error
+	keys    map[crdt.Key]*keyState
+	vector  crdt.Vector
+	shared  bool // vector is the log's
+	streams map[crdt.Stream]*groupStream
+	entries []logEntry
+	digests map[int]uint64
+	pending map[uint8]crdt.Vector
+	meta    map[string][]byte
+
+	// What EachCell and EachKey are showing: their callbacks may set it.
+	cell   shownCell
+	header shownHeader
+
+	bytes int // of entries
+}
+
+// keyState is what a group holds of one key. The flags tell what is stored, so
+// that commit writes and deletes no more than it must.
+type keyState struct {
+	header *crdt.Header
+	loaded bool // header and stored are known
+	dirty  bool // header was set
+	stored headerFlags
+	cells  map[cellKey]*cellState
+}
+
+type cellKey struct {
+	kind crdt.Kind
+	elem string
+}
+
+func (k cellKey) compare(o cellKey) int {
+	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.elem, o.elem))
+}
+
+type cellState struct {
+	cell   *crdt.Cell // nil if there is none
+	dirty  bool
+	stored cellFlags
+}
+
+// cellFlags and headerFlags say what the store holds for a cell or header.
+type cellFlags struct{ exists, remnant bool }
+
+type headerFlags struct {
+	exists, remnant, swept bool
+	expiry                 int64 // as indexed; 0 if it is not
+}
+
+func flagsOfCell(c *crdt.Cell) cellFlags {
+	if c == nil || c.Empty() {
+		return cellFlags{}
+	}
+	f := cellFlags{exists: true, remnant: len(c.Pending) > 0}
+	for i := range c.Counts {
+		f.remnant = f.remnant || !c.Counts[i].Live()
+	}
+	return f
+}
+
+func flagsOfHeader(h *crdt.Header) headerFlags {
+	if h == nil || h.Empty() {
+		return headerFlags{}
+	}
+	f := headerFlags{exists: true, remnant: len(h.Pending) > 0, swept: h.Swept}
+	if !h.Swept && h.Expiry != 0 && h.Expiry != crdt.Never {
+		f.expiry = h.Expiry
+	}
+	return f
+}
+
+type shownCell struct {
+	id    crdt.CellID
+	cell  *crdt.Cell
+	flags cellFlags // before the callback changed the cell
+	valid bool
+}
+
+type shownHeader struct {
+	key   crdt.Key
+	flags headerFlags
+	valid bool
+}
+
+type logEntry struct {
+	stream crdt.Stream
+	tag    crdt.Tag
+	data   []byte
+}
+
+type groupStream struct {
+	row   streamRow
+	jump  bool
+	floor floorRow // with jump
+}
+
+var _ crdt.Store = (*Group)(nil)
+
+// Begin opens a group. It panics if one is open already: there is one writer.
+func (l *Log) Begin() *Group {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.group != nil {
+		panic("oplog: a group is open")
+	}
+	l.group = &Group{l: l, keys: map[crdt.Key]*keyState{}, vector: l.vector, shared: true}
+	if l.closed {
+		l.group.err = ErrClosed
+	}
+	return l.group
+}
+
+// Err returns the first error of the group, reading or writing; Commit will
+// return it.
+func (g *Group) Err() error { return g.err }
+
+func (g *Group) fail(err error) {
+	if g.err == nil && err != nil {
+		g.err = err
+	}
+}
+
+// Vector returns what has been applied, with the group's own entries. It must
+// not be changed.
+func (g *Group) Vector() crdt.Vector {
+	g.shared = true
+	return g.vector
+}
+
+func (g *Group) key(k crdt.Key) *keyState {
+	ks := g.keys[k]
+	if ks == nil {
+		ks = &keyState{}
+		g.keys[k] = ks
+	}
+	return ks
+}
+
+// Cell implements crdt.Store.
+func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
+	c := g.loadCell(id).cell
+	if c == nil || c.Empty() {
+		return nil
+	}
+	return c
+}
+
+func (g *Group) loadCell(id crdt.CellID) *cellState {
+	ks := g.key(id.Key)
+	ck := cellKey{id.Kind, id.Elem}
+	if cs := ks.cells[ck]; cs != nil {
+		return cs
+	}
+	cs := &cellState{}
+	if g.cell.valid && g.cell.id == id {
+		cs.cell, cs.stored = g.cell.cell, g.cell.flags
+	} else {
+		var buf [128]byte
+		b, err := get(g.l.db, appendCellKey(buf[:0], rangeCells, id))
+		if err != nil {
+			g.fail(fmt.Errorf("cell %v: %w", id, err))
+		}
+		if b != nil {
+			c, err := crdt.DecodeCell(b)
+			if err != nil {
+				g.fail(fmt.Errorf("cell %v: %w", id, err))
+			} else {
+				cs.cell, cs.stored = c, flagsOfCell(c)
+			}
+		}
+	}
+	if ks.cells == nil {
+		ks.cells = map[cellKey]*cellState{}
+	}
+	ks.cells[ck] = cs
+	return cs
+}
+
+// SetCell implements crdt.Store.
+func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
+	cs := g.loadCell(id)
+	cs.cell, cs.dirty = c, true
+}
+
+// Header implements crdt.Store.
+func (g *Group) Header(k crdt.Key) *crdt.Header {
+	h := g.loadHeader(k).header
+	if h == nil || h.Empty() {
+		return nil
+	}
+	return h
+}
+
+func (g *Group) loadHeader(k crdt.Key) *keyState {
+	ks := g.key(k)
+	if ks.loaded {
+		return ks
+	}
+	ks.loaded = true
+	var buf [128]byte
+	b, err := get(g.l.db, headerKey(buf[:0], k))
+	if err != nil {
+		g.fail(fmt.Errorf("header of %v: %w", k, err))
+	}
+	if b != nil {
+		h, err := crdt.DecodeHeader(b)
+		if err != nil {
+			g.fail(fmt.Errorf("header of %v: %w", k, err))
+		} else {
+			ks.header, ks.stored = h, flagsOfHeader(h)
+		}
+	}
+	return ks
+}
+
+// SetHeader implements crdt.Store.
+func (g *Group) SetHeader(k crdt.Key, h *crdt.Header) {
+	ks := g.key(k)
+	if !ks.loaded {
+		if g.header.valid && g.header.key == k {
+			ks.loaded, ks.stored = true, g.header.flags
+		} else {
+			g.loadHeader(k)
+		}
+	}
+	ks.header, ks.dirty = h, true
+}
+
+// EachCell implements crdt.Store.
+func (g *Group) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
+	was := g.cell
+	defer func() { g.cell = was }()
+	low := append(appendKeyPrefix(nil, rangeCells, key), byte(max(kind, 1)))
+	high := after(low)
+	if kind == crdt.KindAny {
+		high = after(low[:len(low)-1])
+	}
+	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	defer func() { g.fail(errors.Join(it.Error(), it.Close())) }()
+
+	var mine []cellKey // held by the group, in order; more may be added on the way, but only those shown
+	if ks := g.keys[key]; ks != nil {
+		for ck := range ks.cells {
+			if kind == crdt.KindAny || ck.kind == kind {
+				mine = append(mine, ck)
+			}
+		}
+		slices.SortFunc(mine, cellKey.compare)
+	}
+	show := func(ck cellKey) bool {
+		cs := g.keys[key].cells[ck]
+		if cs == nil || cs.cell == nil || cs.cell.Empty() {
+			return true
+		}
+		return fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, cs.cell)
+	}
+	prefix := len(low) - 1
+	for ok := it.First(); ok; ok = it.Next() {
+		k := it.Key()
+		ck := cellKey{crdt.Kind(k[prefix]), string(k[prefix+1:])}
+		for len(mine) > 0 && mine[0].compare(ck) < 0 {
+			if !show(mine[0]) {
+				return
+			}
+			mine = mine[1:]
+		}
+		if len(mine) > 0 && mine[0] == ck {
+			if !show(ck) {
+				return
+			}
+			mine = mine[1:]
+			continue
+		}
+		v, err := it.ValueAndErr()
+		if err != nil {
+			g.fail(err)
+			return
+		}
+		id := crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}
+		c, err := crdt.DecodeCell(bytes.Clone(v))
+		if err != nil {
+			g.fail(fmt.Errorf("cell %v: %w", id, err))
+			return
+		}
+		g.cell = shownCell{id, c, flagsOfCell(c), true}
+		if !fn(id, c) {
+			return
+		}
+		g.cell.valid = false
+	}
+	for _, ck := range mine {
+		if !show(ck) {
+			return
+		}
+	}
+}
+
+// EachKey implements crdt.Store. Keys come in no particular order.
+func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
+	was := g.header
+	defer func() { g.header = was }()
+	mine := map[crdt.Key]bool{}
+	for k, ks := range g.keys {
+		if k.DB == db && ks.dirty {
+			mine[k] = true
+		}
+	}
+	more, err := eachHeader(g.l.db, db, func(k crdt.Key, v []byte) (bool, error) {
+		delete(mine, k)
+		if ks := g.keys[k]; ks != nil && ks.loaded {
+			if ks.header == nil || ks.header.Empty() {
+				return true, nil
+			}
+			return fn(k, ks.header), nil
+		}
+		h, err := crdt.DecodeHeader(v)
+		if err != nil {
+			return false, fmt.Errorf("header of %v: %w", k, err)
+		}
+		g.header = shownHeader{k, flagsOfHeader(h), true}
+		defer func() { g.header.valid = false }()
+		return fn(k, h), nil
+	})
+	g.fail(err)
+	if !more || err != nil {
+		return
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(mine), comparePos) {
+		if h := g.keys[k].header; h != nil && !h.Empty() && !fn(k, h) {
+			return
+		}
+	}
+}
+
+func comparePos(a, b crdt.Key) int { return bytes.Compare(Pos(a), Pos(b)) }
+
+// eachHeader calls fn for the stored headers of a database, until it returns
+// false; it reports whether fn never did.
+func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, []byte) (bool, error)) (more bool, err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	for ok := it.First(); ok; {
+		k := it.Key()
+		id, pos, err := cutCell(k[1:])
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case id.Key.DB < db: // on to the database within the slot
+			ok = it.SeekGE([]byte{rangeCells, k[1], k[2], db})
+			continue
+		case id.Key.DB > db: // on to the next slot
+			next := binary.BigEndian.Uint16(k[1:3]) + 1
+			ok = it.SeekGE([]byte{rangeCells, byte(next >> 8), byte(next), db})
+			continue
+		case id.Kind == crdt.KindAny:
+			v, err := it.ValueAndErr()
+			if err != nil {
+				return false, err
+			}
+			if more, err := fn(id.Key, v); err != nil || !more {
+				return false, err
+			}
+		}
+		ok = nextKey(it, append([]byte{rangeCells}, pos...))
+	}
+	return true, nil
+}
+
+// nextKey moves past what is stored under the key with the given prefix: step
+// by step for the few cells most keys have, else by a seek.
+func nextKey(it *pebble.Iterator, prefix []byte) bool {
+	for range 4 {
+		if !it.Next() {
+			return false
+		}
+		if !bytes.HasPrefix(it.Key(), prefix) {
+			return true
+		}
+	}
+	return it.SeekGE(after(prefix))
+}
+
+// EachKeyBetween calls fn for every key that has a header or a cell, from the
+// position from (nil: the first) up to but without the position to (nil: to the
+// end), in order of position, until it returns false. fn may change the key it
+// was given and keys before it.
+func (g *Group) EachKeyBetween(from, to []byte, fn func(crdt.Key) bool) error {
+	var mine []crdt.Key
+	for k := range g.keys {
+		if pos := Pos(k); bytes.Compare(pos, from) >= 0 && (to == nil || bytes.Compare(pos, to) < 0) {
+			mine = append(mine, k)
+		}
+	}
+	slices.SortFunc(mine, comparePos)
+	more, err := eachKeyBetween(g.l.db, from, to, func(k crdt.Key, pos []byte) (bool, error) {
+		for len(mine) > 0 && bytes.Compare(Pos(mine[0]), pos) < 0 {
+			if g.holds(mine[0]) && !fn(mine[0]) {
+				return false, nil
+			}
+			mine = mine[1:]
+		}
+		if len(mine) > 0 && mine[0] == k {
+			mine = mine[1:]
+		}
+		return fn(k), nil
+	})
+	g.fail(err)
+	if !more || err != nil {
+		return err
+	}
+	for _, k := range mine {
+		if g.holds(k) && !fn(k) {
+			break
+		}
+	}
+	return g.err
+}
+
+// holds reports whether the group holds anything under a key.
+func (g *Group) holds(k crdt.Key) bool {
+	ks := g.keys[k]
+	if ks.header != nil && !ks.header.Empty() {
+		return true
+	}
+	for _, cs := range ks.cells {
+		if cs.cell != nil && !cs.cell.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+func eachKeyBetween(r pebble.Reader, from, to []byte, fn func(k crdt.Key, pos []byte) (bool, error)) (more bool, err error) {
+	high := []byte{rangeCells + 1}
+	if to != nil {
+		high = append([]byte{rangeCells}, to...)
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: append([]byte{rangeCells}, from...), UpperBound: high})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	for ok := it.First(); ok; {
+		k, pos, _, err := cutPos(bytes.Clone(it.Key()[1:]))
+		if err != nil {
+			return false, err
+		}
+		if more, err := fn(k, pos); err != nil || !more {
+			return false, err
+		}
+		ok = nextKey(it, append([]byte{rangeCells}, pos...))
+	}
+	return true, nil
+}
+
+// DBPending implements crdt.Store.
+func (g *Group) DBPending(db uint8) crdt.Vector {
+	if v, ok := g.pending[db]; ok {
+		return v
+	}
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	return g.l.pending[db]
+}
+
+// SetDBPending implements crdt.Store.
+func (g *Group) SetDBPending(db uint8, v crdt.Vector) {
+	if g.pending == nil {
+		g.pending = map[uint8]crdt.Vector{}
+	}
+	g.pending[db] = v
+}
+
+// AddDigest implements crdt.Store.
+func (g *Group) AddDigest(k crdt.Key, delta uint64) {
+	if delta == 0 {
+		return
+	}
+	if g.digests == nil {
+		g.digests = map[int]uint64{}
+	}
+	g.digests[Bucket(k)] += delta
+}
+
+// SetMeta stores a small named blob with the group; nil deletes it.
+func (g *Group) SetMeta(name string, b []byte) {
+	checkMetaName(name)
+	if g.meta == nil {
+		g.meta = map[string][]byte{}
+	}
+	g.meta[name] = b
+}
+
+// stream returns what the group holds of a stream.
+func (g *Group) stream(s crdt.Stream) *groupStream {
+	gs := g.streams[s]
+	if gs != nil {
+		return gs
+	}
+	gs = &groupStream{}
+	g.l.mu.Lock()
+	if st := g.l.streams[s]; st != nil {
+		gs.row, gs.floor = st.row, st.floor
+	}
+	g.l.mu.Unlock()
+	if g.streams == nil {
+		g.streams = map[crdt.Stream]*groupStream{}
+	}
+	g.streams[s] = gs
+	return gs
+}
+
+// Append adds an entry to the log and advances the group's vector to it. The
+// entry is encoded at once and not kept. An entry the vector has passed is
+// ignored; one that does not follow is refused with ErrGap, and the group is as
+// it was.
+func (g *Group) Append(e *crdt.Entry) error {
+	gs := g.stream(e.Stream)
+	if e.Tag <= gs.row.tag {
+		return nil
+	}
+	if e.Prev > gs.row.tag {
+		return fmt.Errorf("%w: stream %v is at %v, the entry follows %v", ErrGap, e.Stream, gs.row.tag, e.Prev)
+	}
+	data := wire.EncodeEntry(nil, e)
+	gs.row.tag, gs.row.known = e.Tag, e.Ctx
+	gs.row.appended += uint64(len(data))
+	g.bytes += len(data)
+	g.entries = append(g.entries, logEntry{e.Stream, e.Tag, data})
+	g.advance(e.Stream, e.Tag)
+	return nil
+}
+
+// Jump advances the group's vector over a part of a stream of which the effects
+// came by a state sync, not as entries. The stream's log up to t is dropped,
+// for it has a gap. known is what the origin had seen at t, or nil.
+func (g *Group) Jump(s crdt.Stream, t crdt.Tag, known crdt.Vector) error {
+	gs := g.stream(s)
+	if t <= gs.row.tag {
+		return nil
+	}
+	for _, e := range g.entries {
+		if e.stream == s {
+			return fmt.Errorf("jump in stream %v after an entry in the same group", s)
+		}
+	}
+	if known == nil {
+		known = gs.row.known
+	}
+	gs.row.tag, gs.row.known = t, known
+	gs.floor = floorRow{tag: t, trimmed: gs.row.appended}
+	gs.jump = true
+	g.advance(s, t)
+	return nil
+}
+
+func (g *Group) advance(s crdt.Stream, t crdt.Tag) {
+	if g.shared {
+		g.vector, g.shared = g.vector.Clone(), false
+	}
+	g.vector.Set(s, t)
+}
+
+// Discard gives the group up; nothing of it has happened. What the group gave
+// out must not be used any more.
+func (g *Group) Discard() {
+	if g.l == nil {
+		return
+	}
+	g.l.mu.Lock()
+	g.l.group = nil
+	g.l.mu.Unlock()
+	g.l = nil
+}
+
+// Empty reports whether Commit would write nothing.
+func (g *Group) Empty() bool {
+	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta) > 0 {
+		return false
+	}
+	for _, ks := range g.keys {
+		if ks.dirty {
+			return false
+		}
+		for _, cs := range ks.cells {
+			if cs.dirty {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Commit writes the group, as safe as the policy wants, and ends it. On an
+// error nothing of it counts: the vector is as it was, and no peer will hear of
+// it. After one that wraps ErrDisk it is not known whether a restart will find
+// the group, as with any database; it is found whole or not at all.
+func (g *Group) Commit() error {
+	l := g.l
+	if l == nil {
+		panic("oplog: the group has ended")
+	}
+	defer g.Discard()
+	if g.err != nil {
+		return g.err
+	}
+	if g.Empty() {
+		return nil
+	}
+	if err := l.Failed(); err != nil {
+		return err
+	}
+	l.commit.Lock()
+	err := g.write()
+	l.commit.Unlock()
+	if err == nil {
+		l.committed()
+	}
+	return err
+}
+
+// write puts the group into the store and the log's memory. l.commit is held.
+func (g *Group) write() error {
+	l := g.l
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	batch := l.db.NewBatchWithSize(g.bytes + 256*len(g.keys) + 1024)
+	defer func() { _ = batch.Close() }()
+	w := groupWriter{batch: batch}
+	w.keys(g)
+	for _, e := range g.entries {
+		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)
+	}
+	for s, gs := range g.streams {
+		w.value = gs.row.encode(w.value[:0])
+		w.set(appendStreamKey(w.key[:0], rangeStreams, s), w.value)
+		if gs.jump {
+			w.value = gs.floor.encode(w.value[:0])
+			w.set(appendStreamKey(w.key[:0], rangeFloors, s), w.value)
+			w.err = errors.Join(w.err, batch.DeleteRange(appendLogKey(nil, s, 0), appendLogKey(nil, s, gs.floor.tag+1), nil))
+		}
+	}
+	for b, d := range g.digests {
+		w.value = binary.BigEndian.AppendUint64(w.value[:0], l.digests[b]+d)
+		w.set(digestKey(w.key[:0], b), w.value)
+	}
+	for db, v := range g.pending {
+		if len(v) == 0 {
+			w.delete(append(w.key[:0], rangePending, db))
+			continue
+		}
+		w.value = v.AppendBinary(w.value[:0])
+		w.set(append(w.key[:0], rangePending, db), w.value)
+	}
+	for name, b := range g.meta {
+		if b == nil {
+			w.delete(metaKey(name))
+		} else {
+			w.set(metaKey(name), b)
+		}
+	}
+	if w.err != nil {
+		return fmt.Errorf("%w: %w", ErrDisk, w.err)
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		l.fail(err, true, false)
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	if f := l.failure.Load(); f != nil && f.fatal {
+		return f.err
+	}
+	l.expiry.committed(w.earliest, w.goneExpiry)
+	g.publish()
+	l.counters.commits.Add(1)
+	l.counters.entries.Add(uint64(len(g.entries)))
+	l.counters.entryBytes.Add(uint64(g.bytes))
+	l.counters.cells.Add(w.cells)
+	l.counters.headers.Add(w.headers)
+	return nil
+}
+
+// publish brings the log's memory level with the store.
+func (g *Group) publish() {
+	l := g.l
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.vector, g.shared = g.vector, true
+	for s, gs := range g.streams {
+		st := l.streams[s]
+		if st == nil {
+			st = &streamState{}
+			l.streams[s] = st
+		}
+		st.row = gs.row
+		if gs.jump {
+			st.floor = gs.floor
+		}
+	}
+	for b, d := range g.digests {
+		l.digests[b] += d
+		l.total += d
+	}
+	for db, v := range g.pending {
+		l.pending[db] = v
+	}
+	l.commits++
+	if l.unsynced.IsZero() {
+		l.unsynced = time.Now()
+	}
+}
+
+// groupWriter fills a batch with a group's cells and headers and what is
+// indexed of them.
+type groupWriter struct {
+	batch          *pebble.Batch
+	key, value     []byte
+	err            error
+	cells, headers uint64
+	earliest       int64 // least expiry added to the index; 0 if none
+	goneExpiry     bool  // some were taken from it
+}
+
+func (w *groupWriter) set(k, v []byte) {
+	w.key = k
+	if err := w.batch.Set(k, v, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *groupWriter) delete(k []byte) {
+	w.key = k
+	if err := w.batch.Delete(k, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *groupWriter) keys(g *Group) {
+	for k, ks := range g.keys {
+		for ck, cs := range ks.cells {
+			if cs.dirty {
+				w.cell(crdt.CellID{Key: k, Kind: ck.kind, Elem: ck.elem}, cs)
+			}
+		}
+		if ks.dirty {
+			w.header(k, ks)
+		}
+	}
+}
+
+func (w *groupWriter) cell(id crdt.CellID, cs *cellState) {
+	now := flagsOfCell(cs.cell)
+	switch {
+	case now.exists:
+		w.cells++
+		w.value = cs.cell.AppendBinary(w.value[:0])
+		w.set(appendCellKey(w.key[:0], rangeCells, id), w.value)
+	case cs.stored.exists:
+		w.delete(appendCellKey(w.key[:0], rangeCells, id))
+	}
+	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
+}
+
+func (w *groupWriter) header(k crdt.Key, ks *keyState) {
+	now, was := flagsOfHeader(ks.header), ks.stored
+	switch {
+	case now.exists:
+		w.headers++
+		w.value = ks.header.AppendBinary(w.value[:0])
+		w.set(headerKey(w.key[:0], k), w.value)
+	case was.exists:
+		w.delete(headerKey(w.key[:0], k))
+	}
+	w.index(now.remnant, was.remnant, func(b []byte) []byte {
+		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
+	})
+	w.index(now.swept, was.swept, func(b []byte) []byte { return appendKeyPrefix(b, rangeSwept, k) })
+	if now.expiry == was.expiry {
+		return
+	}
+	if was.expiry != 0 {
+		w.delete(appendExpiryKey(w.key[:0], was.expiry, k))
+		w.goneExpiry = true
+	}
+	if now.expiry != 0 {
+		w.set(appendExpiryKey(w.key[:0], now.expiry, k), nil)
+		if w.earliest == 0 || now.expiry < w.earliest {
+			w.earliest = now.expiry
+		}
+	}
+}
+
+// index brings an index row level.
+func (w *groupWriter) index(now, was bool, key func([]byte) []byte) {
+	switch {
+	case now && !was:
+		w.set(key(w.key[:0]), nil)
+	case was && !now:
+		w.delete(key(w.key[:0]))
+	}
+}

@@ -1,0 +1,466 @@
+package oplog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// Buckets is the number of digests the keyspace is divided into.
+const Buckets = 1024
+
+// bucketSlots is the number of slots in a bucket.
+const bucketSlots = crdt.Slots / Buckets
+
+// Bucket returns the bucket of a key.
+func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
+
+// format is the version of the layout. A program opens no later one.
+const format = 1
+
+// Log is the durable state of one replica. Its methods are safe for concurrent
+// use; there is one Group at a time.
+type Log struct {
+	opts Options
+	disk *diskFS
+	db   *pebble.DB
+	lock *pebble.Lock
+	stop chan struct{}
+	work sync.WaitGroup
+
+	tags    tagBound
+	cursors cursors
+	expiry  expiryCache
+
+	// commit is held while a group is written, and by what must see the store
+	// and the fields below at one moment.
+	commit sync.Mutex
+	group  *Group // open, if any; guarded by mu
+
+	mu       sync.Mutex
+	wake     sync.Cond // durable has grown, or the log has failed or closed
+	id       Identity
+	vector   crdt.Vector // never changed in place
+	durable  crdt.Vector // never changed in place
+	commits  uint64
+	synced   uint64    // commits of which durable tells
+	unsynced time.Time // when the oldest commit that is not durable was made
+	streams  map[crdt.Stream]*streamState
+	digests  [Buckets]uint64
+	total    uint64
+	pending  [256]crdt.Vector
+	closed   bool
+
+	failure  atomic.Pointer[failure]
+	kick     chan struct{}
+	bg       atomic.Uint64 // pebble's failed flushes and compactions in a row
+	space    atomic.Int64  // when free space was last looked at, Unix ns
+	counters counters
+}
+
+type streamState struct {
+	row   streamRow
+	floor floorRow
+	heard crdt.Vector // known by a heartbeat: in memory only
+}
+
+// failure says why writes are refused.
+type failure struct {
+	err   error
+	fatal bool // only a restart helps
+	space bool // goes when there is space again
+}
+
+// Open opens the log of a data directory, or makes a new one. Errors wrap
+// ErrLocked if another process has it open, and ErrFormat if it is of a later
+// version.
+func Open(o Options) (*Log, error) {
+	if err := o.ensureDefaults(); err != nil {
+		return nil, err
+	}
+	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
+	l.wake.L = &l.mu
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
+	}
+	return l, nil
+}
+
+// mkdir makes a directory, and its parents, that is there after a power loss
+// too.
+func (l *Log) mkdir(dir string) error {
+	fs := l.opts.FS
+	if _, err := fs.Stat(dir); err == nil {
+		return nil
+	}
+	up := fs.PathDir(dir)
+	if up != dir {
+		if err := l.mkdir(up); err != nil {
+			return err
+		}
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	parent, err := fs.OpenDir(up)
+	if err != nil {
+		return err
+	}
+	return errors.Join(parent.Sync(), parent.Close())
+}
+
+func (l *Log) open() (err error) {
+	fs := l.opts.FS
+	store, walDir := fs.PathJoin(l.opts.Dir, "store"), fs.PathJoin(l.opts.Dir, "wal")
+	if err := l.mkdir(l.opts.Dir); err != nil {
+		return err
+	}
+	if l.lock, err = pebble.LockDirectory(l.opts.Dir, fs); err != nil {
+		return fmt.Errorf("%w (%v)", ErrLocked, err)
+	}
+	defer func() {
+		if err != nil {
+			if l.db != nil {
+				err = errors.Join(err, l.db.Close())
+			}
+			err = errors.Join(err, l.lock.Close())
+		}
+	}()
+	for _, dir := range []string{store, walDir} {
+		if err := l.mkdir(dir); err != nil {
+			return err
+		}
+	}
+	l.disk = &diskFS{FS: fs, walDir: walDir, lazy: l.opts.Fsync != FsyncAlways, stop: l.stop,
+		fail: func(err error) { l.fail(err, true, false) }}
+	if l.db, err = pebble.Open(store, l.pebbleOptions(walDir)); err != nil {
+		l.db = nil
+		return err
+	}
+	if err := l.load(); err != nil {
+		return err
+	}
+	if err := l.identify(); err != nil {
+		return err
+	}
+	// What was found is on disk: pebble flushes what it replays.
+	l.durable = l.vector
+	l.disk.armed.Store(true)
+	l.work.Add(1)
+	go l.syncLoop()
+	return nil
+}
+
+func (l *Log) pebbleOptions(walDir string) *pebble.Options {
+	o := &pebble.Options{
+		FS:     l.disk,
+		WALDir: walDir,
+		Logger: pebbleLogger{l},
+		// The formats that follow write into each record how far the log had
+		// been synced, which recovery takes for a promise: it is not one under
+		// a put-off sync.
+		FormatMajorVersion:          pebble.FormatColumnarBlocks,
+		CacheSize:                   l.opts.CacheBytes,
+		MemTableSize:                l.opts.MemTableBytes,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       64,
+		MaxOpenFiles:                1024,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		FlushDelayDeleteRange:       10 * time.Second,
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { l.background(err) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				l.opts.Logger.Error("stored data is corrupt", "path", info.Path, "err", info.Details)
+				l.counters.corrupt.Add(1)
+			},
+			FlushEnd:      func(info pebble.FlushInfo) { l.backgroundDone(info.Err) },
+			CompactionEnd: func(info pebble.CompactionInfo) { l.backgroundDone(info.Err) },
+		},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// load reads what is kept in memory.
+func (l *Log) load() error {
+	b, err := l.get(metaKey(metaFormat))
+	if err != nil {
+		return err
+	}
+	if b != nil && (len(b) != 1 || b[0] > format) {
+		return fmt.Errorf("%w: version %x, this program knows %d", ErrFormat, b, format)
+	}
+	err = l.each([]byte{rangeStreams}, func(k, v []byte) error {
+		row, err := decodeStreamRow(v)
+		if err != nil || len(k) != 9 {
+			return errors.Join(err, errKey(k))
+		}
+		s := crdt.Stream(binary.BigEndian.Uint64(k[1:]))
+		l.streams[s] = &streamState{row: row}
+		l.vector.Set(s, row.tag)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = l.each([]byte{rangeFloors}, func(k, v []byte) error {
+		row, err := decodeFloorRow(v)
+		if err != nil || len(k) != 9 {
+			return errors.Join(err, errKey(k))
+		}
+		st := l.streams[crdt.Stream(binary.BigEndian.Uint64(k[1:]))]
+		if st == nil {
+			return fmt.Errorf("%w: floor of an unknown stream", crdt.ErrCorrupt)
+		}
+		st.floor = row
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = l.each([]byte{rangeDigests}, func(k, v []byte) error {
+		if len(k) != 3 || len(v) != 8 || binary.BigEndian.Uint16(k[1:]) >= Buckets {
+			return errKey(k)
+		}
+		d := binary.BigEndian.Uint64(v)
+		l.digests[binary.BigEndian.Uint16(k[1:])] = d
+		l.total += d
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return l.each([]byte{rangePending}, func(k, v []byte) error {
+		if len(k) != 2 {
+			return errKey(k)
+		}
+		var err error
+		l.pending[k[1]], err = crdt.DecodeVector(v)
+		return err
+	})
+}
+
+// get returns a copy of a stored value, nil if there is none.
+func (l *Log) get(key []byte) ([]byte, error) { return get(l.db, key) }
+
+func get(r pebble.Reader, key []byte) ([]byte, error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, len(v))
+	copy(out, v)
+	return out, closer.Close()
+}
+
+// each calls fn for what is stored under a prefix.
+func (l *Log) each(prefix []byte, fn func(k, v []byte) error) error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		var v []byte
+		if v, err = it.ValueAndErr(); err == nil {
+			err = fn(it.Key(), v)
+		}
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// Close ends the log: what is committed is synced, and the exact bound of the
+// tags in use is kept. A group still open is discarded.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.closed = true
+	l.wake.Broadcast()
+	l.mu.Unlock()
+	close(l.stop)
+	l.work.Wait()
+
+	l.commit.Lock()
+	defer l.commit.Unlock()
+	err := l.Failed()
+	if err == nil {
+		err = l.tags.settle(l)
+	}
+	l.disk.syncWAL()
+	l.advanceDurable(l.targetDurable())
+	return errors.Join(err, l.db.Close(), l.lock.Close())
+}
+
+// Vector returns what has been applied. It must not be changed.
+func (l *Log) Vector() crdt.Vector {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.vector
+}
+
+// Durable returns the part of Vector that no power loss takes away: what may
+// be shipped and acknowledged. It must not be changed.
+func (l *Log) Durable() crdt.Vector {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// Known returns what the origin of a stream is known to have seen: the context
+// of the newest applied entry, joined with what SetKnown told.
+func (l *Log) Known(s crdt.Stream) crdt.Vector {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if st := l.streams[s]; st != nil {
+		return st.row.known.Join(st.heard)
+	}
+	return nil
+}
+
+// SetKnown notes, until the log is closed, that the origin of a stream has
+// seen v. It has no effect for a stream of which nothing has been applied.
+func (l *Log) SetKnown(s crdt.Stream, v crdt.Vector) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if st := l.streams[s]; st != nil {
+		st.heard = st.heard.Join(v)
+	}
+}
+
+// Digest returns the digest of a bucket's live cells.
+func (l *Log) Digest(bucket int) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.digests[bucket]
+}
+
+// Digests returns the digests of all buckets, the vector they belong to, and
+// their sum: equal vectors mean equal digests.
+func (l *Log) Digests() (buckets [Buckets]uint64, total uint64, v crdt.Vector) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.digests, l.total, l.vector
+}
+
+// Failed returns why writes are refused, an error that wraps ErrDisk, or nil.
+// It also looks, at most once a second, whether there is space.
+func (l *Log) Failed() error {
+	l.checkSpace()
+	if f := l.failure.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}
+
+// Retry lets writes go on after a failure that may have passed: a full disk.
+// It returns the failure if only a restart helps, or if it has not passed.
+func (l *Log) Retry() error {
+	if f := l.failure.Load(); f != nil && !f.fatal {
+		l.recovered(f)
+	}
+	l.space.Store(0)
+	return l.Failed()
+}
+
+func (l *Log) fail(err error, fatal, space bool) {
+	f := &failure{err: fmt.Errorf("%w: %w", ErrDisk, err), fatal: fatal, space: space}
+	for {
+		old := l.failure.Load()
+		if old != nil && (old.fatal || !fatal) {
+			return
+		}
+		if l.failure.CompareAndSwap(old, f) {
+			break
+		}
+	}
+	l.opts.Logger.Error("writes are stopped", "err", err, "restart_needed", fatal)
+	go func() { // the caller may hold pebble's locks
+		l.mu.Lock()
+		l.wake.Broadcast()
+		l.mu.Unlock()
+		if l.opts.Events.Failed != nil {
+			l.opts.Events.Failed(f.err)
+		}
+	}()
+}
+
+func (l *Log) recovered(f *failure) {
+	if l.failure.CompareAndSwap(f, nil) {
+		l.opts.Logger.Info("writes go on")
+		go func() {
+			if l.opts.Events.Failed != nil {
+				l.opts.Events.Failed(nil)
+			}
+		}()
+	}
+}
+
+// background takes note of a flush or compaction that failed. Pebble tries
+// again; until one succeeds writes stop, or they would pile up in memory.
+func (l *Log) background(err error) {
+	if l.bg.Add(1) >= 2 || isDiskFull(err) {
+		l.fail(err, false, false)
+	}
+}
+
+func (l *Log) backgroundDone(err error) {
+	if err != nil {
+		return
+	}
+	l.bg.Store(0)
+	if f := l.failure.Load(); f != nil && !f.fatal && !f.space {
+		l.recovered(f)
+	}
+}
+
+// checkSpace stops writes while the disk is nearly full: running out in the
+// middle of a write can only be cured by a restart.
+func (l *Log) checkSpace() {
+	now := time.Now().UnixNano()
+	last := l.space.Load()
+	if l.opts.MinFree < 0 || now-last < int64(time.Second) || !l.space.CompareAndSwap(last, now) {
+		return
+	}
+	u, err := l.opts.FS.GetDiskUsage(l.opts.Dir)
+	if err != nil {
+		return
+	}
+	f := l.failure.Load()
+	switch {
+	case u.AvailBytes < uint64(l.opts.MinFree):
+		l.fail(fmt.Errorf("only %d bytes are free, writes need %d", u.AvailBytes, l.opts.MinFree), false, true)
+	case f != nil && f.space && u.AvailBytes >= uint64(l.opts.MinFree)*5/4:
+		l.recovered(f)
+	}
+}
+
+// pebbleLogger passes on what pebble has to say. It has no way to exit: what
+// pebble calls fatal stops writes.
+type pebbleLogger struct{ l *Log }
+
+func (p pebbleLogger) Infof(format string, args ...any) {}
+
+func (p pebbleLogger) Errorf(format string, args ...any) {
+	p.l.opts.Logger.Warn("storage", slog.String("message", fmt.Sprintf(format, args...)))
+}
+
+func (p pebbleLogger) Fatalf(format string, args ...any) {
+	p.l.fail(fmt.Errorf(format, args...), true, false)
+}

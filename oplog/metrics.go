@@ -1,0 +1,49 @@
+package oplog
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+type counters struct {
+	commits, entries, entryBytes atomic.Uint64
+	cells, headers               atomic.Uint64
+	waits, trimmed, corrupt      atomic.Uint64
+}
+
+// Metrics is a snapshot of what a log has done since it was opened and how
+// large it is.
+type Metrics struct {
+	Commits, Entries, EntryBytes uint64        // groups, and the entries in them
+	Cells, Headers               uint64        // cells and headers written
+	Syncs                        uint64        // of the write-ahead log
+	SyncTime                     time.Duration // of the last of them
+	SyncWaits                    uint64        // commits that had to wait for a slow disk
+	Trimmed                      uint64        // entries dropped from the log
+	Corrupt                      uint64        // reads that found corrupt data
+	LogBytes                     int64         // encoded entries kept
+	DiskBytes                    uint64        // of all files
+	WALBytes                     uint64        // of the write-ahead log
+	Unsynced                     uint64        // commits not durable yet
+	Streams                      int
+}
+
+// Metrics returns a snapshot of the log's metrics.
+func (l *Log) Metrics() Metrics {
+	p := l.db.Metrics()
+	c := &l.counters
+	m := Metrics{
+		Commits: c.commits.Load(), Entries: c.entries.Load(), EntryBytes: c.entryBytes.Load(),
+		Cells: c.cells.Load(), Headers: c.headers.Load(),
+		Syncs: l.disk.syncs.Load(), SyncTime: time.Duration(l.disk.syncLag.Load()),
+		SyncWaits: c.waits.Load(), Trimmed: c.trimmed.Load(), Corrupt: c.corrupt.Load(),
+		DiskBytes: p.DiskSpaceUsage(), WALBytes: p.WAL.PhysicalSize,
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m.Unsynced, m.Streams = l.commits-l.synced, len(l.streams)
+	for _, st := range l.streams {
+		m.LogBytes += int64(st.row.appended - st.floor.trimmed)
+	}
+	return m
+}

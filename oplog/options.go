@@ -1,0 +1,135 @@
+package oplog
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// Policy says when a commit is safe from power loss. No policy loses anything
+// when only the process dies.
+type Policy uint8
+
+const (
+	// FsyncEverySec syncs in the background, at once when the disk keeps up.
+	// A power loss takes at most the last second: commits wait when the disk
+	// is further behind than that.
+	FsyncEverySec Policy = iota
+	// FsyncAlways syncs before Commit returns.
+	FsyncAlways
+	// FsyncNo syncs in the background about once a second, and commits never
+	// wait for it.
+	FsyncNo
+)
+
+// ParsePolicy reads "always", "everysec" or "no".
+func ParsePolicy(s string) (Policy, error) {
+	for p := FsyncEverySec; p <= FsyncNo; p++ {
+		if p.String() == s {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("fsync policy %q is none of always, everysec, no", s)
+}
+
+// String returns the policy as ParsePolicy reads it.
+func (p Policy) String() string { return [...]string{"everysec", "always", "no"}[p] }
+
+// Options configure a log. The zero value of each field but Dir is usable.
+type Options struct {
+	// Dir is the data directory; it is created, with its parents.
+	Dir string
+	// FS is the file system, vfs.Default if nil.
+	FS vfs.FS
+	// Node is the id this node is to have, 1 to crdt.MaxNode. 0 keeps the id
+	// the directory has, or chooses one at random for a fresh directory.
+	Node uint16
+	// Fsync says when commits are safe from power loss.
+	Fsync Policy
+	// RetentionBytes bounds the log kept for peers that have not acknowledged
+	// it, in bytes of encoded entries; 1 GiB if 0. A peer that needs more than
+	// is kept gets a state sync.
+	RetentionBytes int64
+	// RetentionTime bounds the same by the age of entries; 7 days if 0.
+	RetentionTime time.Duration
+	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0.
+	CacheBytes int64
+	// MemTableBytes is the size of the buffer of recent writes; 32 MiB if 0.
+	// Two to four of them can be in memory.
+	MemTableBytes uint64
+	// MinFree is the free space on the file system below which writes are
+	// refused, so that what is under way can end well; 64 MiB if 0, none if
+	// negative. File systems that cannot tell are not asked.
+	MinFree int64
+	// Logger gets what operators should know; nothing is logged if nil.
+	Logger *slog.Logger
+	// Now is the wall clock, time.Now if nil. Incarnations, retention and the
+	// bound of tags depend on it.
+	Now func() time.Time
+	// Rand chooses node ids and directory identities; seeded at random if nil.
+	Rand *rand.Rand
+	// Events are told what happens.
+	Events Events
+}
+
+// Events are callbacks; any may be nil. They are called from the log's
+// goroutines, must not block, and must not call the log but for its getters.
+type Events struct {
+	// Durable is called when the durable vector has grown: there is more to
+	// ship.
+	Durable func(crdt.Vector)
+	// Failed is called when writes stop (err is not nil) and when they may go
+	// on again.
+	Failed func(err error)
+	// Incarnation is called when a new incarnation begins, with the reason.
+	Incarnation func(origin crdt.Stream, reason string)
+	// Trimmed is called when entries have been dropped that not every member
+	// had acknowledged.
+	Trimmed func(s crdt.Stream, floor crdt.Tag)
+}
+
+// reserveAhead is how far ahead of use tags are reserved, in milliseconds.
+const reserveAhead = 3000
+
+func (o *Options) ensureDefaults() error {
+	if o.Dir == "" {
+		return errors.New("no data directory given")
+	}
+	if o.Node > crdt.MaxNode {
+		return fmt.Errorf("node id %d is not in 1..%d", o.Node, crdt.MaxNode)
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.RetentionBytes == 0 {
+		o.RetentionBytes = 1 << 30
+	}
+	if o.RetentionTime == 0 {
+		o.RetentionTime = 7 * 24 * time.Hour
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.MemTableBytes == 0 {
+		o.MemTableBytes = 32 << 20
+	}
+	if o.MinFree == 0 {
+		o.MinFree = 64 << 20
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	return nil
+}

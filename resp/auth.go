@@ -1,0 +1,178 @@
+package resp
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"strings"
+)
+
+const (
+	errWrongPass  = "WRONGPASS invalid username-password pair or user is disabled."
+	errNoPassword = "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
+	errHelloAuth  = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+	errNoProto    = "NOPROTO unsupported protocol version"
+	errSyntax     = "ERR syntax error"
+	errNotInteger = "ERR value is not an integer or out of range"
+	errClientName = "ERR Client names cannot contain spaces, newlines or special characters."
+)
+
+// login checks a user and password, and lets the session in or counts a
+// failure.
+func (c *Session) login(user, pass []byte) bool {
+	want := c.server.settings.password()
+	if string(user) == defaultUser && (want == "" || samePassword(pass, want)) {
+		c.setAuth(true)
+		return true
+	}
+	c.server.stats.authFailures.Add(1)
+	c.server.log.Warn("a client failed to authenticate", c.LogAttr())
+	return false
+}
+
+// samePassword compares in a time that says nothing about the password.
+func samePassword(got []byte, want string) bool {
+	a, b := sha256.Sum256(got), sha256.Sum256([]byte(want))
+	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+func auth(c *Session, args [][]byte) {
+	user, pass := []byte(defaultUser), args[1]
+	switch {
+	case len(args) > 3:
+		c.reply.Error(errSyntax)
+		return
+	case len(args) == 3:
+		user, pass = args[1], args[2]
+	case c.server.settings.password() == "":
+		c.reply.Error(errNoPassword)
+		return
+	}
+	if !c.login(user, pass) {
+		c.reply.Error(errWrongPass)
+		return
+	}
+	c.reply.OK()
+}
+
+func hello(c *Session, args [][]byte) {
+	if len(args) > 1 {
+		switch v, ok := parseInt(args[1]); {
+		case !ok:
+			c.reply.Error("ERR Protocol version is not an integer or out of range")
+			return
+		case v != 2: // RESP3 comes with a later version
+			c.reply.Error(errNoProto)
+			return
+		}
+	}
+	for i := 2; i < len(args); i++ {
+		more := len(args) - 1 - i
+		switch {
+		case equalFold(args[i], "auth") && more >= 2:
+			if !c.login(args[i+1], args[i+2]) {
+				c.reply.Error(errWrongPass)
+				return
+			}
+			i += 2
+		case equalFold(args[i], "setname") && more >= 1:
+			if err := c.setName(args[i+1]); err != nil {
+				c.reply.Error(err.Error())
+				return
+			}
+			i++
+		default:
+			c.reply.Error("ERR Syntax error in HELLO option '" + shown(args[i]) + "'")
+			return
+		}
+	}
+	if c.needsAuth() {
+		c.reply.Error(errHelloAuth)
+		return
+	}
+	c.reply.Map(7)
+	text := func(name, value string) { c.reply.BulkString(name); c.reply.BulkString(value) }
+	text("server", "redis")
+	text("version", RedisVersion)
+	c.reply.BulkString("proto")
+	c.reply.Int(2)
+	c.reply.BulkString("id")
+	c.reply.Int(c.id)
+	text("mode", "standalone")
+	text("role", "master")
+	c.reply.BulkString("modules")
+	c.reply.Array(0)
+}
+
+// setName names the connection; the error is for the client.
+func (c *Session) setName(name []byte) error {
+	if len(name) > maxNameLen {
+		return errors.New("ERR the name is longer than 64kb")
+	}
+	if !plain(name) {
+		return errors.New(errClientName)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.name = string(name)
+	return nil
+}
+
+// plain reports whether b can be shown in a line of fields.
+func plain(b []byte) bool {
+	for _, ch := range b {
+		if ch < '!' || ch > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// reset makes a connection as if new.
+func reset(c *Session, _ [][]byte) {
+	c.db = 0
+	c.dbNow.Store(0)
+	c.replyOff, c.out.off = false, false
+	c.setAuth(c.server.settings.password() == "")
+	c.mu.Lock()
+	c.name = ""
+	c.noEvict = false
+	c.mu.Unlock()
+	c.reply.Status("RESET")
+}
+
+func ping(c *Session, args [][]byte) {
+	switch len(args) {
+	case 1:
+		c.reply.Status("PONG")
+	case 2:
+		c.reply.Bulk(args[1])
+	default:
+		c.reply.Error("ERR wrong number of arguments for 'ping' command")
+	}
+}
+
+func echo(c *Session, args [][]byte) { c.reply.Bulk(args[1]) }
+
+func selectDB(c *Session, args [][]byte) {
+	n, ok := parseInt(args[1])
+	switch {
+	case !ok:
+		c.reply.Error(errNotInteger)
+	case n != int64(int32(n)):
+		c.reply.Error("ERR value is out of range, value must between -2147483648 and 2147483647")
+	case n < 0 || n >= Databases:
+		c.reply.Error("ERR DB index is out of range")
+	default:
+		c.db = uint8(n)
+		c.dbNow.Store(int32(n))
+		c.reply.OK()
+	}
+}
+
+// shown returns what a client sent as an error may repeat it: one line, not
+// beyond a zero byte, and not long.
+func shown(b []byte) string {
+	s, _, _ := strings.Cut(string(b[:min(len(b), 128)]), "\x00")
+	return lineEnds.Replace(s)
+}

@@ -1,0 +1,69 @@
+package resp
+
+import (
+	"errors"
+
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// Request is one data command on its way through a Backend. It is valid only
+// until Execute returns: sessions use requests again.
+type Request struct {
+	DB   uint8            // the connection's database when the command was sent
+	Cmd  *command.Command // never nil; the subcommand, where there is one
+	Args [][]byte         // with the command's name first; the backend's to keep
+	// Out is the reply, whole, as RESP2 bytes. The backend fills it; the
+	// session owns it afterwards and only reads it.
+	Out     []byte
+	Session *Session
+}
+
+// Backend is the node behind a server. Its methods are called from many
+// goroutines at once, but for any one session by one at a time.
+type Backend interface {
+	// Execute carries out data commands (flags Write and ReadOnly) of one
+	// connection in their order and returns when every Out is filled. There
+	// are at most maxBatch of them. What is in Args may be kept: no one else
+	// has it.
+	Execute(reqs []*Request)
+	// Admin answers a command with the Admin flag; args is as in Request. All
+	// earlier commands of the session have been executed. It may block, for
+	// this session alone.
+	Admin(s *Session, cmd *command.Command, args [][]byte) []byte
+	// Info returns sections of INFO: the one of that name (lower case), or all
+	// if section is "". A section that the server has too is put together with it,
+	// the backend's fields replacing those of the same name.
+	Info(section string) []Section
+	// Loading returns "" when data commands can be carried out, or the error
+	// to answer them with, without a dash: "LOADING …".
+	Loading() string
+	// ConfigGet returns the parameters the backend owns, except secrets. They
+	// replace the server's own of the same name.
+	ConfigGet() []Param
+	// ConfigSet sets one of them. It returns ErrUnknownParam for a name it does
+	// not have and ErrImmutable for one that needs a restart; any other error
+	// says what is wrong with the value. The server changes its own parameters
+	// itself and does not ask.
+	ConfigSet(name, value string) error
+}
+
+// Errors of Backend.ConfigSet.
+var (
+	ErrUnknownParam = errors.New("unknown option")
+	ErrImmutable    = errors.New("can't set immutable config")
+)
+
+// Param is a configuration parameter and its value as CONFIG GET shows it.
+type Param struct{ Name, Value string }
+
+// Section is a section of INFO, such as Replication, with its fields in order.
+type Section struct {
+	Name   string // as in "# Name"
+	Fields []Field
+}
+
+// Field is one line of INFO.
+type Field struct{ Name, Value string }
+
+// Add appends a field.
+func (s *Section) Add(name, value string) { s.Fields = append(s.Fields, Field{name, value}) }

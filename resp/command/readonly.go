@@ -1,0 +1,196 @@
+package command
+
+// readOnlyCommands are the rows of what the view answers as it is: commands
+// that Redis 7.0 calls read-only and that have no file of their own here. They
+// are right for every type that a view can hold, supported or not.
+var readOnlyCommands = []*Command{
+	{Name: "GET", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "string", Since: "1.0.0",
+		Summary: "The value of a string"},
+	{Name: "MGET", Arity: -2, Flags: ReadOnly | Fast, First: 1, Last: -1, Step: 1, Group: "string", Since: "1.0.0",
+		Summary: "The values of several strings"},
+	{Name: "STRLEN", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "string", Since: "2.2.0",
+		Summary: "The length of a string"},
+	{Name: "GETRANGE", Arity: 4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "string", Since: "2.4.0",
+		Summary: "A part of a string"},
+	{Name: "SUBSTR", Arity: 4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "string", Since: "1.0.0",
+		Summary: "A part of a string: the old name of GETRANGE"},
+	{Name: "LCS", Arity: -3, Flags: ReadOnly, First: 1, Last: 2, Step: 1, Group: "string", Since: "7.0.0",
+		Summary: "The longest common subsequence of two strings"},
+
+	{Name: "GETBIT", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "bitmap", Since: "2.2.0",
+		Summary: "One bit of a string"},
+	{Name: "BITCOUNT", Arity: -2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "bitmap", Since: "2.6.0",
+		Summary: "How many bits of a string are set"},
+	{Name: "BITPOS", Arity: -3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "bitmap", Since: "2.8.7",
+		Summary: "Where the first set or clear bit of a string is"},
+	{Name: "BITFIELD_RO", Arity: -2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "bitmap", Since: "6.0.0",
+		Summary: "Integers packed into a string"},
+
+	{Name: "EXISTS", Arity: -2, Flags: ReadOnly | Fast, First: 1, Last: -1, Step: 1, Group: "generic", Since: "1.0.0",
+		Summary: "How many of the keys exist"},
+	{Name: "TYPE", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "generic", Since: "1.0.0",
+		Summary: "The type of a key"},
+	{Name: "TTL", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "generic", Since: "1.0.0",
+		Summary: "How long a key will live yet, in seconds"},
+	{Name: "PTTL", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "generic", Since: "2.6.0",
+		Summary: "How long a key will live yet, in milliseconds"},
+	{Name: "EXPIRETIME", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "generic", Since: "7.0.0",
+		Summary: "When a key expires, as a Unix time in seconds"},
+	{Name: "PEXPIRETIME", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "generic", Since: "7.0.0",
+		Summary: "When a key expires, as a Unix time in milliseconds"},
+	{Name: "TOUCH", Arity: -2, Flags: ReadOnly | Fast, First: 1, Last: -1, Step: 1, Group: "generic", Since: "3.2.1",
+		Summary: "Marks keys as used now, and counts those that exist"},
+	{Name: "KEYS", Arity: 2, Flags: ReadOnly, Group: "generic", Since: "1.0.0",
+		Summary: "The keys that match a pattern"},
+	{Name: "SCAN", Arity: -2, Flags: ReadOnly, Group: "generic", Since: "2.8.0",
+		Summary: "The keys, a few at a time"},
+	{Name: "RANDOMKEY", Arity: 1, Flags: ReadOnly, Group: "generic", Since: "1.0.0",
+		Summary: "One key at random"},
+	{Name: "DBSIZE", Arity: 1, Flags: ReadOnly | Fast, Group: "server", Since: "1.0.0",
+		Summary: "How many keys the database has"},
+	{Name: "DUMP", Arity: 2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "generic", Since: "2.6.0",
+		Summary: "A value in serialised form"},
+	{Name: "SORT_RO", Arity: -2, Flags: ReadOnly | MovableKeys, First: 1, Last: 1, Step: 1, Group: "generic", Since: "7.0.0",
+		Summary: "The sorted elements of a list, set or sorted set"},
+
+	{Name: "LINDEX", Arity: 3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "list", Since: "1.0.0",
+		Summary: "One element of a list by its index"},
+	{Name: "LLEN", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "list", Since: "1.0.0",
+		Summary: "The length of a list"},
+	{Name: "LPOS", Arity: -3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "list", Since: "6.0.6",
+		Summary: "Where elements stand in a list"},
+	{Name: "LRANGE", Arity: 4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "list", Since: "1.0.0",
+		Summary: "A range of a list"},
+
+	{Name: "ZCARD", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "1.2.0",
+		Summary: "How many members a sorted set has"},
+	{Name: "ZCOUNT", Arity: 4, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.0.0",
+		Summary: "How many members have scores in a range"},
+	{Name: "ZDIFF", Arity: -3, Flags: ReadOnly | MovableKeys, Group: "sorted-set", Since: "6.2.0",
+		Summary: "The difference of sorted sets"},
+	{Name: "ZINTER", Arity: -3, Flags: ReadOnly | MovableKeys, Group: "sorted-set", Since: "6.2.0",
+		Summary: "The intersection of sorted sets"},
+	{Name: "ZINTERCARD", Arity: -3, Flags: ReadOnly | MovableKeys, Group: "sorted-set", Since: "7.0.0",
+		Summary: "How many members sorted sets have in common"},
+	{Name: "ZLEXCOUNT", Arity: 4, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.8.9",
+		Summary: "How many members lie in a range of names"},
+	{Name: "ZMSCORE", Arity: -3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "6.2.0",
+		Summary: "The scores of several members"},
+	{Name: "ZRANDMEMBER", Arity: -2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "6.2.0",
+		Summary: "Members of a sorted set at random"},
+	{Name: "ZRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "1.2.0",
+		Summary: "A range of a sorted set"},
+	{Name: "ZRANGEBYLEX", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.8.9",
+		Summary: "A range of a sorted set by name"},
+	{Name: "ZRANGEBYSCORE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "1.0.5",
+		Summary: "A range of a sorted set by score"},
+	{Name: "ZRANK", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.0.0",
+		Summary: "The rank of a member, lowest score first"},
+	{Name: "ZREVRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "1.2.0",
+		Summary: "A range of a sorted set, highest score first"},
+	{Name: "ZREVRANGEBYLEX", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.8.9",
+		Summary: "A range of a sorted set by name, backwards"},
+	{Name: "ZREVRANGEBYSCORE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.2.0",
+		Summary: "A range of a sorted set by score, highest first"},
+	{Name: "ZREVRANK", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.0.0",
+		Summary: "The rank of a member, highest score first"},
+	{Name: "ZSCAN", Arity: -3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "2.8.0",
+		Summary: "The members of a sorted set, a few at a time"},
+	{Name: "ZSCORE", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "sorted-set", Since: "1.2.0",
+		Summary: "The score of a member"},
+	{Name: "ZUNION", Arity: -3, Flags: ReadOnly | MovableKeys, Group: "sorted-set", Since: "6.2.0",
+		Summary: "The union of sorted sets"},
+
+	{Name: "GEODIST", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.0",
+		Summary: "How far two members of a geospatial index are apart"},
+	{Name: "GEOHASH", Arity: -2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.0",
+		Summary: "Members of a geospatial index as geohash strings"},
+	{Name: "GEOPOS", Arity: -2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.0",
+		Summary: "The coordinates of members of a geospatial index"},
+	{Name: "GEORADIUS_RO", Arity: -6, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.10",
+		Summary: "Members of a geospatial index within a circle"},
+	{Name: "GEORADIUSBYMEMBER_RO", Arity: -5, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.10",
+		Summary: "Members of a geospatial index near another"},
+	{Name: "GEOSEARCH", Arity: -7, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "geo", Since: "6.2.0",
+		Summary: "Members of a geospatial index within a box or circle"},
+
+	{Name: "XLEN", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
+		Summary: "How many entries a stream has"},
+	{Name: "XPENDING", Arity: -3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
+		Summary: "The entries of a consumer group that wait for acknowledgement"},
+	{Name: "XRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
+		Summary: "A range of a stream"},
+	{Name: "XREVRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
+		Summary: "A range of a stream, newest first"},
+
+	{Name: "OBJECT", Arity: -2, Group: "generic", Since: "2.2.3",
+		Summary: "About the inside of values", Sub: []*Command{
+			{Name: "OBJECT|ENCODING", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "generic", Since: "2.2.3",
+				Summary: "How the view stores a value"},
+			{Name: "OBJECT|FREQ", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "generic", Since: "4.0.0",
+				Summary: "How often a key is used"},
+			{Name: "OBJECT|IDLETIME", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "generic", Since: "2.2.3",
+				Summary: "How long a key has not been used, in seconds"},
+			{Name: "OBJECT|REFCOUNT", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "generic", Since: "2.2.3",
+				Summary: "How many references a value has"},
+			{Name: "OBJECT|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "generic", Since: "6.2.0",
+				Summary: "The subcommands of OBJECT"},
+		}},
+	{Name: "MEMORY", Arity: -2, Group: "server", Since: "4.0.0",
+		Summary: "About memory", Sub: []*Command{
+			{Name: "MEMORY|USAGE", Arity: -3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "server", Since: "4.0.0",
+				Summary: "How many bytes a key takes in the view"},
+			{Name: "MEMORY|DOCTOR", Arity: 2, Refused: refusedMemory},
+			{Name: "MEMORY|HELP", Arity: 2, Refused: refusedMemory},
+			{Name: "MEMORY|MALLOC-STATS", Arity: 2, Refused: refusedMemory},
+			{Name: "MEMORY|PURGE", Arity: 2, Refused: refusedMemory},
+			{Name: "MEMORY|STATS", Arity: 2, Refused: refusedMemory},
+		}},
+	{Name: "XINFO", Arity: -2, Group: "stream", Since: "5.0.0",
+		Summary: "About streams and their groups", Sub: []*Command{
+			{Name: "XINFO|CONSUMERS", Arity: 4, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
+				Summary: "The consumers of a group"},
+			{Name: "XINFO|GROUPS", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
+				Summary: "The groups of a stream"},
+			{Name: "XINFO|STREAM", Arity: -3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
+				Summary: "All about a stream"},
+			{Name: "XINFO|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "stream", Since: "5.0.0",
+				Summary: "The subcommands of XINFO"},
+		}},
+
+	{Name: "LOLWUT", Arity: -1, Flags: ReadOnly | Fast, Group: "server", Since: "5.0.0",
+		Summary: "A picture"},
+
+	// These may write or block, and read with most arguments.
+	{Name: "SORT", Arity: -2, Flags: Write | DenyOOM | MovableKeys, First: 1, Last: 1, Step: 1, Group: "generic", Since: "1.0.0",
+		Summary: "The sorted elements of a list, set or sorted set",
+		Refused: "STORE makes lists, which are not replicated yet", Reads: sortReads},
+	{Name: "GEORADIUS", Arity: -6, Flags: Write | DenyOOM | MovableKeys, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.0",
+		Summary: "Members of a geospatial index within a circle",
+		Refused: "STORE makes sorted sets, which are not replicated yet", Reads: georadiusReads},
+	{Name: "GEORADIUSBYMEMBER", Arity: -5, Flags: Write | DenyOOM | MovableKeys, First: 1, Last: 1, Step: 1, Group: "geo", Since: "3.2.0",
+		Summary: "Members of a geospatial index near another",
+		Refused: "STORE makes sorted sets, which are not replicated yet", Reads: georadiusReads},
+	{Name: "XREAD", Arity: -4, Flags: ReadOnly | Blocking | MovableKeys, Group: "stream", Since: "5.0.0",
+		Summary: "Entries of streams after given ones",
+		Refused: "BLOCK is not supported yet", Reads: xreadReads},
+}
+
+func sortReads(args [][]byte) bool { return sortStore(args) == 0 }
+
+func georadiusReads(args [][]byte) bool { return georadiusStore(args) == 0 }
+
+// xreadReads reports whether an XREAD does not wait for entries to come.
+func xreadReads(args [][]byte) bool {
+	for i := 1; i < len(args); i++ {
+		switch {
+		case is(args[i], "BLOCK"):
+			return false
+		case is(args[i], "STREAMS"):
+			return true
+		case is(args[i], "COUNT"):
+			i++
+		}
+	}
+	return true // and a syntax error
+}

@@ -1,0 +1,144 @@
+package command
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// commands is the command table by upper-case name; subcommands are in their
+// containers' rows.
+var commands = buildTable(stringCommands, bitmapCommands, genericCommands, hashCommands, setCommands,
+	readOnlyCommands, sessionCommands, nodeCommands, refusedCommands)
+
+// maxName is longer than the name of any command.
+const maxName = 32
+
+// buildTable puts rows into a table. It panics on rows that contradict
+// themselves or each other: the program could not start, let alone ship.
+func buildTable(groups ...[]*Command) map[string]*Command {
+	t := map[string]*Command{}
+	for _, g := range groups {
+		for _, c := range g {
+			if t[c.Name] != nil {
+				panic("command: two rows for " + c.Name)
+			}
+			c.finish()
+			t[c.Name] = c
+		}
+	}
+	return t
+}
+
+// finish completes a row and its subcommands', and checks them.
+func (c *Command) finish() {
+	c.specs = specsOf(c)
+	class := 0
+	for _, f := range []Flag{Write, ReadOnly, Session, Admin} {
+		if c.Flags&f != 0 {
+			class++
+		}
+	}
+	switch name := c.Name; {
+	case name != strings.ToUpper(name) || name == "" || len(name) >= maxName:
+		panic(fmt.Sprintf("command: bad name %q", name))
+	case c.Arity == 0:
+		panic("command: no arity for " + name)
+	case c.Refused == "" && len(c.Sub) == 0 && class != 1:
+		panic("command: nobody, or several, carry out " + name)
+	case c.Refused == "" && (c.Run != nil) != (c.Flags&Write != 0):
+		panic("command: a write and only a write has a Run: " + name)
+	case c.Refused == "" && len(c.Sub) == 0 && (c.Group == "" || c.Since == "" || c.Summary == ""):
+		panic("command: undocumented " + name)
+	}
+	for _, s := range c.Sub {
+		sub, ok := strings.CutPrefix(s.Name, c.Name+"|")
+		if !ok {
+			panic("command: " + s.Name + " is no subcommand of " + c.Name)
+		}
+		if c.sub == nil {
+			c.sub = map[string]*Command{}
+		}
+		s.finish()
+		c.sub[sub] = s
+	}
+}
+
+// named looks a name up in a table, in whatever case it is.
+func named(table map[string]*Command, name []byte) *Command {
+	var buf [maxName]byte
+	if len(name) > len(buf) {
+		return nil
+	}
+	for i, c := range name {
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		buf[i] = c
+	}
+	return table[string(buf[:len(name)])]
+}
+
+// lookup finds the row of a request, which is not empty; of the subcommand, if
+// it names one. nil if there is none.
+func lookup(args [][]byte) *Command {
+	c := named(commands, args[0])
+	if c != nil && c.sub != nil && len(args) > 1 {
+		return named(c.sub, args[1])
+	}
+	return c
+}
+
+// Find finds what carries a request out. args is not empty. If nothing does,
+// the string is the error to reply: Redis's own for commands it does not know
+// or that have too many or too few arguments, else one that names what is not
+// supported. A command found this way is for the view if its ByView says so,
+// else for whoever its Flags tell.
+func Find(args [][]byte) (*Command, string) {
+	c := lookup(args)
+	switch {
+	case c == nil && len(args) > 1 && named(commands, args[0]) != nil:
+		return nil, errUnknownSubcommand(args)
+	case c == nil:
+		return nil, errUnknownCommand(args)
+	case c.Arity > 0 && len(args) != c.Arity, len(args) < -c.Arity:
+		return nil, errArity(c.Name)
+	case c.Refused != "" && (c.Reads == nil || !c.Reads(args)):
+		if strings.HasPrefix(c.Refused, "ERR ") {
+			return nil, c.Refused
+		}
+		return nil, errUnsupported(c.Name, c.Refused)
+	}
+	return c, ""
+}
+
+// All returns the rows of what the node carries out, by name. Subcommands are
+// in Sub.
+func All() []*Command {
+	var out []*Command
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		if c := commands[name]; c.supported() {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// supported reports whether the node carries the command out, if not with all
+// arguments.
+func (c *Command) supported() bool {
+	return c.Refused == "" && len(c.Sub) == 0 || c.Reads != nil || len(c.subs()) > 0
+}
+
+// subs returns the subcommands that the node carries out, by name.
+func (c *Command) subs() []*Command {
+	var out []*Command
+	for _, s := range c.Sub {
+		if s.supported() {
+			out = append(out, s)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Command) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}

@@ -1,0 +1,304 @@
+package resp
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// parameter is one of the server's own parameters of CONFIG.
+type parameter struct {
+	get func(*Server) string
+	// set checks a value and returns what puts it into effect; nil for what
+	// cannot be changed while the server runs.
+	set func(*Server, string) (apply func(), err error)
+	// secret: shown only when asked for by its full name
+	secret bool
+}
+
+// parameters are those of Redis that mean something here, and those that tools
+// look for, with the values that tell them the truth.
+var parameters = map[string]parameter{
+	"requirepass": {
+		get: func(s *Server) string { return s.settings.password() },
+		set: func(s *Server, v string) (func(), error) {
+			return func() { s.settings.requirePass.Store(&v) }, nil
+		},
+		secret: true,
+	},
+	"maxclients":                 number(func(s *Server) *atomic.Int64 { return &s.settings.maxClients }, 1, math.MaxUint32),
+	"timeout":                    number(func(s *Server) *atomic.Int64 { return &s.settings.timeout }, 0, math.MaxInt32),
+	"proto-max-bulk-len":         memory(func(s *Server) *atomic.Int64 { return &s.settings.maxBulk }, 1<<20),
+	"client-query-buffer-limit":  memory(func(s *Server) *atomic.Int64 { return &s.settings.maxQuery }, 1<<20),
+	"maxmemory-clients":          memory(func(s *Server) *atomic.Int64 { return &s.budget.limit }, 1<<20),
+	"client-output-buffer-limit": {get: outputLimits, set: setOutputLimits},
+	"slowlog-log-slower-than":    number(func(s *Server) *atomic.Int64 { return &s.settings.slowTime }, -1, math.MaxInt64),
+	"slowlog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.slowLen }, 0, maxSlowLogLen),
+	"port":                       fixed(func(s *Server) string { return s.port(false) }),
+	"tls-port":                   fixed(func(s *Server) string { return s.port(true) }),
+	"bind":                       fixed((*Server).host),
+	"dir":                        fixed(func(s *Server) string { return s.opt.Dir }),
+	"databases":                  immutable(strconv.Itoa(Databases)),
+	"appendonly":                 constant("yes"), // the log
+	"save":                       constant(""),    // there are no snapshots
+	"maxmemory":                  constant("0"),
+	"maxmemory-policy":           constant("noeviction"),
+	"cluster-enabled":            immutable("no"),
+	"replica-read-only":          constant("no"),
+	"slave-read-only":            constant("no"),
+	"repl-diskless-sync":         constant("yes"),
+	"daemonize":                  immutable("no"),
+	"rdbcompression":             constant("no"),
+	"notify-keyspace-events":     constant(""),
+	"lua-time-limit":             constant("5000"),
+	"latency-monitor-threshold":  constant("0"),
+	"io-threads":                 immutable("1"),
+	"hz":                         constant("10"),
+	"unixsocket":                 immutable(""),
+	"logfile":                    immutable(""),
+	"pidfile":                    immutable(""),
+	"tcp-backlog":                immutable("511"),
+	"tcp-keepalive":              constant("15"),
+}
+
+// constant is a parameter that may be set to the value it has: tools do.
+func constant(v string) parameter {
+	return parameter{
+		get: func(*Server) string { return v },
+		set: func(_ *Server, to string) (func(), error) {
+			if to != v {
+				return nil, ErrImmutable
+			}
+			return func() {}, nil
+		},
+	}
+}
+
+// immutable is one that Redis does not let be set at all.
+func immutable(v string) parameter { return fixed(func(*Server) string { return v }) }
+
+func fixed(get func(*Server) string) parameter { return parameter{get: get} }
+
+// number is an integer parameter from low to high.
+func number(p func(*Server) *atomic.Int64, low, high int64) parameter {
+	return parameter{
+		get: func(s *Server) string { return itoa(p(s).Load()) },
+		set: func(s *Server, v string) (func(), error) {
+			n, ok := parseInt([]byte(v))
+			if !ok {
+				return nil, errors.New("argument couldn't be parsed into an integer")
+			}
+			if n < low || n > high {
+				return nil, fmt.Errorf("argument must be between %d and %d inclusive", low, high)
+			}
+			return func() { p(s).Store(n) }, nil
+		},
+	}
+}
+
+// memory is a size in bytes of at least low; values may have a unit.
+func memory(p func(*Server) *atomic.Int64, low int64) parameter {
+	return parameter{
+		get: func(s *Server) string { return itoa(p(s).Load()) },
+		set: func(s *Server, v string) (func(), error) {
+			n, err := parseSize(v)
+			if err != nil {
+				return nil, err
+			}
+			if n < low {
+				return nil, fmt.Errorf("argument must be between %d and %d inclusive", low, int64(math.MaxInt64))
+			}
+			return func() { p(s).Store(n) }, nil
+		},
+	}
+}
+
+// parseSize parses a size as Redis writes them: 100, 1k (1000), 1kb (1024), 5mb, 1g.
+func parseSize(v string) (int64, error) {
+	s := strings.ToLower(v)
+	unit := int64(1)
+	for _, u := range []struct {
+		suffix string
+		n      int64
+	}{{"kb", 1 << 10}, {"mb", 1 << 20}, {"gb", 1 << 30}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}, {"b", 1}} {
+		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
+			s, unit = rest, u.n
+			break
+		}
+	}
+	n, ok := parseInt([]byte(s))
+	if !ok || n < 0 || n > math.MaxInt64/unit {
+		return 0, errors.New("argument must be a memory value")
+	}
+	return n * unit, nil
+}
+
+// outputLimits shows MaxOutputBuffer as the hard limit of normal clients; the
+// other classes do not exist.
+func outputLimits(s *Server) string {
+	return fmt.Sprintf("normal %d 0 0 slave 0 0 0 pubsub 0 0 0", s.settings.maxOutput.Load())
+}
+
+func setOutputLimits(s *Server, v string) (func(), error) {
+	words := strings.Fields(v)
+	if len(words) == 0 || len(words)%4 != 0 {
+		return nil, errors.New("Wrong number of arguments in buffer limit configuration.") //nolint:staticcheck // Redis's words
+	}
+	limit := s.settings.maxOutput.Load()
+	for ; len(words) > 0; words = words[4:] {
+		hard, err := parseSize(words[1])
+		if err != nil {
+			return nil, errors.New("Error in hard, soft or soft_seconds setting in buffer limit configuration.") //nolint:staticcheck
+		}
+		switch strings.ToLower(words[0]) {
+		case "normal":
+			if hard < 1 {
+				return nil, errors.New("the limit of normal clients must be positive: there is always one")
+			}
+			limit = hard
+		case "slave", "replica", "pubsub":
+		default:
+			return nil, errors.New("Invalid client class specified in buffer limit configuration.") //nolint:staticcheck
+		}
+	}
+	return func() { s.settings.maxOutput.Store(limit) }, nil
+}
+
+func (s *Server) port(tls bool) string {
+	if a, ok := s.Addr().(*net.TCPAddr); ok && tls == (s.opt.TLS != nil) {
+		return strconv.Itoa(a.Port)
+	}
+	return "0"
+}
+
+func (s *Server) host() string {
+	if a, ok := s.Addr().(*net.TCPAddr); ok {
+		return a.IP.String()
+	}
+	return ""
+}
+
+// configGet answers with every parameter that matches one of the patterns.
+// Secrets have to be asked for by their full names.
+func configGet(c *Session, args [][]byte) {
+	s := c.server
+	values := map[string]string{}
+	for name, p := range parameters {
+		if matchesAny(args[2:], name, p.secret) {
+			values[name] = p.get(s)
+		}
+	}
+	for _, p := range s.backend.ConfigGet() {
+		if matchesAny(args[2:], p.Name, false) {
+			values[p.Name] = p.Value
+		}
+	}
+	c.reply.Map(len(values))
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		c.reply.BulkString(name)
+		c.reply.BulkString(values[name])
+	}
+}
+
+func matchesAny(patterns [][]byte, name string, literally bool) bool {
+	for _, p := range patterns {
+		if literally && equalFold(p, name) || !literally && command.Match(p, []byte(name), true) {
+			return true
+		}
+	}
+	return false
+}
+
+// configSet changes all the parameters given, or none. Those of the backend go
+// first, being the ones that can fail when they are put into effect.
+func configSet(c *Session, args [][]byte) {
+	s := c.server
+	if len(args)%2 != 0 {
+		c.reply.Error("ERR wrong number of arguments for 'config|set' command")
+		return
+	}
+	failed := func(name []byte, err error) {
+		c.reply.Error("ERR CONFIG SET failed (possibly related to argument '" + shown(name) + "') - " + lineEnds.Replace(err.Error()))
+	}
+	old := map[string]string{}
+	for _, p := range s.backend.ConfigGet() {
+		old[p.Name] = p.Value
+	}
+	seen := map[string]bool{}
+	var apply []func()
+	var others [][2]string
+	for i := 2; i < len(args); i += 2 {
+		name, value := strings.ToLower(string(args[i])), string(args[i+1])
+		if seen[name] {
+			failed(args[i], errors.New("duplicate parameter"))
+			return
+		}
+		seen[name] = true
+		p, own := parameters[name]
+		_, theirs := old[name]
+		switch {
+		case !own && !theirs:
+			c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
+			return
+		case own && p.set != nil:
+			fn, err := p.set(s, value)
+			if err != nil {
+				failed(args[i], err)
+				return
+			}
+			apply = append(apply, fn)
+		case theirs:
+			others = append(others, [2]string{name, value})
+		default:
+			failed(args[i], ErrImmutable)
+			return
+		}
+	}
+	for i, o := range others {
+		err := s.backend.ConfigSet(o[0], o[1])
+		if err == nil {
+			continue
+		}
+		for _, done := range others[:i] {
+			if back := s.backend.ConfigSet(done[0], old[done[0]]); back != nil {
+				s.log.Error("a parameter could not be set back", c.LogAttr(), "parameter", done[0], "error", back)
+			}
+		}
+		failed([]byte(o[0]), err)
+		return
+	}
+	for _, fn := range apply {
+		fn()
+	}
+	s.log.Info("configuration changed by a client", c.LogAttr(), "parameters", slices.Sorted(maps.Keys(seen)))
+	c.reply.OK()
+}
+
+func configResetStat(c *Session, _ [][]byte) {
+	s := c.server
+	s.stats.reset()
+	for _, r := range s.rows {
+		r.stat.reset()
+	}
+	c.reply.OK()
+}
+
+var configHelp = []string{
+	"CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+	"GET <pattern>",
+	"    Return parameters matching the glob-like <pattern> and their values.",
+	"SET <directive> <value>",
+	"    Set the configuration <directive> to <value>.",
+	"RESETSTAT",
+	"    Reset statistics reported by the INFO command.",
+	"HELP",
+	"    Print this help.",
+}

@@ -1,0 +1,283 @@
+package resp
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+const errNoAuth = "NOAUTH Authentication required."
+
+// handler answers a Session command: it writes the reply to c.reply.
+type handler func(c *Session, args [][]byte)
+
+// row is what the server knows of a command besides the command table.
+type row struct {
+	stat   commandStat
+	handle handler // nil for what the backend answers
+	// at once: need not wait for data commands before it
+	inline bool
+}
+
+// table makes the rows of all commands.
+func (s *Server) table() map[*command.Command]*row {
+	rows := map[*command.Command]*row{}
+	var add func(list []*command.Command)
+	add = func(list []*command.Command) {
+		for _, cmd := range list {
+			r := &row{handle: handlers[cmd.Name], inline: inline[cmd.Name]}
+			r.stat.name = strings.ToLower(cmd.Name)
+			rows[cmd] = r
+			add(cmd.Sub)
+		}
+	}
+	add(command.All())
+	return rows
+}
+
+// dispatch deals with one command: now, or with the batch it joins.
+func (c *Session) dispatch(args [][]byte) {
+	if !c.skipNext {
+		c.command(args)
+		return
+	}
+	c.execute()
+	c.skipNext = false
+	c.out.off = true
+	c.command(args)
+	c.execute()
+	c.out.off = c.replyOff
+}
+
+func (c *Session) command(args [][]byte) {
+	s := c.server
+	switch name := args[0]; {
+	case equalFold(name, "quit"):
+		c.execute()
+		c.reply.OK()
+		c.answer()
+		c.last = true
+		return
+	case equalFold(name, "post"), equalFold(name, "host:"):
+		// A web page that makes a browser talk to the port.
+		c.execute()
+		s.log.Warn("HTTP sent to the Redis port, perhaps an attack by way of a browser; disconnected", c.LogAttr())
+		c.last = true
+		return
+	}
+	cmd, refusal := command.Find(args)
+	if cmd == nil {
+		if c.needsAuth() && !strings.HasPrefix(refusal, "ERR unknown ") && !strings.HasPrefix(refusal, "ERR wrong number ") {
+			refusal = errNoAuth
+		}
+		c.fail(refusal)
+		return
+	}
+	r := s.rows[cmd]
+	c.current.Store(cmd)
+	if c.needsAuth() && cmd.Flags&command.NoAuth == 0 {
+		r.stat.rejected.Add(1)
+		c.fail(errNoAuth)
+		return
+	}
+	if cmd.Flags&command.Loading == 0 {
+		if why := s.backend.Loading(); why != "" {
+			r.stat.rejected.Add(1)
+			c.fail(why)
+			return
+		}
+	}
+	view := cmd.ByView(args)
+	switch {
+	case view || cmd.Flags&command.Write != 0:
+		c.enqueue(cmd, args, !view)
+	case cmd.Flags&command.Admin != 0:
+		c.execute()
+		c.holdBack(false)
+		c.run(cmd, r, func() { c.reply.Raw(s.backend.Admin(c, cmd, args)) }, args)
+	default:
+		if !r.inline {
+			c.execute()
+		}
+		c.run(cmd, r, func() { r.handle(c, args) }, args)
+	}
+}
+
+// enqueue adds a data command to the batch.
+func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
+	c.holdBack(write)
+	n := len(c.batch)
+	if n == len(c.spare) {
+		c.spare = append(c.spare, &Request{Session: c})
+	}
+	q := c.spare[n]
+	q.DB, q.Cmd, q.Args, q.Out = c.db, cmd, args, nil
+	c.batch = c.spare[:n+1]
+	for _, a := range args {
+		c.bytes += int64(len(a))
+	}
+}
+
+// holdBack waits while clients are paused, after answering what came before.
+func (c *Session) holdBack(write bool) {
+	p := &c.server.pause
+	if !p.on.Load() {
+		return
+	}
+	if held, _, _ := p.holds(write); held {
+		c.execute()
+		_ = c.out.flush()
+		p.wait(write, c.gone)
+	}
+}
+
+// run lets fn write a reply, and sends it. A panic becomes an error.
+func (c *Session) run(cmd *command.Command, r *row, fn func(), args [][]byte) {
+	start := time.Now()
+	func() {
+		defer func() {
+			if p := recover(); p != nil {
+				c.reply.Buf = append(c.reply.Buf[:0], c.bug(cmd, p)...)
+			}
+		}()
+		fn()
+	}()
+	took := time.Since(start)
+	c.server.stats.commands.Add(1)
+	r.stat.add(1, took)
+	c.server.noteSlow(c, cmd, args, took)
+	if len(c.reply.Buf) > 0 && c.reply.Buf[0] == '-' {
+		r.stat.failed.Add(1)
+	}
+	c.answer()
+}
+
+// bug logs a panic and returns the reply for it.
+func (c *Session) bug(cmd *command.Command, p any) string {
+	c.server.log.Error("a bug was met in a command", c.LogAttr(), "command", cmd.Name, "panic", p, "stack", string(debug.Stack()))
+	return fmt.Sprintf("-ERR internal error in '%s', logged by the server; please report it\r\n", strings.ToLower(cmd.Name))
+}
+
+// execute carries the batch out and adds its replies to the output, with those made
+// here in their places.
+func (c *Session) execute() {
+	if len(c.batch) == 0 {
+		c.in.release()
+		return
+	}
+	start := time.Now()
+	c.callBackend()
+	c.account(time.Since(start))
+	var out, from, m int
+	for i, q := range c.batch {
+		for m < len(c.marks) && c.marks[m].at == i {
+			c.out.add(c.local[from:c.marks[m].end])
+			from = c.marks[m].end
+			m++
+		}
+		c.out.add(q.Out)
+		out += len(q.Out)
+		q.Cmd, q.Args, q.Out = nil, nil, nil
+	}
+	if from < len(c.local) {
+		c.out.add(c.local[from:])
+		c.local = nil // the output may have it
+	}
+	if cap(c.local) > maxBuffer {
+		c.local = nil
+	}
+	c.local, c.marks = c.local[:0], c.marks[:0]
+	// Replies have no size until they are there: go on carefully when they turn
+	// out large.
+	if out > maxBatchOut {
+		c.limit = max(c.limit/4, 1)
+	} else if len(c.batch) >= c.limit {
+		c.limit = min(2*c.limit, maxBatch)
+	}
+	c.batch, c.bytes = nil, 0
+	c.in.release()
+}
+
+// callBackend has the batch executed and sees to it that every request has a
+// reply.
+func (c *Session) callBackend() {
+	defer func() {
+		p := recover()
+		for _, q := range c.batch {
+			switch {
+			case len(q.Out) > 0:
+			case p != nil:
+				q.Out = []byte(c.bug(q.Cmd, p))
+			default:
+				q.Out = []byte(c.bug(q.Cmd, "no reply"))
+			}
+		}
+	}()
+	c.server.backend.Execute(c.batch)
+}
+
+// account counts the batch's commands. Each is given an equal share of the
+// time they took together.
+func (c *Session) account(took time.Duration) {
+	s := c.server
+	n := len(c.batch)
+	s.stats.commands.Add(int64(n))
+	share := took / time.Duration(n)
+	for i := 0; i < n; {
+		cmd := c.batch[i].Cmd
+		j := i
+		var failed int64
+		for ; j < n && c.batch[j].Cmd == cmd; j++ {
+			q := c.batch[j]
+			if q.Out[0] == '-' {
+				failed++
+				s.stats.countError(q.Out)
+			}
+			s.noteSlow(c, cmd, q.Args, share)
+		}
+		st := &s.rows[cmd].stat
+		st.add(int64(j-i), share*time.Duration(j-i))
+		if failed > 0 {
+			st.failed.Add(failed)
+		}
+		i = j
+	}
+	c.current.Store(c.batch[n-1].Cmd)
+}
+
+// fail answers with an error that no command ran for.
+func (c *Session) fail(msg string) {
+	c.reply.Error(msg)
+	c.answer()
+}
+
+// answer sends c.reply in its place behind the batch being gathered.
+func (c *Session) answer() {
+	b := c.reply.Buf
+	if len(b) > 0 && b[0] == '-' {
+		c.server.stats.countError(b)
+	}
+	if len(c.batch) > 0 {
+		c.local = append(c.local, b...)
+		if n := len(c.marks); n > 0 && c.marks[n-1].at == len(c.batch) {
+			c.marks[n-1].end = len(c.local)
+		} else {
+			c.marks = append(c.marks, localReply{len(c.batch), len(c.local)})
+		}
+	} else {
+		c.out.add(b)
+	}
+	if len(b) >= directReply {
+		c.reply.Buf = nil // the output may have it
+	} else {
+		c.reply.Buf = b[:0]
+	}
+}
+
+// equalFold reports whether b is name, which is lower case, in any case.
+func equalFold(b []byte, name string) bool {
+	return len(b) == len(name) && strings.EqualFold(string(b), name)
+}

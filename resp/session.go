@@ -1,0 +1,274 @@
+package resp
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// Session is one client's connection. A goroutine of its own reads commands,
+// gathers data commands that follow each other into one call of the backend,
+// and answers the others itself, all in the client's order.
+type Session struct {
+	server *Server
+	id     int64
+	raw    net.Conn
+	addr   string
+	laddr  string
+	begun  time.Time
+
+	// What follows is the session's goroutine's alone.
+	in       *reader
+	out      *output
+	db       uint8
+	authed   bool
+	last     bool // close once what was executed is answered
+	replyOff bool // CLIENT REPLY OFF
+	skipNext bool // CLIENT REPLY SKIP
+	batch    []*Request
+	spare    []*Request    // all requests made so far; batch is the first of them
+	bytes    int64         // of arguments in batch
+	limit    int           // commands in the next batch at most
+	local    []byte        // replies made here while a batch was gathered
+	marks    []localReply  // and where they belong
+	reply    command.Reply // what handlers write
+
+	// For others to see.
+	active   atomic.Int64 // Unix seconds of the last sign of life
+	busy     atomic.Bool  // executing, so not idle
+	dbNow    atomic.Int32
+	current  atomic.Pointer[command.Command] // the last command
+	unread   atomic.Int64                    // bytes in the query buffer
+	bufSize  atomic.Int64
+	queuedOn atomic.Pointer[output]
+
+	mu      sync.Mutex
+	name    string
+	user    string
+	library string
+	libVer  string
+	noEvict bool
+	cause   error // why it was killed
+	ended   bool
+	gone    chan struct{} // closed at the end
+}
+
+// localReply says that local up to end belongs ahead of the batch's request
+// number at.
+type localReply struct{ at, end int }
+
+const (
+	defaultUser = "default"
+	firstBatch  = 64 // the limit of the first batch; it grows while replies are small
+)
+
+func newSession(s *Server, id int64, conn net.Conn) *Session {
+	c := &Session{
+		server: s, id: id, raw: conn, begun: time.Now(),
+		addr: addrString(conn.RemoteAddr()), laddr: addrString(conn.LocalAddr()),
+		authed: s.settings.password() == "", user: defaultUser,
+		limit: firstBatch, gone: make(chan struct{}),
+	}
+	c.reply.Proto = 2
+	c.active.Store(c.begun.Unix())
+	c.busy.Store(true)
+	return c
+}
+
+// addrString shows an address as Redis does; of unix sockets there are paths.
+func addrString(a net.Addr) string {
+	switch {
+	case a == nil:
+		return ""
+	case strings.HasPrefix(a.Network(), "unix"):
+		return a.String() + ":0"
+	}
+	return a.String()
+}
+
+// ID returns the number of the connection, which no other of this server has
+// had.
+func (c *Session) ID() int64 { return c.id }
+
+// DB returns the database the connection has selected; for the backend, while
+// it carries out a command of the session.
+func (c *Session) DB() uint8 { return c.db }
+
+// RemoteAddr returns the client's address.
+func (c *Session) RemoteAddr() string { return c.addr }
+
+// Name returns what the client called itself, "" if nothing.
+func (c *Session) Name() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.name
+}
+
+// Gone returns a channel that is closed when the connection is cut, for
+// backends that wait.
+func (c *Session) Gone() <-chan struct{} { return c.gone }
+
+// LogAttr identifies the session in logs.
+func (c *Session) LogAttr() slog.Attr {
+	return slog.Group("client", "id", c.id, "addr", c.addr)
+}
+
+// serve runs the session to its end.
+func (c *Session) serve() {
+	s := c.server
+	var err error
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("a bug ended a client's connection", c.LogAttr(), "panic", p, "stack", string(debug.Stack()))
+		}
+		c.end(err)
+	}()
+	conn, err := s.handshake(c.raw)
+	if err != nil {
+		return
+	}
+	c.in = newReader(countReads{conn, &s.stats.netIn}, c.limits(), &s.budget)
+	c.out = newOutput(conn, &s.settings.maxOutput, s.opt.StallTimeout, &s.budget, &s.stats.netOut)
+	c.queuedOn.Store(c.out)
+	err = c.loop()
+	if err == nil || errors.Is(err, io.EOF) {
+		// A client that has closed its own direction still gets its replies.
+		_ = c.out.room(0)
+		_ = conn.Close() // with TLS, says goodbye
+	}
+}
+
+// countReads counts what is read.
+type countReads struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (r countReads) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(int64(n))
+	return n, err
+}
+
+// loop reads and answers until the connection ends. A nil error is an end in
+// good order, after which queued replies are still to be sent.
+func (c *Session) loop() error {
+	for !c.last {
+		args, err := c.in.next()
+		if err == nil {
+			c.dispatch(args)
+			if len(c.batch) >= c.limit || c.bytes >= maxBatchBytes {
+				c.execute()
+				err = c.out.flush()
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		c.execute()
+		if bad := protocolError(""); errors.As(err, &bad) {
+			c.fail("ERR " + bad.Error())
+			c.server.stats.protocolErrors.Add(1)
+			return c.out.flush()
+		}
+		if !errors.Is(err, errMore) {
+			return err
+		}
+		if err := c.out.flush(); err != nil || c.last {
+			return err
+		}
+		if err := c.fill(); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) && c.server.isClosing() {
+				return nil
+			}
+			return err
+		}
+	}
+	c.execute()
+	return c.out.flush()
+}
+
+// fill waits for bytes from the client. While it waits the session is idle.
+func (c *Session) fill() error {
+	c.unread.Store(int64(c.in.end - c.in.pos + len(c.in.big)))
+	c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
+	c.busy.Store(false)
+	err := c.in.fill()
+	c.busy.Store(true)
+	c.active.Store(time.Now().Unix())
+	c.in.lim = c.limits()
+	return err
+}
+
+// limits returns what the client may send now.
+func (c *Session) limits() limits {
+	p := &c.server.settings
+	return limits{args: maxArgs, bulk: p.maxBulk.Load(), command: p.maxQuery.Load(), unauth: c.needsAuth()}
+}
+
+// needsAuth reports whether the client has still to give the password.
+func (c *Session) needsAuth() bool { return !c.authed && c.server.settings.password() != "" }
+
+// setAuth records whether the client has given the password, which widens
+// what it may send.
+func (c *Session) setAuth(ok bool) {
+	c.authed = ok
+	c.in.lim = c.limits()
+}
+
+// wake makes a session that waits for its client see that the server closes.
+func (c *Session) wake() { _ = c.raw.SetReadDeadline(time.Now()) }
+
+// kill cuts the connection; cause says why. Any goroutine may call it.
+func (c *Session) kill(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return
+	}
+	c.ended, c.cause = true, cause
+	close(c.gone)
+	_ = c.raw.Close()
+}
+
+// end cuts what is left of the connection and forgets it.
+func (c *Session) end(err error) {
+	c.kill(err)
+	if c.out != nil {
+		c.out.fail(net.ErrClosed)
+	}
+	if c.in != nil {
+		c.in.close()
+	}
+	c.server.remove(c)
+	c.mu.Lock()
+	err = c.cause
+	c.mu.Unlock()
+	c.server.ended(c, err)
+}
+
+// ended counts and logs why a session ended.
+func (s *Server) ended(c *Session, err error) {
+	switch {
+	case errors.Is(err, errQueryLimit):
+		s.stats.queryLimit.Add(1)
+	case errors.Is(err, errOutputLimit):
+		s.stats.outputLimit.Add(1)
+	case errors.Is(err, errMemory):
+		s.stats.evicted.Add(1)
+	default:
+		s.log.Debug("client disconnected", c.LogAttr(), "cause", err)
+		return
+	}
+	s.log.Warn("client disconnected", c.LogAttr(), "cause", err)
+}

@@ -1,0 +1,358 @@
+package wan
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// Peers is all sessions of a node together: it admits peers, keeps one session
+// with each, and chooses which origins to have from which. Like Session it has
+// no clock, goroutines or sockets; Manager drives it over real connections and
+// a simulator over its own. Safe for concurrent use.
+type Peers struct {
+	cfg  Config
+	boot []byte
+
+	// Locks are taken in this order: mu, a session's, reg.
+	mu       sync.Mutex
+	now      time.Time // as last told
+	planned  time.Time
+	sessions map[*Session]struct{}
+	live     map[uint16]*Session // ready, one for each node
+	planner  planner
+	paused   bool
+	status   map[uint16]*status
+
+	// reg guards what sessions ask for with their locks held.
+	reg       sync.Mutex
+	forgotten map[uint16]bool
+	hosts     map[uint16]wire.Hello // of the live sessions
+	syncs     int
+}
+
+// status is what is remembered of a peer beyond its sessions.
+type status struct {
+	err     string
+	errAt   time.Time
+	since   time.Time // of the last change between live and not
+	reopens uint64
+	total   counters // of ended sessions
+}
+
+// NewPeers returns the sessions of a node, of which there are none yet.
+func NewPeers(c Config) (*Peers, error) {
+	c.EnsureDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	p := &Peers{cfg: c, boot: make([]byte, bootSize), sessions: map[*Session]struct{}{}, live: map[uint16]*Session{},
+		status: map[uint16]*status{}, forgotten: map[uint16]bool{}, hosts: map[uint16]wire.Hello{}}
+	if _, err := io.ReadFull(c.Rand, p.boot); err != nil {
+		return nil, fmt.Errorf("making a boot id: %w", err)
+	}
+	return p, nil
+}
+
+// Open begins a session on a fresh connection. dialled says which end this is,
+// binding identifies the TLS channel, nil without TLS. wake is called, from
+// any goroutine and with locks held, when Next may return a frame again; it
+// must not call back.
+func (p *Peers) Open(now time.Time, dialled bool, binding []byte, wake func()) (*Session, error) {
+	s, err := newSession(p, dialled, binding, now, wake)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	p.sessions[s] = struct{}{}
+	p.now = later(p.now, now)
+	p.mu.Unlock()
+	return s, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// SetForgotten replaces the set of nodes that were removed for good. Their
+// sessions end.
+func (p *Peers) SetForgotten(nodes []uint16) {
+	p.reg.Lock()
+	clear(p.forgotten)
+	for _, n := range nodes {
+		p.forgotten[n] = true
+	}
+	p.reg.Unlock()
+	p.mu.Lock()
+	var end []*Session
+	for s := range p.sessions {
+		if slices.Contains(nodes, s.Peer()) {
+			end = append(end, s)
+		}
+	}
+	for _, n := range nodes {
+		delete(p.status, n)
+	}
+	p.mu.Unlock()
+	for _, s := range end {
+		s.Close(forgotten(s.Peer()))
+	}
+}
+
+func forgotten(node uint16) error {
+	return fail(CodeForgotten, "node %d was removed from the cluster: to join again it needs a fresh data directory and another id", node)
+}
+
+// admit judges a peer that has proved itself.
+func (p *Peers) admit(h *wire.Hello) error {
+	p.reg.Lock()
+	defer p.reg.Unlock()
+	if p.forgotten[h.Node] {
+		return forgotten(h.Node)
+	}
+	if o, ok := p.hosts[h.Node]; ok && o.Dir != h.Dir {
+		return fail(CodeSameID, "two nodes have the id %d: %s, with which there is a session, and %s; give one of them another id", h.Node,
+			describe(printable(o.Alias), printable(o.Address)), describe(printable(h.Alias), printable(h.Address)))
+	}
+	return nil
+}
+
+// ready takes in a session that has come about, and ends the worse one if
+// there are two with the node. Both sides judge alike: a process that started
+// later has replaced the other; else the lower id is the one to dial; else the
+// later session stands.
+func (p *Peers) ready(s *Session, now time.Time) {
+	p.mu.Lock()
+	p.now = later(p.now, now)
+	if s.Err() != nil {
+		p.mu.Unlock()
+		return
+	}
+	node := s.Peer()
+	worse, live := p.live[node], s
+	if worse != nil && bytes.Equal(worse.peer.Boot, s.peer.Boot) && worse.dialler() < s.dialler() {
+		worse, live = s, worse
+	}
+	p.live[node] = live
+	st := p.stat(node)
+	if live == s {
+		p.reg.Lock()
+		p.hosts[node] = s.peer
+		p.reg.Unlock()
+		if worse == nil {
+			st.since = p.now
+		}
+		st.reopens++
+		st.err = ""
+		s.SetPaused(p.paused)
+		p.cfg.Logger.Info("session", "peer", node, "alias", printable(s.peer.Alias), "region", s.hello.Region, "dialled", s.dialled)
+	}
+	p.planLocked()
+	p.mu.Unlock()
+	if worse != nil {
+		worse.Close(fail(CodeSuperseded, "there is a better session between nodes %d and %d", p.cfg.Self.Node, node))
+	}
+}
+
+// dialler returns the id of the node that dialled.
+func (s *Session) dialler() uint16 {
+	if s.dialled {
+		return s.cfg.Self.Node
+	}
+	return s.peer.Node
+}
+
+// stat returns the status of a peer. p.mu is held.
+func (p *Peers) stat(node uint16) *status {
+	st := p.status[node]
+	if st == nil {
+		st = &status{}
+		p.status[node] = st
+	}
+	return st
+}
+
+// closed takes note of the end of a session.
+func (p *Peers) closed(s *Session, was bool, reason error) {
+	node := s.Peer()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.sessions, s)
+	if node == 0 {
+		return
+	}
+	st := p.stat(node)
+	s.mu.Lock()
+	st.total.add(&s.stats)
+	s.mu.Unlock()
+	if code := CodeOf(reason); code != CodeSuperseded && code != CodeClosing {
+		st.err, st.errAt = reason.Error(), p.now
+	}
+	if p.live[node] != s {
+		return
+	}
+	delete(p.live, node)
+	p.reg.Lock()
+	delete(p.hosts, node)
+	p.reg.Unlock()
+	st.since = p.now
+	p.cfg.Logger.Info("session ended", "peer", node, "reason", reason.Error(), "ready", was)
+	p.planLocked()
+}
+
+// Tick tells the time, a few times in each heartbeat interval.
+func (p *Peers) Tick(now time.Time) {
+	p.mu.Lock()
+	p.now = later(p.now, now)
+	sessions := p.ordered()
+	if now.Sub(p.planned) >= p.cfg.Heartbeat {
+		p.planLocked()
+	}
+	p.mu.Unlock()
+	for _, s := range sessions {
+		s.Tick(now)
+	}
+}
+
+// ordered returns the sessions in an order that does not depend on the map's:
+// a simulator repeats itself. p.mu is held.
+func (p *Peers) ordered() []*Session {
+	return slices.SortedFunc(maps.Keys(p.sessions), func(a, b *Session) int {
+		if c := int(a.Peer()) - int(b.Peer()); c != 0 {
+			return c
+		}
+		if c := a.opened.Compare(b.opened); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.mine, b.mine)
+	})
+}
+
+// replan chooses sources anew.
+func (p *Peers) replan() {
+	p.mu.Lock()
+	p.planLocked()
+	p.mu.Unlock()
+}
+
+func (p *Peers) planLocked() {
+	p.planned = p.now
+	nodes := slices.Sorted(maps.Keys(p.live))
+	if p.paused {
+		for _, n := range nodes {
+			p.live[n].SetWant(nil)
+		}
+		return
+	}
+	views := make([]view, len(nodes))
+	for i, n := range nodes {
+		views[i] = p.live[n].view()
+	}
+	wants := p.planner.plan(p.now, p.cfg.Heartbeat, p.cfg.Log.Origin(), p.cfg.Log.Applied(), views)
+	for _, n := range nodes {
+		p.live[n].SetWant(wants[n])
+	}
+}
+
+func (s *Session) view() view {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return view{node: s.peer.Node, origin: s.hello.Origin, has: s.known, stalled: slices.Clone(s.taking.stalled)}
+}
+
+// synced tells that a state sync is complete: what peers could not serve from
+// their logs before they may be able to serve now.
+func (p *Peers) synced() {
+	p.mu.Lock()
+	for _, s := range p.live {
+		s.clearStalled()
+	}
+	p.planLocked()
+	p.mu.Unlock()
+}
+
+// NotifyDurable tells that the node's durable vector has risen: there may be
+// entries to send, and to acknowledge.
+func (p *Peers) NotifyDurable() {
+	p.mu.Lock()
+	nodes := slices.Sorted(maps.Keys(p.live))
+	sessions := make([]*Session, len(nodes))
+	for i, n := range nodes {
+		sessions[i] = p.live[n]
+	}
+	p.mu.Unlock()
+	for _, s := range sessions {
+		s.NotifyDurable()
+	}
+}
+
+// SetPaused stops or resumes the exchange of data with all peers. Sessions
+// stay, with their heartbeats.
+func (p *Peers) SetPaused(paused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.paused = paused
+	for _, s := range p.live {
+		s.SetPaused(paused)
+	}
+	p.planLocked()
+}
+
+// RequestSync asks a peer for its state from a cursor on, nil for the
+// beginning. ErrNoSession if there is no session with it.
+func (p *Peers) RequestSync(node uint16, cursor []byte) error {
+	p.mu.Lock()
+	s := p.live[node]
+	p.mu.Unlock()
+	if s == nil {
+		return ErrNoSession
+	}
+	if len(cursor) > MaxCursor {
+		return fmt.Errorf("sync cursor of %d bytes, at most %d", len(cursor), MaxCursor)
+	}
+	return s.RequestSync(cursor)
+}
+
+// Live reports whether there is a session with a node.
+func (p *Peers) Live(node uint16) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.live[node] != nil
+}
+
+// CloseAll ends all sessions: with CodeClosing when the node stops, or for a
+// fresh start of them all, when it has taken on a new incarnation.
+func (p *Peers) CloseAll(reason error) {
+	p.mu.Lock()
+	sessions := p.ordered()
+	p.mu.Unlock()
+	for _, s := range sessions {
+		s.Close(reason)
+	}
+}
+
+// acquireSync takes one of the places for open snapshots.
+func (p *Peers) acquireSync() bool {
+	p.reg.Lock()
+	defer p.reg.Unlock()
+	if p.syncs >= p.cfg.MaxSyncs {
+		return false
+	}
+	p.syncs++
+	return true
+}
+
+func (p *Peers) releaseSync() {
+	p.reg.Lock()
+	p.syncs--
+	p.reg.Unlock()
+}

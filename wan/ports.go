@@ -1,0 +1,113 @@
+package wan
+
+import (
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// Log is what sessions read: this node's log, its vectors and its state. Its
+// methods are called from several goroutines at a time. Vectors they return
+// are not changed by anybody.
+type Log interface {
+	// Origin is this node's origin now: its id and incarnation, lane 0.
+	Origin() crdt.Stream
+
+	// Durable is the vector of what is applied and synced to disk here.
+	Durable() crdt.Vector
+
+	// Applied is the vector of what is applied here, durable or not.
+	Applied() crdt.Vector
+
+	// Frontier returns a tag and the positions of this node's own streams of
+	// all incarnations, such that every entry of the node with a tag up to
+	// that one is covered by the positions and is durable, and every entry it
+	// makes later has a greater tag. The tag may lag behind the clock, but
+	// rises while the node is idle too.
+	Frontier() (crdt.Tag, crdt.Vector)
+
+	// Read returns durable entries of a stream that follow a tag, in order:
+	// as many as fit maxBytes, but at least one if there is any. The first
+	// may begin before the tag, if it is a fold. The error is ErrTrimmed if
+	// the log does not reach back that far.
+	Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, error)
+
+	// Count returns how many durable entries of a stream follow a tag, or
+	// limit if there are more.
+	Count(s crdt.Stream, after crdt.Tag, limit int) int
+
+	// Snapshot freezes the state for a state sync.
+	Snapshot() (Snapshot, error)
+}
+
+// Range is a part of a stream as read from the log.
+type Range struct {
+	Entries []crdt.Entry
+	Bytes   int // their size in the log
+}
+
+// Snapshot is the frozen state of this node, all of it durable.
+type Snapshot interface {
+	// Begin describes the state: its vector, the known contexts, and what
+	// databases hold pending. Its Cursor is ignored.
+	Begin() SyncBegin
+
+	// Next returns states that follow a cursor ("" for the first), in the
+	// order of slot, database and key, and the cursor after them: at least
+	// one state, else as many as fit maxBytes. Last is set with the last
+	// ones, which may be none. The cursor is at most MaxCursor bytes and
+	// means the same in every snapshot of every node.
+	Next(cursor []byte, maxBytes int) (SyncKeys, error)
+
+	// Close releases the snapshot.
+	Close()
+}
+
+// SyncBegin, SyncKeys, SyncKnown and SyncDBPending are the messages of a state
+// sync. States and cursors are opaque to this package.
+type (
+	SyncBegin     = wire.SyncBegin
+	SyncKeys      = wire.SyncKeys
+	SyncKnown     = wire.SyncKnown
+	SyncDBPending = wire.SyncDBPending
+)
+
+// Applier takes what sessions receive. from is the id of the peer. Calls for
+// one session come one after another, in order; calls of several sessions may
+// overlap. done is called once, from any goroutine and also before the call
+// returns; nil means applied, and grants the peer credit for more. An error
+// ends the session, and its text is shown on both sides.
+type Applier interface {
+	// Apply applies entries. Those of one stream follow each other; each
+	// begins at or before what is applied or was handed over before it.
+	// They are independent of each other but for that.
+	Apply(from uint16, entries []crdt.Entry, done func(error))
+
+	// SyncNeeded tells that a peer's log no longer has what this node wants
+	// of these origins. The node chooses when to call RequestSync, with which
+	// peer, one at a time.
+	SyncNeeded(from uint16, origins []crdt.Stream)
+
+	// BeginSync announces the states to come, from b.Cursor on, as they are
+	// at b.Vector.
+	BeginSync(from uint16, b *SyncBegin, done func(error))
+
+	// ApplyState merges states. With keys.Last the sync is complete; done is
+	// then called when the node's vectors have risen.
+	ApplyState(from uint16, keys *SyncKeys, done func(error))
+
+	// AbortSync tells that a sync which was requested ends before its last
+	// states. It may go on later from the last cursor, with any peer.
+	AbortSync(from uint16)
+
+	// Heard tells what a peer's heartbeats and acks say: everything it wrote
+	// up to tag is within own, and durable is durable there. It is applied
+	// here only once Applied covers own. tag is 0 and own empty until the
+	// first heartbeat.
+	Heard(from uint16, tag crdt.Tag, own, durable crdt.Vector)
+
+	// Ahead tells that a peer knows more of this node's present incarnation
+	// than the node itself: its data directory was rolled back. The node must
+	// take on a new incarnation; until then no session with the peer comes
+	// about.
+	Ahead(from uint16, theirs crdt.Vector)
+}

@@ -1,0 +1,346 @@
+package wan
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// sender is the sending half of a ready session: what the peer wants, how far
+// it was sent, and the lanes it is sent in.
+type sender struct {
+	lanes  [crdt.Lanes]outLane
+	wanted map[crdt.Stream]bool // origins
+	sent   crdt.Vector          // how far each wanted stream was put into batches
+	stuck  map[crdt.Stream]bool // streams whose next entry is too large for the peer
+	paused bool
+	sync   syncOut
+
+	chunk   int // size of the next piece
+	pace    pace
+	weights [crdt.Lanes]int
+}
+
+// outLane is one lane of a sender.
+type outLane struct {
+	window int64 // credit when nothing is under way
+	credit int64 // plain bytes that may still be sent
+	budget int   // bytes of this round that are left
+	pack   packer
+	rest   []byte // of the batch that is being cut into chunks
+	held   []byte // plain bytes of a batch that waits for credit
+	kind   batchKind
+	after  crdt.Stream // the stream served last
+	turn   bool        // lane 3: the state's turn, not the log's
+}
+
+func (o *sender) init(c *Config) {
+	o.wanted = map[crdt.Stream]bool{}
+	o.stuck = map[crdt.Stream]bool{}
+	o.chunk = min(4<<10, c.MaxChunk)
+	o.chunk = max(o.chunk, c.MinChunk)
+	o.weights = c.Weights
+}
+
+// close releases what the sender holds.
+func (o *sender) close(p *Peers) {
+	o.sync.close(p)
+	for l := range o.lanes {
+		o.lanes[l] = outLane{}
+	}
+}
+
+func (s *Session) onWant(b []byte) error {
+	m, err := wire.DecodeWant(b)
+	if err != nil {
+		return err
+	}
+	if len(m.Origins) > MaxOrigins {
+		return fail(CodeProtocol, "Want of %d origins", len(m.Origins))
+	}
+	o := &s.sending
+	was := o.wanted
+	o.wanted = make(map[crdt.Stream]bool, len(m.Origins))
+	behind := 0
+	var fresh []crdt.Stream
+	for _, w := range m.Origins {
+		if o.wanted[w.Origin] {
+			return fail(CodeProtocol, "Want names origin %v twice", w.Origin)
+		}
+		o.wanted[w.Origin] = true
+		if was[w.Origin] {
+			continue // goes on where it is
+		}
+		o.sent = slices.DeleteFunc(o.sent, func(p crdt.Position) bool { return p.Stream.Origin() == w.Origin })
+		for _, p := range w.Positions {
+			o.sent.Set(p.Stream, p.Tag)
+		}
+		for l := range crdt.Lane(crdt.Lanes) {
+			delete(o.stuck, w.Origin|crdt.Stream(l))
+		}
+		if len(w.Positions) == 0 {
+			fresh = append(fresh, w.Origin)
+			for l := range crdt.Lane(crdt.Lanes) {
+				if behind < s.cfg.SyncThreshold {
+					behind += s.cfg.Log.Count(w.Origin|crdt.Stream(l), 0, s.cfg.SyncThreshold)
+				}
+			}
+		}
+	}
+	if behind >= s.cfg.SyncThreshold && s.cfg.SyncThreshold > 0 {
+		// The state is shorter than its history.
+		s.needSync(fresh)
+	}
+	return nil
+}
+
+// needSync stops sending origins that only a state sync can bring on.
+func (s *Session) needSync(origins []crdt.Stream) {
+	for _, o := range origins {
+		delete(s.sending.wanted, o)
+	}
+	s.control.syncNeeded = append(s.control.syncNeeded, origins...)
+}
+
+func (s *Session) onCredit(b []byte) error {
+	m, err := wire.DecodeCredit(b)
+	if err != nil {
+		return err
+	}
+	lane := &s.sending.lanes[m.Lane]
+	if m.Bytes == 0 || m.Bytes > 1<<40 || lane.credit+int64(m.Bytes) > lane.window {
+		return fail(CodeProtocol, "credit of %d bytes in lane %d, more than was used", m.Bytes, m.Lane)
+	}
+	lane.credit += int64(m.Bytes)
+	return nil
+}
+
+// nextChunk returns the next piece of data, nil if there is none to send or no
+// credit. Lanes take turns in rounds: each may send its weight in chunks in a
+// round, the first lane that can goes first, and the round ends when no lane
+// can. So a lane that was idle overtakes a full one after a single chunk, and
+// none starves.
+func (s *Session) nextChunk(now time.Time) ([]byte, error) {
+	o := &s.sending
+	for range 2 {
+		for l := range o.lanes {
+			lane := &o.lanes[l]
+			if lane.budget <= 0 {
+				continue
+			}
+			if len(lane.rest) == 0 {
+				if err := s.fill(crdt.Lane(l)); err != nil {
+					return nil, err
+				}
+			}
+			if len(lane.rest) > 0 {
+				return s.cut(now, l), nil
+			}
+		}
+		for l := range o.lanes {
+			o.lanes[l].budget = o.weights[l] * o.chunk
+		}
+	}
+	o.pace.idle()
+	return nil, nil
+}
+
+// cut takes the next chunk of a lane's batch.
+func (s *Session) cut(now time.Time, l int) []byte {
+	o := &s.sending
+	lane := &o.lanes[l]
+	n := min(o.chunk, len(lane.rest))
+	b := append(append(s.frameBuf[:0], byte(frameChunk)+byte(l)), lane.rest[:n]...)
+	lane.rest = lane.rest[n:]
+	lane.budget -= n
+	o.chunk = o.pace.chunk(now, n, o.chunk, s.cfg)
+	return b
+}
+
+// fill makes the lane's next batch if there is something pending and credit
+// for it. A batch that turned out larger than the credit is held until there
+// is enough, or nothing else is under way.
+func (s *Session) fill(l crdt.Lane) error {
+	o := &s.sending
+	lane := &o.lanes[l]
+	free := lane.credit == lane.window
+	if lane.held == nil {
+		budget := int(min(int64(s.cfg.BatchBytes), lane.credit, int64(s.hello.MaxBatch/2)))
+		if !free && lane.credit < min(int64(s.cfg.BatchBytes), lane.window/4) {
+			return nil // wait for more, and let what is pending fold
+		}
+		plain, kind, err := s.build(l, budget)
+		if err != nil || plain == nil {
+			return err
+		}
+		lane.held, lane.kind = plain, kind
+	}
+	size := batchCost(len(lane.held))
+	if size > lane.credit && !free {
+		return nil
+	}
+	b, err := lane.pack.pack(lane.kind, lane.held, !s.cfg.NoCompression)
+	if err != nil {
+		return fail(CodeInternal, "%w", err)
+	}
+	s.stats.batches++
+	s.stats.plain += uint64(len(lane.held))
+	s.stats.packed += uint64(len(b))
+	lane.credit -= size
+	lane.rest, lane.held = b, nil
+	return nil
+}
+
+// build collects what is pending in a lane, up to a size.
+func (s *Session) build(l crdt.Lane, budget int) ([]byte, batchKind, error) {
+	lane := &s.sending.lanes[l]
+	if l == syncLane && s.sending.sync.busy() {
+		lane.turn = !lane.turn
+		if lane.turn {
+			b, kind, err := s.buildSync(budget)
+			if b != nil || err != nil {
+				return b, kind, err
+			}
+		}
+		if b, err := s.buildEntries(l, budget); b != nil || err != nil {
+			return b, batchEntries, err
+		}
+		return s.buildSync(budget)
+	}
+	b, err := s.buildEntries(l, budget)
+	return b, batchEntries, err
+}
+
+// buildEntries reads, folds and encodes what the peer lacks of the lane's
+// wanted streams. Streams take turns at going first.
+func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
+	o := &s.sending
+	lane := &o.lanes[l]
+	if o.paused || len(o.wanted) == 0 {
+		return nil, nil
+	}
+	var pending []crdt.Stream
+	for _, p := range s.cfg.Log.Durable() {
+		if p.Stream.Lane() == l && o.wanted[p.Stream.Origin()] && p.Tag > o.sent.Get(p.Stream) && !o.stuck[p.Stream] {
+			pending = append(pending, p.Stream)
+		}
+	}
+	if i, _ := slices.BinarySearch(pending, lane.after+1); i > 0 {
+		pending = append(pending[i:len(pending):len(pending)], pending[:i]...)
+	}
+	var out []byte
+	var trimmed []crdt.Stream
+	for _, stream := range pending {
+		if out != nil && len(out) >= budget {
+			break
+		}
+		e, n, size, err := s.read(stream, budget-len(out))
+		switch {
+		case errors.Is(err, ErrTrimmed):
+			trimmed = append(trimmed, stream.Origin())
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			continue
+		}
+		was := len(out)
+		out = appendEntry(out, &e)
+		switch {
+		case uint64(len(out)-was) > s.hello.MaxBatch:
+			// Nothing of the kind can be taken there: the stream waits, the
+			// others go on.
+			o.stuck[stream] = true
+			s.stats.lastError = fmt.Sprintf("an entry of %d bytes in stream %v is more than node %d takes (%d): raise its limit", len(out)-was, stream, s.peer.Node, s.hello.MaxBatch)
+			s.cfg.Logger.Error("entry too large for a peer", "peer", s.peer.Node, "stream", stream.String(), "bytes", len(out)-was, "limit", s.hello.MaxBatch)
+			out = out[:was]
+			continue
+		case was > 0 && len(out) > budget:
+			// It goes first in the next batch: alone, if it is huge.
+			out = out[:was]
+			continue
+		}
+		o.sent.Set(stream, e.Tag)
+		lane.after = stream
+		s.stats.entries += uint64(n)
+		s.stats.raw += uint64(size)
+	}
+	if len(trimmed) > 0 {
+		s.needSync(slices.Compact(trimmed))
+		s.wake()
+	}
+	if len(out) == 0 {
+		return nil, nil
+	}
+	return out, nil
+}
+
+// read returns a stream's next range, folded, the number of entries it came
+// from and their size in the log.
+func (s *Session) read(stream crdt.Stream, budget int) (crdt.Entry, int, int, error) {
+	from := s.sending.sent.Get(stream)
+	r, err := s.cfg.Log.Read(stream, from, max(budget, 1))
+	if err != nil {
+		if errors.Is(err, ErrTrimmed) {
+			return crdt.Entry{}, 0, 0, err
+		}
+		return crdt.Entry{}, 0, 0, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
+	}
+	if len(r.Entries) == 0 {
+		return crdt.Entry{}, 0, 0, nil
+	}
+	if r.Entries[0].Prev > from {
+		return crdt.Entry{}, 0, 0, ErrTrimmed
+	}
+	for i := range r.Entries {
+		e := &r.Entries[i]
+		if e.Stream != stream || e.Tag <= e.Prev || i > 0 && e.Prev != r.Entries[i-1].Tag || e.Tag <= from {
+			return crdt.Entry{}, 0, 0, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
+		}
+	}
+	return crdt.FoldEntries(r.Entries), len(r.Entries), r.Bytes, nil
+}
+
+// appendEntry appends an entry behind its length.
+func appendEntry(b []byte, e *crdt.Entry) []byte {
+	const room = 4
+	start := len(b)
+	b = wire.EncodeEntry(append(b, 0, 0, 0, 0), e)
+	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-room))
+	return b
+}
+
+// pace measures the speed of a link that is busy and chooses the size of
+// chunks from it.
+type pace struct {
+	since time.Time
+	bytes int
+}
+
+const (
+	paceInterval = 100 * time.Millisecond
+	chunkTime    = 10 * time.Millisecond
+)
+
+// idle forgets a measurement that the link did not fill.
+func (p *pace) idle() { *p = pace{} }
+
+// chunk takes note of n bytes and returns the size of the chunks from now on.
+func (p *pace) chunk(now time.Time, n, size int, c *Config) int {
+	if p.bytes == 0 {
+		p.since = now
+	}
+	p.bytes += n
+	took := now.Sub(p.since)
+	if took < paceInterval {
+		return size
+	}
+	size = int(int64(p.bytes) * int64(chunkTime) / int64(took))
+	p.bytes = 0
+	return max(c.MinChunk, min(size, c.MaxChunk))
+}

@@ -1,0 +1,578 @@
+package wan
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
+)
+
+// Versions of the protocol that this build speaks.
+const (
+	MinVersion = 1
+	MaxVersion = 1
+)
+
+// Sizes of the random parts of a Hello, in bytes.
+const (
+	nonceSize = 32
+	bootSize  = 16
+)
+
+// phase is how far a session has come.
+type phase uint8
+
+const (
+	phaseHello phase = iota // waiting for the peer's Hello
+	phaseProof              // waiting for its Proof
+	phaseAck                // waiting for its HelloAck
+	phaseReady
+	phaseClosed
+)
+
+func (p phase) String() string {
+	return [...]string{"connecting", "proving", "proved", "connected", "closed"}[p]
+}
+
+// Session is one connection to a peer: a state machine without clock,
+// goroutines or sockets. Whoever drives it feeds it the frames that arrive
+// (Receive), the passing of time (Tick) and news from the node (NotifyDurable),
+// and takes frames to send (Next) whenever the link can take one; wake is
+// called when there may be one again. It calls the node through Applier and
+// Log, never with its lock held over an Applier call. Its methods are safe for
+// concurrent use, but Receive is for one goroutine and Next for one.
+type Session struct {
+	peers   *Peers
+	cfg     *Config
+	dialled bool
+	binding []byte
+	wake    func()
+
+	mu      sync.Mutex
+	phase   phase
+	err     error // why it is closed
+	said    bool  // the Error frame has gone out
+	opened  time.Time
+	heardAt time.Time
+	in, out checker
+	toSend  struct{ hello, proof, ack bool }
+
+	mine, theirs []byte // payloads of the two Hellos
+	peer         wire.Hello
+	proved       bool // the peer is who it says
+	hello        wire.HelloAck
+	known        crdt.Vector // what the peer has durable
+	ahead        crdt.Vector // what it said, if that is more of this node than the node has
+
+	control  controlState
+	sending  sender
+	taking   receiver
+	beat     heartbeat
+	stats    counters
+	frameBuf []byte
+}
+
+// controlState says which control messages are due. What is due twice is sent
+// once, so nothing queues up however slow the link is.
+type controlState struct {
+	want       bool
+	wanted     []crdt.Stream // origins asked for, sorted
+	ack        bool
+	acked      crdt.Vector
+	credit     [crdt.Lanes]int64
+	syncNeeded []crdt.Stream
+	syncAsk    []byte // cursor to ask for; nil: none
+}
+
+// newSession starts the state machine of a fresh connection.
+func newSession(p *Peers, dialled bool, binding []byte, now time.Time, wake func()) (*Session, error) {
+	nonce := make([]byte, nonceSize)
+	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
+		return nil, fmt.Errorf("making a nonce: %w", err)
+	}
+	s := &Session{peers: p, cfg: &p.cfg, dialled: dialled, binding: binding, wake: wake, opened: now, heardAt: now}
+	id := &p.cfg.Self
+	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,
+		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot}
+	s.mine = mine.Encode()
+	s.toSend.hello = dialled
+	s.sending.init(&p.cfg)
+	s.taking.init(&p.cfg)
+	return s, nil
+}
+
+// Receive takes the next frame that arrived; its memory is the caller's again
+// afterwards. An error is the end of the session: what Next still returns is
+// for the peer to know why.
+func (s *Session) Receive(now time.Time, frame []byte) error {
+	s.mu.Lock()
+	if s.phase == phaseClosed {
+		defer s.mu.Unlock()
+		return s.err
+	}
+	calls, err := s.receive(now, frame)
+	s.mu.Unlock()
+	if err != nil {
+		s.Close(err)
+		return err
+	}
+	for _, call := range calls {
+		call()
+	}
+	s.wake()
+	return nil
+}
+
+// receive handles a frame and returns what is to be called without the lock.
+func (s *Session) receive(now time.Time, frame []byte) ([]func(), error) {
+	if len(frame) > s.maxFrame() {
+		return nil, fail(CodeProtocol, "frame of %d bytes, at most %d are allowed here", len(frame), s.maxFrame())
+	}
+	t, payload, err := s.in.open(frame)
+	if err != nil {
+		return nil, err
+	}
+	s.heardAt = now
+	s.stats.wireIn += uint64(len(frame))
+	if t == frameError {
+		m, err := wire.DecodeSessionError(payload)
+		if err != nil {
+			return nil, fail(CodeProtocol, "Error: %w", err)
+		}
+		return nil, &Error{Code: Code(m.Code), Text: printable(m.Text), Remote: true}
+	}
+	switch s.phase {
+	case phaseHello:
+		if t == frameHello {
+			return nil, s.onHello(payload)
+		}
+	case phaseProof:
+		if t == frameProof {
+			return nil, s.onProof(payload)
+		}
+	case phaseAck:
+		if t == frameHelloAck {
+			return s.onHelloAck(now, payload)
+		}
+	case phaseReady:
+		return s.onFrame(now, t, payload)
+	}
+	return nil, fail(CodeProtocol, "frame of type %d while %v", t, s.phase)
+}
+
+// MaxFrame returns the greatest frame to read from the connection now.
+func (s *Session) MaxFrame() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.maxFrame()
+}
+
+func (s *Session) maxFrame() int {
+	if s.phase < phaseAck {
+		return MaxHandshakeFrame
+	}
+	return MaxFrame
+}
+
+func (s *Session) onHello(b []byte) error {
+	m, err := wire.DecodeHello(b)
+	if err != nil {
+		return fail(CodeProtocol, "%w", err)
+	}
+	me := &s.cfg.Self
+	switch {
+	case len(m.Nonce) != nonceSize || len(m.Boot) != bootSize:
+		return fail(CodeProtocol, "Hello with a nonce of %d bytes and a boot id of %d", len(m.Nonce), len(m.Boot))
+	case m.MinVersion > MaxVersion || m.MaxVersion < MinVersion:
+		return fail(CodeVersion, "node %d speaks protocol %d to %d, node %d %d to %d: upgrade the older", m.Node, m.MinVersion, m.MaxVersion, me.Node, MinVersion, MaxVersion)
+	case m.Cluster != me.Cluster:
+		return fail(CodeCluster, "node %d is of cluster %q, node %d of %q: they cannot be joined", m.Node, printable(m.Cluster), me.Node, me.Cluster)
+	case m.Node == me.Node && bytes.Equal(m.Boot, s.peers.boot):
+		return fail(CodeSelf, "the address leads back to node %d itself", me.Node)
+	case m.Node == me.Node:
+		return fail(CodeSameID, "two nodes have the id %d: %s and %s; give one of them another id", me.Node,
+			describe(me.Alias, me.Address), describe(printable(m.Alias), printable(m.Address)))
+	case m.Secret != (len(s.cfg.Secret) > 0):
+		return fail(CodeSecret, "of node %d and node %d only one has a cluster secret: give both the same", m.Node, me.Node)
+	}
+	s.theirs, s.peer = bytes.Clone(b), *m
+	s.phase = phaseProof
+	if s.dialled {
+		s.toSend.proof = true
+	} else {
+		s.toSend.hello = true
+	}
+	return nil
+}
+
+func describe(alias, address string) string { return fmt.Sprintf("%q at %q", alias, address) }
+
+// printable makes text from a peer safe to show: bounded, one line.
+func printable(text string) string {
+	out := make([]rune, 0, min(len(text), 300))
+	for _, r := range text {
+		if len(out) == 300 {
+			break
+		}
+		if r < ' ' || r == 0x7f || r == 0xfffd {
+			r = '?'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+func (s *Session) transcript() []byte {
+	if s.dialled {
+		return transcript(s.mine, s.theirs, s.binding)
+	}
+	return transcript(s.theirs, s.mine, s.binding)
+}
+
+func (s *Session) proof(dialler bool) []byte {
+	if len(s.cfg.Secret) == 0 {
+		return nil
+	}
+	return derive(s.cfg.Secret, role(dialler)+labelProof, s.transcript())
+}
+
+func (s *Session) key(dialler bool) []byte {
+	return derive(s.cfg.Secret, role(dialler)+labelKey, s.transcript())
+}
+
+func (s *Session) onProof(b []byte) error {
+	m, err := wire.DecodeProof(b)
+	if err != nil {
+		return fail(CodeProtocol, "%w", err)
+	}
+	if !hmac.Equal(m.MAC, s.proof(!s.dialled)) {
+		return fail(CodeSecret, "node %d and node %d do not have the same cluster secret (or their TLS connections end at something between them)", s.peer.Node, s.cfg.Self.Node)
+	}
+	if len(s.cfg.Secret) > 0 {
+		s.in.setKey(s.key(!s.dialled))
+	}
+	if err := s.peers.admit(&s.peer); err != nil {
+		return err
+	}
+	s.phase, s.proved = phaseAck, true
+	s.toSend.proof = !s.dialled
+	s.toSend.ack = true
+	return nil
+}
+
+func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
+	m, err := wire.DecodeHelloAck(b)
+	if err != nil {
+		return nil, fail(CodeProtocol, "%w", err)
+	}
+	if m.Version != min(s.peer.MaxVersion, MaxVersion) {
+		return nil, fail(CodeVersion, "node %d chose protocol %d", s.peer.Node, m.Version)
+	}
+	if m.Origin.Node() != s.peer.Node || m.Origin != m.Origin.Origin() {
+		return nil, fail(CodeProtocol, "node %d names %v as its origin", s.peer.Node, m.Origin)
+	}
+	if err := s.checkAhead(m.Durable); err != nil {
+		return nil, err
+	}
+	for l, w := range m.Window {
+		if w == 0 || w > 1<<40 {
+			return nil, fail(CodeProtocol, "window of %d bytes in lane %d", w, l)
+		}
+		s.sending.lanes[l].window, s.sending.lanes[l].credit = int64(w), int64(w)
+	}
+	if m.MaxBatch == 0 {
+		return nil, fail(CodeProtocol, "greatest batch of 0 bytes")
+	}
+	m.Region = printable(m.Region)
+	s.hello, s.known = *m, m.Durable
+	s.phase = phaseReady
+	s.beat.due = now
+	peer, durable := s.peer.Node, s.known
+	return []func(){
+		func() { s.cfg.Applier.Heard(peer, 0, nil, durable) },
+		func() { s.peers.ready(s, now) },
+	}, nil
+}
+
+// checkAhead fails if the peer knows more of this node's incarnation than the
+// node itself.
+func (s *Session) checkAhead(theirs crdt.Vector) error {
+	me, have := s.cfg.Log.Origin(), s.cfg.Log.Durable()
+	for _, p := range theirs {
+		if p.Stream.Origin() == me && p.Tag > have.Get(p.Stream) {
+			s.ahead = theirs
+			return fail(CodeRolledBack, "node %d has stream %v up to %v, but node %d, which wrote it, only up to %v: its data was rolled back, and it must take on a new incarnation",
+				s.peer.Node, p.Stream, p.Tag, s.cfg.Self.Node, have.Get(p.Stream))
+		}
+	}
+	return nil
+}
+
+// onFrame handles the frames of a session that is ready.
+func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error) {
+	if ch := t.channel(); ch > 0 {
+		return s.onChunk(crdt.Lane(ch-1), b)
+	}
+	var calls []func()
+	var err error
+	switch t {
+	case frameWant:
+		err = s.onWant(b)
+	case frameCredit:
+		err = s.onCredit(b)
+	case frameAck:
+		calls, err = s.onAck(b)
+	case frameHeartbeat:
+		calls, err = s.onHeartbeat(b)
+	case framePong:
+		err = s.onPong(now, b)
+	case frameSyncNeeded:
+		calls, err = s.onSyncNeeded(b)
+	case frameSyncRequest:
+		err = s.onSyncRequest(b)
+	default:
+		return nil, fail(CodeProtocol, "frame of type %d while %v", t, s.phase)
+	}
+	if err != nil && CodeOf(err) == 0 {
+		err = fail(CodeProtocol, "%w", err)
+	}
+	return calls, err
+}
+
+func (s *Session) onAck(b []byte) ([]func(), error) {
+	m, err := wire.DecodeAck(b)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkAhead(m.Durable); err != nil {
+		return nil, err
+	}
+	return s.raiseKnown(m.Durable), nil
+}
+
+// raiseKnown takes over what the peer says it has durable.
+func (s *Session) raiseKnown(v crdt.Vector) []func() {
+	fresh := len(v) > 0 && len(s.known.Join(v)) > len(s.known)
+	s.known = s.known.Join(v)
+	peer, tag, own, durable := s.peer.Node, s.beat.tag, s.beat.own, s.known
+	calls := []func(){func() { s.cfg.Applier.Heard(peer, tag, own, durable) }}
+	if fresh {
+		calls = append(calls, s.peers.replan)
+	}
+	return calls
+}
+
+// Next returns the next frame to send, nil if there is none now. The frame's
+// memory is the session's until the next call. Channel tells apart what a
+// transport may let overtake: 0 is control, above it the lanes.
+func (s *Session) Next(now time.Time) (frame []byte, channel int) {
+	s.mu.Lock()
+	body, err := s.next(now)
+	if err != nil {
+		s.mu.Unlock()
+		s.Close(err)
+		s.mu.Lock()
+		body, _ = s.next(now)
+	}
+	defer s.mu.Unlock()
+	if body == nil {
+		return nil, 0
+	}
+	channel = frameType(body[0]).channel()
+	s.frameBuf = s.out.seal(body)
+	if frameType(body[0]) == frameProof && len(s.cfg.Secret) > 0 {
+		s.out.setKey(s.key(s.dialled))
+	}
+	s.stats.wireOut += uint64(len(s.frameBuf))
+	return s.frameBuf, channel
+}
+
+// message starts a control frame.
+func (s *Session) message(t frameType, payload []byte) []byte {
+	return append(append(s.frameBuf[:0], byte(t)), payload...)
+}
+
+func (s *Session) next(now time.Time) ([]byte, error) {
+	switch {
+	case s.phase == phaseClosed:
+		if s.said || s.silentEnd() {
+			return nil, nil
+		}
+		s.said = true
+		e, _ := errors.AsType[*Error](s.err)
+		m := wire.SessionError{Code: uint32(e.Code), Text: printable(e.Text)}
+		return s.message(frameError, m.Encode()), nil
+	case s.toSend.hello:
+		s.toSend.hello = false
+		return s.message(frameHello, s.mine), nil
+	case s.toSend.proof:
+		s.toSend.proof = false
+		m := wire.Proof{MAC: s.proof(s.dialled)}
+		return s.message(frameProof, m.Encode()), nil
+	case s.toSend.ack:
+		s.toSend.ack = false
+		m := wire.HelloAck{Version: min(s.peer.MaxVersion, MaxVersion), Region: s.cfg.Self.Region, Origin: s.cfg.Log.Origin(),
+			Durable: s.cfg.Log.Durable(), MaxBatch: uint64(s.cfg.MaxBatch)}
+		for l := range m.Window {
+			m.Window[l] = uint64(s.cfg.Window)
+		}
+		s.control.acked = m.Durable
+		return s.message(frameHelloAck, m.Encode()), nil
+	case s.phase != phaseReady:
+		return nil, nil
+	}
+	if b := s.nextControl(now); b != nil {
+		return b, nil
+	}
+	return s.nextChunk(now)
+}
+
+// silentEnd reports an end that the peer knows of, or cannot be told of.
+func (s *Session) silentEnd() bool {
+	e, ok := errors.AsType[*Error](s.err)
+	return !ok || e.Remote
+}
+
+// nextControl returns the most urgent control message that is due.
+func (s *Session) nextControl(now time.Time) []byte {
+	c := &s.control
+	if s.beat.pong {
+		s.beat.pong = false
+		m := wire.Pong{Ping: s.beat.heard, Reached: s.beat.reached}
+		return s.message(framePong, m.Encode())
+	}
+	if !now.Before(s.beat.due) {
+		return s.message(frameHeartbeat, s.nextHeartbeat(now))
+	}
+	for l := range c.credit {
+		if n := c.credit[l]; n > 0 {
+			c.credit[l] = 0
+			s.taking.lanes[l].room += n
+			m := wire.Credit{Lane: crdt.Lane(l), Bytes: uint64(n)}
+			return s.message(frameCredit, m.Encode())
+		}
+	}
+	if c.ack {
+		c.ack = false
+		if v := s.ackable(); len(v) > 0 {
+			c.acked = c.acked.Join(v)
+			m := wire.Ack{Durable: v}
+			return s.message(frameAck, m.Encode())
+		}
+	}
+	if c.want {
+		c.want = false
+		return s.message(frameWant, s.encodeWant())
+	}
+	if len(c.syncNeeded) > 0 {
+		m := wire.SyncNeeded{Origins: c.syncNeeded}
+		c.syncNeeded = nil
+		return s.message(frameSyncNeeded, m.Encode())
+	}
+	if c.syncAsk != nil {
+		m := wire.SyncRequest{Cursor: c.syncAsk}
+		c.syncAsk = nil
+		return s.message(frameSyncRequest, m.Encode())
+	}
+	return nil
+}
+
+// ackable returns what is to be acknowledged now: the streams this peer
+// sends. All others follow with the heartbeats.
+func (s *Session) ackable() crdt.Vector {
+	risen := s.cfg.Log.Durable().Beyond(s.control.acked)
+	if s.beat.ackAll {
+		s.beat.ackAll = false
+		return risen
+	}
+	var out crdt.Vector
+	for _, p := range risen {
+		if hasOrigin(s.control.wanted, p.Stream.Origin()) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// NotifyDurable tells that the node's durable vector has risen.
+func (s *Session) NotifyDurable() {
+	s.mu.Lock()
+	ready := s.phase == phaseReady
+	if ready {
+		s.control.ack = true
+		s.beat.reach(s.cfg.Log.Durable())
+	}
+	s.mu.Unlock()
+	if ready {
+		s.wake()
+	}
+}
+
+// Tick tells the time. It is called a few times in each heartbeat interval.
+func (s *Session) Tick(now time.Time) {
+	s.mu.Lock()
+	var err error
+	switch {
+	case s.phase == phaseClosed:
+	case s.phase < phaseReady && now.Sub(s.opened) >= s.cfg.Handshake:
+		err = fail(CodeTimeout, "no session within %v; it got as far as %v", s.cfg.Handshake, s.phase)
+	case s.phase == phaseReady && now.Sub(s.heardAt) >= s.cfg.Silence:
+		err = fail(CodeTimeout, "nothing heard from node %d for %v", s.peer.Node, s.cfg.Silence)
+	}
+	due := s.phase == phaseReady && (!now.Before(s.beat.due) || s.sending.sync.waiting)
+	s.mu.Unlock()
+	if err != nil {
+		s.Close(err)
+	} else if due {
+		s.wake()
+	}
+}
+
+// Close ends the session; the first reason counts. Next may still return one
+// frame, which tells the peer.
+func (s *Session) Close(reason error) {
+	s.mu.Lock()
+	if s.phase == phaseClosed {
+		s.mu.Unlock()
+		return
+	}
+	was := s.phase
+	s.phase, s.err = phaseClosed, reason
+	aborted := s.taking.sync.active()
+	s.sending.close(s.peers)
+	s.taking.close()
+	peer, ahead := s.peer.Node, s.ahead
+	s.mu.Unlock()
+	if aborted {
+		s.cfg.Applier.AbortSync(peer)
+	}
+	if ahead != nil {
+		s.cfg.Applier.Ahead(peer, ahead)
+	}
+	s.peers.closed(s, was == phaseReady, reason)
+	s.wake()
+}
+
+// Err returns why the session is closed, nil while it is not.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Peer returns the id of the node at the other end, 0 until it has proved
+// itself.
+func (s *Session) Peer() uint16 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.proved {
+		return 0
+	}
+	return s.peer.Node
+}
