@@ -3,30 +3,180 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/gossip"
+	"github.com/replicatord/replicatord/wan"
+	"github.com/replicatord/replicatord/wan/transport"
 )
 
 // links are the data links to the other members.
-type links struct{}
+type links struct {
+	m *wan.Manager
+}
 
 func (n *Node) startLinks(known roll) error {
+	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
-	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]Heard{}, needed: map[uint16]bool{}}
-	n.links = &links{}
+	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]Heard{}, needed: map[uint16]bool{}, ahead: n.ahead}
+	var over transport.Options
+	if n.cfg.TLS.WAN {
+		var err error
+		if over.TLS, err = n.cfg.TLS.Mutual(); err != nil {
+			return err
+		}
+	}
+	m, err := wan.NewManager(wan.ManagerOptions{
+		Config: wan.Config{
+			Self: wan.Identity{
+				Cluster: n.cfg.Cluster, Node: id.Node, Alias: n.cfg.Alias, Region: n.cfg.Region,
+				Address: n.advertised(n.cfg.AdvertiseWANPort, n.cfg.WANPort), Dir: fmt.Sprintf("%016x", id.Dir),
+			},
+			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
+			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
+			NoCompression: n.cfg.WAN.Compression == 0, Logger: n.slog,
+		},
+		Transport: transport.New(over),
+		Listen:    "tcp://" + n.cfg.WANAddr(),
+	})
+	if err != nil {
+		return err
+	}
+	l := &links{m: m}
+	n.applier.asks = m.Peers().RequestSync
+	n.links = l
+	n.durable.Store(l)
+	l.update(known.Members, known.Forgotten)
 	return nil
 }
 
-func (l *links) NotifyDurable()                                  {}
-func (l *links) Pause(bool)                                      {}
-func (l *links) update(list []gossip.Member, forgotten []uint16) {}
-func (l *links) durable(node uint16) crdt.Vector                 { return nil }
-func (l *links) drain(ctx context.Context)                       {}
-func (l *links) Close()                                          {}
+// ahead is called when a peer knows more of this node than it does itself.
+func (n *Node) ahead(from uint16, theirs crdt.Vector) {
+	n.slog.Warn("a peer knows writes of this node that its data directory lacks: it was restored or rolled back", "peer", from)
+	go func() {
+		if err := n.rolledBack(theirs); err != nil {
+			n.slog.Error("no new incarnation could be begun", "err", err)
+			return
+		}
+		n.links.m.Restart()
+	}()
+}
 
-type linkStats struct{}
+// NotifyDurable tells that there is more to ship.
+func (l *links) NotifyDurable() { l.m.NotifyDurable() }
 
-func (l *links) Stats() linkStats { return linkStats{} }
+// Pause stops or resumes the exchange of deltas.
+func (l *links) Pause(on bool) {
+	if on {
+		l.m.Pause()
+	} else {
+		l.m.Resume()
+	}
+}
 
-func (s linkStats) describe(f *fields, id uint16) { _ = fmt.Sprint() }
+// update tells whom to talk to: every member but those that have left.
+func (l *links) update(list []gossip.Member, forgotten []uint16) {
+	var out []wan.Member
+	for _, m := range list {
+		if m.State != gossip.Left {
+			out = append(out, wan.Member{ID: m.ID, Addr: "tcp://" + m.WAN})
+		}
+	}
+	for _, id := range forgotten {
+		out = append(out, wan.Member{ID: id, Forgotten: true})
+	}
+	l.m.Update(out)
+}
+
+// durable returns what a member has acknowledged.
+func (l *links) durable(node uint16) crdt.Vector {
+	for _, s := range l.m.Peers().Stats(time.Now()) {
+		if s.Node == node {
+			return s.Durable
+		}
+	}
+	return nil
+}
+
+// drain waits until the peers that are there have what is durable here, as
+// long as ctx allows, and no more than a few seconds.
+func (l *links) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	for {
+		behind := false
+		for _, s := range l.m.Peers().Stats(time.Now()) {
+			behind = behind || s.Live && s.LagEntries > 0
+		}
+		if !behind {
+			return
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Close ends all links.
+func (l *links) Close() { l.m.Close() }
+
+// linkStats are the figures of all links by node.
+type linkStats map[uint16]wan.Stats
+
+// Stats returns the figures of all links.
+func (l *links) Stats() linkStats {
+	out := linkStats{}
+	for _, s := range l.m.Peers().Stats(time.Now()) {
+		out[s.Node] = s
+	}
+	return out
+}
+
+// describe adds a link's figures to a member's line of REPLICAS.
+func (s linkStats) describe(f *fields, id uint16) {
+	x, ok := s[id]
+	state := "down"
+	if ok && x.Live {
+		state = "online"
+	}
+	f.add("state", state)
+	f.add("vector", x.Durable)
+	f.add("rtt_ms", millis(x.RTT))
+	f.add("lag_ms", millis(x.Lag))
+	f.add("lag_entries", x.LagEntries)
+	f.add("syncing", yesNo(x.Syncing))
+	f.add("bytes_out", x.BytesOut)
+	f.add("bytes_in", x.BytesIn)
+	f.add("duplicates", x.Duplicates)
+	f.add("last_error", x.LastError)
+}
+
+// collect emits a link's metrics.
+func (s linkStats) collect(gauge func(string, string, float64, ...string), count func(string, string, uint64, ...string), id uint16, labels ...string) {
+	x := s[id]
+	up := 0.0
+	if x.Live {
+		up = 1
+	}
+	gauge("link_up", "1 while there is a data link to the member.", up, labels...)
+	gauge("link_rtt_seconds", "Round trip of the last heartbeat.", x.RTT.Seconds(), labels...)
+	gauge("link_lag_seconds", "How old this node's writes were when they were durable at the member.", x.Lag.Seconds(), labels...)
+	gauge("link_lag_entries", "Entries the member does not have durably yet.", float64(x.LagEntries), labels...)
+	gauge("link_pending_entries", "Entries not sent to the member yet.", float64(x.Pending), labels...)
+	count("link_sessions_total", "Sessions with the member.", x.Sessions, labels...)
+	count("link_bytes_raw_total", "Bytes of the entries sent, as they are in the log.", x.BytesRaw, labels...)
+	count("link_bytes_folded_total", "Bytes of the entries sent after folding.", x.BytesFolded, labels...)
+	count("link_bytes_packed_total", "Bytes of the batches sent after compression.", x.BytesPacked, labels...)
+	count("link_bytes_sent_total", "Bytes sent to the member, all in all.", x.BytesOut, labels...)
+	count("link_bytes_received_total", "Bytes received from the member, all in all.", x.BytesIn, labels...)
+	count("link_duplicates_total", "Entries received that were here already.", x.Duplicates, labels...)
+}
+
+// millis shows a duration in milliseconds, with what little there is of a
+// short one.
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%.3f", float64(d)/float64(time.Millisecond))
+}

@@ -43,6 +43,7 @@ type Node struct {
 	server   *resp.Server
 	metrics  *metrics
 	paused   atomic.Bool
+	durable  atomic.Pointer[links] // whom to tell of durable entries, once there are links
 
 	work sync.WaitGroup // goroutines that end with ctx
 	once sync.Once
@@ -127,7 +128,7 @@ func (n *Node) openLog() error {
 		Logger: n.slog,
 		Events: oplog.Events{
 			Durable: func(crdt.Vector) {
-				if l := n.links; l != nil {
+				if l := n.durable.Load(); l != nil {
 					l.NotifyDurable()
 				}
 			},

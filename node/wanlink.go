@@ -202,7 +202,7 @@ type wanApplier struct {
 	log   *oplog.Log
 	slog  *slog.Logger
 	asks  func(node uint16, cursor []byte) error // requests a state sync
-	ahead func(from uint16)
+	ahead func(from uint16, theirs crdt.Vector)
 
 	mu     sync.Mutex
 	heard  map[uint16]Heard
@@ -352,4 +352,5 @@ func (a *wanApplier) ended(from uint16) {
 	}
 }
 
-func (a *wanApplier) Ahead(from uint16, _ crdt.Vector) { a.ahead(from) }
+// Ahead tells that a peer knows more of this node than it does itself.
+func (a *wanApplier) Ahead(from uint16, theirs crdt.Vector) { a.ahead(from, theirs) }

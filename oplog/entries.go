@@ -228,11 +228,14 @@ func (h *trimHead) close() error {
 	return errors.Join(h.it.Error(), h.it.Close())
 }
 
-// trimHeap orders streams by the age of their oldest entry.
+// trimHeap orders streams by the age of their oldest entry, those of one tag by
+// name.
 type trimHeap []*trimHead
 
 func (t trimHeap) Len() int           { return len(t) }
-func (t trimHeap) Less(i, j int) bool { return t[i].tag < t[j].tag }
+func (t trimHeap) Less(i, j int) bool {
+	return t[i].tag < t[j].tag || t[i].tag == t[j].tag && t[i].stream < t[j].stream
+}
 func (t trimHeap) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
 func (t *trimHeap) Push(x any)        { *t = append(*t, x.(*trimHead)) }
 func (t *trimHeap) Pop() any {

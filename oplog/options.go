@@ -74,6 +74,11 @@ type Options struct {
 	Now func() time.Time
 	// Rand chooses node ids and directory identities; seeded at random if nil.
 	Rand *rand.Rand
+	// ManualSync leaves the choice of when to sync to the caller, who then has
+	// a run that repeats itself: nothing is synced in the background, and no
+	// commit waits for it. What is committed becomes durable by Sync, under
+	// FsyncAlways by the commit itself.
+	ManualSync bool
 	// Events are told what happens.
 	Events Events
 }

@@ -83,6 +83,9 @@ func (l *Log) committed() {
 		l.advanceDurable(l.targetDurable())
 		return
 	}
+	if l.opts.ManualSync {
+		return
+	}
 	select {
 	case l.kick <- struct{}{}:
 	default:

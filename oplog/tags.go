@@ -41,7 +41,13 @@ func (l *Log) Reserve(t crdt.Tag) error {
 	if t > bound {
 		return b.raise(l, ahead(t))
 	}
-	if bound.Millis()-t.Millis() < reserveAhead/2 && b.raising.CompareAndSwap(false, true) {
+	if bound.Millis()-t.Millis() >= reserveAhead/2 {
+		return nil
+	}
+	if l.opts.ManualSync {
+		return b.raise(l, ahead(t))
+	}
+	if b.raising.CompareAndSwap(false, true) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.closed {

@@ -389,10 +389,10 @@ func connect(t testing.TB, a, b *testNode, now *time.Time) *link {
 	t.Helper()
 	l := &link{a: a, b: b, now: now}
 	var err error
-	if l.sa, err = a.peers.Open(*now, true, nil, func() {}); err != nil {
+	if l.sa, err = a.peers.Open(*now, Link{Dialled: true, Wake: func() {}}); err != nil {
 		t.Fatal(err)
 	}
-	if l.sb, err = b.peers.Open(*now, false, nil, func() {}); err != nil {
+	if l.sb, err = b.peers.Open(*now, Link{Wake: func() {}}); err != nil {
 		t.Fatal(err)
 	}
 	return l

@@ -60,12 +60,19 @@ func NewPeers(c Config) (*Peers, error) {
 	return p, nil
 }
 
-// Open begins a session on a fresh connection. dialled says which end this is,
-// binding identifies the TLS channel, nil without TLS. wake is called, from
-// any goroutine and with locks held, when Next may return a frame again; it
-// must not call back.
-func (p *Peers) Open(now time.Time, dialled bool, binding []byte, wake func()) (*Session, error) {
-	s, err := newSession(p, dialled, binding, now, wake)
+// Link describes a fresh connection.
+type Link struct {
+	Dialled bool   // by this end
+	Expect  uint16 // id of the node that was dialled; 0 if any will do
+	Binding []byte // identity of the TLS channel, nil without TLS
+	// Wake is called, from any goroutine and with locks held, when Next may
+	// return a frame again; it must not call back.
+	Wake func()
+}
+
+// Open begins a session on a fresh connection.
+func (p *Peers) Open(now time.Time, l Link) (*Session, error) {
+	s, err := newSession(p, l, now)
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +214,17 @@ func (p *Peers) closed(s *Session, was bool, reason error) {
 	st.since = p.now
 	p.cfg.Logger.Info("session ended", "peer", node, "reason", reason.Error(), "ready", was)
 	p.planLocked()
+}
+
+// Failed takes note of why a connection to a node did not come about, for
+// Stats.
+func (p *Peers) Failed(node uint16, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.live[node] == nil {
+		st := p.stat(node)
+		st.err, st.errAt = err.Error(), p.now
+	}
 }
 
 // Tick tells the time, a few times in each heartbeat interval.

@@ -51,8 +51,10 @@ type Session struct {
 	peers   *Peers
 	cfg     *Config
 	dialled bool
+	expect  uint16
 	binding []byte
 	wake    func()
+	done    chan struct{}
 
 	mu      sync.Mutex
 	phase   phase
@@ -66,6 +68,7 @@ type Session struct {
 	mine, theirs []byte // payloads of the two Hellos
 	peer         wire.Hello
 	proved       bool // the peer is who it says
+	established  bool // was ready once
 	hello        wire.HelloAck
 	known        crdt.Vector // what the peer has durable
 	ahead        crdt.Vector // what it said, if that is more of this node than the node has
@@ -91,17 +94,18 @@ type controlState struct {
 }
 
 // newSession starts the state machine of a fresh connection.
-func newSession(p *Peers, dialled bool, binding []byte, now time.Time, wake func()) (*Session, error) {
+func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 	nonce := make([]byte, nonceSize)
 	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
 		return nil, fmt.Errorf("making a nonce: %w", err)
 	}
-	s := &Session{peers: p, cfg: &p.cfg, dialled: dialled, binding: binding, wake: wake, opened: now, heardAt: now}
+	s := &Session{peers: p, cfg: &p.cfg, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, wake: l.Wake,
+		done: make(chan struct{}), opened: now, heardAt: now}
 	id := &p.cfg.Self
 	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,
 		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot}
 	s.mine = mine.Encode()
-	s.toSend.hello = dialled
+	s.toSend.hello = l.Dialled
 	s.sending.init(&p.cfg)
 	s.taking.init(&p.cfg)
 	return s, nil
@@ -198,6 +202,8 @@ func (s *Session) onHello(b []byte) error {
 	case m.Node == me.Node:
 		return fail(CodeSameID, "two nodes have the id %d: %s and %s; give one of them another id", me.Node,
 			describe(me.Alias, me.Address), describe(printable(m.Alias), printable(m.Address)))
+	case s.expect != 0 && m.Node != s.expect:
+		return fail(CodeProtocol, "the address of node %d leads to node %d (%s)", s.expect, m.Node, describe(printable(m.Alias), printable(m.Address)))
 	case m.Secret != (len(s.cfg.Secret) > 0):
 		return fail(CodeSecret, "of node %d and node %d only one has a cluster secret: give both the same", m.Node, me.Node)
 	}
@@ -291,7 +297,7 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	}
 	m.Region = printable(m.Region)
 	s.hello, s.known = *m, m.Durable
-	s.phase = phaseReady
+	s.phase, s.established = phaseReady, true
 	s.beat.due = now
 	peer, durable := s.peer.Node, s.known
 	return []func(){
@@ -544,6 +550,7 @@ func (s *Session) Close(reason error) {
 	}
 	was := s.phase
 	s.phase, s.err = phaseClosed, reason
+	close(s.done)
 	aborted := s.taking.sync.active()
 	s.sending.close(s.peers)
 	s.taking.close()
@@ -564,6 +571,16 @@ func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
+}
+
+// Done is closed when the session is.
+func (s *Session) Done() <-chan struct{} { return s.done }
+
+// Established reports whether the session was ever ready.
+func (s *Session) Established() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.established
 }
 
 // Peer returns the id of the node at the other end, 0 until it has proved

@@ -24,6 +24,9 @@ func FuzzParseFloat(f *testing.F) {
 		if len(s) > 5119 {
 			t.Fatalf("read %d bytes", len(s))
 		}
+		if i := strings.LastIndexAny(s, "eEpP"); i >= 0 && len(s)-i > 7 {
+			return // math/big takes its time, even over 0e999999999
+		}
 		want, _, err := big.ParseFloat(strings.TrimLeft(s, "+-"), 0, 20000, big.ToNearestEven)
 		if err != nil || strings.ContainsAny(s, "_bBoO") && !strings.ContainsAny(s, "xX") {
 			// Go reads 0b1, 0o7, 1_0 and octal; a decimal it does not read is not one.
@@ -200,8 +203,8 @@ func FuzzMatch(f *testing.F) {
 
 func matchPlainly(p, s []byte, fold bool) bool {
 	lower := func(c byte) byte {
-		if fold {
-			return bytes.ToLower([]byte{c})[0]
+		if fold && 'A' <= c && c <= 'Z' {
+			return c - 'A' + 'a'
 		}
 		return c
 	}
@@ -258,9 +261,9 @@ func TestUnsupportedTypeStays(t *testing.T) {
 	}
 }
 
-// TestSetsAreCounters makes sure that increments travel as increments: made at
+// TestIncrementsAddUp makes sure that increments travel as increments: made at
 // two nodes at once they add up, also beside a value that was set.
-func TestSetsAreCounters(t *testing.T) {
+func TestIncrementsAddUp(t *testing.T) {
 	a, b := newTwin(t, 1), newTwin(t, 2)
 	a.cells(0, bytesOf([]string{"SET", "k", "10"}))
 	sync := func(from *twin, ctx, to *crdt.Keyspace) {

@@ -1,0 +1,23 @@
+package node
+
+import (
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/wan"
+)
+
+// What follows is for package internal/sim, which drives a Core, and the data
+// links, in its own order and by its own clock.
+
+// Generation returns the generation of the state, as the view's watermark
+// tells it.
+func (c *Core) Generation() uint64 { return c.generation }
+
+// Reincarnate gives this node a new incarnation, as when a peer or the view
+// has seen more of the old one than the log has.
+func (c *Core) Reincarnate(why string) error { return c.reincarnate(why) }
+
+// SnapshotForPeers shows a snapshot, all of it durable, to a data link.
+func SnapshotForPeers(s *oplog.Snapshot) wan.Snapshot { return &wanSnapshot{s} }
+
+// DecodeState reads the state of a key as a data link carries it.
+func DecodeState(b []byte) (SyncKey, error) { return decodeState(b) }

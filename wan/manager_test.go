@@ -1,0 +1,237 @@
+package wan
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/wan/transport"
+)
+
+// certify returns the TLS configuration of a node whose certificate the given
+// authority signed, for both ends, asking peers for one of the same.
+func certify(t testing.TB) func() *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, ca, ca, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	return func() *tls.Config {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, root, &k.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: k}},
+			RootCAs: pool, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	}
+}
+
+type running struct {
+	*testNode
+	m *Manager
+}
+
+func run(t testing.TB, id uint16, conf *tls.Config, change func(*Config)) *running {
+	t.Helper()
+	n := newTestNode(t, id, change)
+	c := n.peers.cfg
+	c.Heartbeat, c.Silence = 100*time.Millisecond, 5*time.Second
+	m, err := NewManager(ManagerOptions{Config: c, Transport: transport.New(transport.Options{TLS: conf}), Listen: "tcp://127.0.0.1:0", BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.mu.Lock()
+	n.peers = m.Peers()
+	n.mu.Unlock()
+	t.Cleanup(m.Close)
+	return &running{n, m}
+}
+
+func (r *running) member() Member { return Member{ID: r.id, Addr: r.m.URL()} }
+
+// eventually waits for what other goroutines bring about.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for range 2000 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("in vain: %s", what)
+}
+
+func equal(nodes ...*running) func() bool {
+	return func() bool {
+		for _, n := range nodes[1:] {
+			if !n.Applied().Equal(nodes[0].Applied()) {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func TestManagers(t *testing.T) {
+	issue := certify(t)
+	for name, conf := range map[string][2]func() *tls.Config{"plain": {}, "tls": {issue, issue}} {
+		t.Run(name, func(t *testing.T) {
+			get := func(f func() *tls.Config) *tls.Config {
+				if f == nil {
+					return nil
+				}
+				return f()
+			}
+			a, b := run(t, 1, get(conf[0]), withSecret), run(t, 2, get(conf[1]), withSecret)
+			a.m.Update([]Member{b.member()})
+			b.m.Update([]Member{a.member()})
+			for i := range 200 {
+				a.set(crdt.Lane(i%4), fmt.Sprint("a", i%50), noise(uint64(i), 1000))
+				b.incr("n", 1)
+				a.incr("n", 1)
+			}
+			b.set(1, "big", noise(9, 3_000_000))
+			eventually(t, "equal", equal(a, b))
+			eventually(t, "durable there", func() bool {
+				st := a.m.Peers().Stats(time.Now())
+				return len(st) == 1 && st[0].LagEntries == 0 && st[0].RTT > 0
+			})
+			same(t, a.testNode, b.testNode)
+			if got := b.get("n"); got != "400" {
+				t.Errorf("n is %s", got)
+			}
+			// Restart one end's sessions.
+			a.m.Restart()
+			a.incr("n", 1)
+			eventually(t, "equal again", func() bool { return b.get("n") == "401" })
+			b.m.Close()
+			eventually(t, "a knows", func() bool { return !a.m.Peers().Live(2) })
+		})
+	}
+}
+
+func TestStrangers(t *testing.T) {
+	issue, other := certify(t), certify(t)
+	a := run(t, 1, issue(), withSecret)
+	b := run(t, 2, other(), withSecret)
+	b.m.Update([]Member{a.member()})
+	eventually(t, "a foreign certificate is refused", func() bool {
+		st := b.m.Peers().Stats(time.Now())
+		return len(st) == 1 && strings.Contains(st[0].LastError, "certificate")
+	})
+	c := run(t, 3, issue(), func(c *Config) { c.Secret = []byte("guessed") })
+	c.m.Update([]Member{a.member()})
+	eventually(t, "a wrong secret is refused", func() bool {
+		st := c.m.Peers().Stats(time.Now())
+		return len(st) == 1 && strings.Contains(st[0].LastError, "same cluster secret")
+	})
+	// The address of one node leads to another.
+	d := run(t, 4, issue(), withSecret)
+	d.m.Update([]Member{{ID: 9, Addr: a.m.URL()}})
+	eventually(t, "the wrong node is refused", func() bool {
+		st := d.m.Peers().Stats(time.Now())
+		return len(st) == 1 && strings.Contains(st[0].LastError, "leads to node 1")
+	})
+	if a.m.Peers().Live(2) || a.m.Peers().Live(3) || a.m.Peers().Live(4) {
+		t.Error("a stranger has a session")
+	}
+}
+
+// Garbage, silence and floods before the handshake leave the node serving.
+func TestGarbage(t *testing.T) {
+	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret)
+	host := strings.TrimPrefix(a.m.URL(), "tcp://")
+	for _, text := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00\x00\x00", "\xff\xff\xff\xff", "\x00\x00\x00\x0a0123456789", "*1\r\n$4\r\nPING\r\n"} {
+		c, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(c) // ends because the node closes
+		if len(got) > MaxHandshakeFrame {
+			t.Errorf("%q was answered with %d bytes", text, len(got))
+		}
+		_ = c.Close()
+	}
+	var idle []net.Conn
+	for range 200 {
+		c, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle = append(idle, c)
+	}
+	eventually(t, "the flood is bounded", func() bool { return len(a.m.slots) == cap(a.m.slots) })
+	for _, c := range idle {
+		_ = c.Close()
+	}
+	b.m.Update([]Member{a.member()})
+	eventually(t, "a session", func() bool { return a.m.Peers().Live(2) })
+}
+
+// relay forwards connections to a node, as NAT does, and cuts them on demand.
+func TestThroughForward(t *testing.T) {
+	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	conns := make(chan net.Conn, 1000)
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", strings.TrimPrefix(a.m.URL(), "tcp://"))
+			if err != nil {
+				_ = in.Close()
+				continue
+			}
+			conns <- in
+			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
+			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
+		}
+	}()
+	b.m.Update([]Member{{ID: 1, Addr: l.Addr().String()}})
+	for i := range 10 {
+		b.set(0, "k", fmt.Sprint(i))
+		a.incr("n", 1)
+		eventually(t, "equal", equal(a, b))
+		_ = (<-conns).Close()
+	}
+	same(t, a.testNode, b.testNode)
+}

@@ -1,0 +1,238 @@
+package wan
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+func runAll(links ...*link) {
+	for again := true; again; {
+		again = false
+		for _, l := range links {
+			again = l.once() || again
+		}
+	}
+}
+
+// pass lets time go by, with heartbeats.
+func pass(now *time.Time, d time.Duration, nodes []*testNode, links ...*link) {
+	for end := now.Add(d); now.Before(end); {
+		*now = now.Add(250 * time.Millisecond)
+		for _, n := range nodes {
+			n.peers.Tick(*now)
+		}
+		runAll(links...)
+	}
+}
+
+func three(t *testing.T, change func(*Config)) (now *time.Time, n []*testNode) {
+	at := epoch
+	for id := range uint16(3) {
+		n = append(n, newTestNode(t, id+1, change))
+	}
+	return &at, n
+}
+
+// In a full mesh each entry comes to each node once.
+func TestMeshOnce(t *testing.T) {
+	now, n := three(t, nil)
+	links := []*link{connect(t, n[0], n[1], now), connect(t, n[1], n[2], now), connect(t, n[0], n[2], now)}
+	runAll(links...)
+	for i := range 20 {
+		for j := range n {
+			n[j].set(crdt.Lane(i%4), fmt.Sprint(i), fmt.Sprint(i, j))
+			n[j].incr("n", 1)
+			runAll(links...)
+		}
+	}
+	pass(now, 5*time.Second, n, links...)
+	same(t, n...)
+	for _, x := range n {
+		for _, st := range x.peers.Stats(*now) {
+			if st.Duplicates != 0 || st.EntriesIn != 40 {
+				t.Errorf("node %d got %d entries and %d duplicates from %d, which wrote 40", x.id, st.EntriesIn, st.Duplicates, st.Node)
+			}
+		}
+	}
+}
+
+// A node that cannot reach an origin gets its entries from another, and
+// directly again when it can.
+func TestRelay(t *testing.T) {
+	now, n := three(t, nil)
+	ab, bc := connect(t, n[0], n[1], now), connect(t, n[1], n[2], now)
+	write := func() {
+		for j := range n {
+			n[j].set(0, fmt.Sprint("of", j), fmt.Sprint(now))
+			n[j].incr("n", 1)
+		}
+	}
+	write()
+	pass(now, 3*time.Second, n, ab, bc)
+	same(t, n...)
+	write()
+	pass(now, 3*time.Second, n, ab, bc)
+	same(t, n...)
+	if got := n[2].get("n"); got != "6" {
+		t.Errorf("n is %s", got)
+	}
+	ac := connect(t, n[0], n[2], now)
+	runAll(ab, bc, ac)
+	in := n[0].peers.Stats(*now)[0].EntriesIn
+	write()
+	pass(now, 3*time.Second, n, ab, bc, ac)
+	same(t, n...)
+	st := n[0].peers.Stats(*now)
+	if st[0].EntriesIn-in != 2 || st[1].EntriesIn != 2 {
+		t.Errorf("after healing node 2 sent %d entries and node 3 %d, each wrote 2", st[0].EntriesIn-in, st[1].EntriesIn)
+	}
+	if st[0].Duplicates+st[1].Duplicates != 0 {
+		t.Errorf("%d duplicates", st[0].Duplicates+st[1].Duplicates)
+	}
+	// The direct link goes, the relay takes over.
+	ac.cut()
+	write()
+	pass(now, 3*time.Second, n, ab, bc)
+	same(t, n...)
+}
+
+// The log of a lost node comes from those who have it.
+func TestDeadOrigin(t *testing.T) {
+	now, n := three(t, nil)
+	ab := connect(t, n[0], n[1], now)
+	n[0].set(0, "k", "of the dead")
+	runAll(ab)
+	ab.cut()
+	bc := connect(t, n[1], n[2], now)
+	pass(now, 3*time.Second, n[1:], bc)
+	same(t, n[1], n[2])
+	if n[2].get("k") != "of the dead" {
+		t.Error("not relayed")
+	}
+}
+
+// A state sync that is cut after each number of frames goes on where it was,
+// with the streams that need none beside it.
+func TestSyncCutEverywhere(t *testing.T) {
+	small := func(c *Config) {
+		withSecret(c)
+		c.BatchBytes, c.Window, c.MinChunk, c.MaxChunk = 1000, 4000, 500, 500
+	}
+	setup := func() (*testNode, *testNode, *time.Time) {
+		a, b, now := pair(t, small)
+		for i := range 20 {
+			a.set(crdt.Lane(i%4), fmt.Sprint("a", i), noise(uint64(i), 300))
+			b.set(0, fmt.Sprint("b", i), noise(uint64(i), 300))
+			a.incr("n", 1)
+		}
+		a.trim()
+		return a, b, now
+	}
+	sync := func(a, b *testNode, l *link, until int) {
+		for l.frames < until && l.once() {
+			if len(b.needed[1]) > 0 && l.sb.Err() == nil {
+				var cursor []byte
+				if b.syncing != nil {
+					cursor = b.syncing.cursor
+				}
+				b.needed[1] = nil
+				if err := b.peers.RequestSync(1, cursor); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	a, b, now := setup()
+	l := connect(t, a, b, now)
+	sync(a, b, l, 1<<30)
+	same(t, a, b)
+	whole, all := l.frames, l.bytes
+	a.set(0, "after", "1")
+	sync(a, b, l, 1<<30)
+	same(t, a, b)
+	resumed := 0
+	for cut := 1; cut < whole; cut++ {
+		a, b, now := setup()
+		l := connect(t, a, b, now)
+		sync(a, b, l, cut)
+		l.cut()
+		got := l.bytes
+		l = connect(t, a, b, now)
+		sync(a, b, l, 1<<30)
+		same(t, a, b)
+		if t.Failed() {
+			t.Fatalf("cut after %d of %d frames", cut, whole)
+		}
+		if extra := got + l.bytes - all; extra > 4000+8*4000 {
+			t.Errorf("cut after %d of %d frames: %d bytes more than the %d of a whole session", cut, whole, extra, all)
+		}
+		if len(b.begins) == 2 && b.begins[1] != "" {
+			resumed++
+		}
+		if a.peers.syncs != 0 {
+			t.Fatalf("%d snapshots are left open", a.peers.syncs)
+		}
+	}
+	if resumed == 0 {
+		t.Error("no sync was resumed")
+	}
+}
+
+// A new node that lacks a long history is offered the state instead.
+func TestSyncThreshold(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.SyncThreshold = 10 })
+	for i := range 9 {
+		a.set(0, fmt.Sprint(i), "x")
+	}
+	l := connect(t, a, b, now)
+	l.run()
+	same(t, a, b)
+	c := newTestNode(t, 3, nil)
+	a.set(0, "tenth", "x")
+	l = connect(t, a, c, now)
+	l.run()
+	if len(c.needed[1]) != 1 || len(c.have) != 0 {
+		t.Fatalf("needed %v, has %v", c.needed, c.have)
+	}
+	if err := c.peers.RequestSync(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	l.run()
+	same(t, a, c)
+	a.set(0, "later", "x")
+	l.run()
+	same(t, a, c)
+	if err := c.peers.RequestSync(2, nil); !errors.Is(err, ErrNoSession) {
+		t.Errorf("sync with a stranger: %v", err)
+	}
+}
+
+// Snapshots open for peers are bounded; who must wait is served afterwards.
+func TestSyncPlaces(t *testing.T) {
+	now, n := three(t, func(c *Config) { c.MaxSyncs = 1; c.BatchBytes, c.Window = 1000, 2000 })
+	for i := range 20 {
+		n[0].set(0, fmt.Sprint(i), noise(uint64(i), 500))
+	}
+	n[0].trim()
+	n[1].manual = true
+	ab, ac := connect(t, n[0], n[1], now), connect(t, n[0], n[2], now)
+	runAll(ab, ac)
+	for _, x := range n[1:] {
+		if err := x.peers.RequestSync(1, nil); err != nil {
+			t.Fatal(err)
+		}
+		runAll(ab, ac)
+	}
+	if len(n[2].begins) != 0 {
+		t.Fatal("two snapshots at a time")
+	}
+	for n[1].release() {
+		runAll(ab, ac)
+	}
+	pass(now, time.Second, n, ab, ac)
+	same(t, n...)
+}

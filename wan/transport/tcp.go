@@ -1,0 +1,168 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"time"
+)
+
+const (
+	// tcpBuffer is what is gathered before it is written. It is small, for
+	// what lies in it cannot be overtaken any more.
+	tcpBuffer = 32 << 10
+	// exporterLabel names the TLS keying material that identifies a channel.
+	exporterLabel = "EXPORTER-replicatord-wan-1"
+)
+
+// tcp carries frames over TCP, each behind its length in four bytes, big
+// endian; all channels share the one stream.
+type tcp struct {
+	tls       *tls.Config
+	keepAlive time.Duration
+}
+
+func newTCP(o Options) *tcp {
+	t := &tcp{keepAlive: o.KeepAlive}
+	if o.TLS != nil {
+		t.tls = o.TLS.Clone()
+		t.tls.MinVersion = tls.VersionTLS13
+	}
+	return t
+}
+
+func (t *tcp) config() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: t.keepAlive, Interval: t.keepAlive, Count: 3}
+}
+
+// Dial connects to u.Host.
+func (t *tcp) Dial(ctx context.Context, u *url.URL) (Conn, error) {
+	d := net.Dialer{KeepAliveConfig: t.config()}
+	c, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	tune(c, 3*t.keepAlive)
+	if t.tls == nil {
+		return newTCPConn(c, nil), nil
+	}
+	config := t.tls
+	if config.ServerName == "" {
+		config = config.Clone()
+		config.ServerName = u.Hostname()
+	}
+	s := tls.Client(c, config)
+	return newTCPConn(s, s), nil
+}
+
+// Listen accepts connections at u.Host.
+func (t *tcp) Listen(u *url.URL) (Listener, error) {
+	lc := net.ListenConfig{KeepAliveConfig: t.config()}
+	l, err := lc.Listen(context.Background(), "tcp", u.Host)
+	if err != nil {
+		return nil, err
+	}
+	return &tcpListener{l, t}, nil
+}
+
+type tcpListener struct {
+	net.Listener
+	t *tcp
+}
+
+func (l *tcpListener) URL() string { return "tcp://" + l.Addr().String() }
+
+func (l *tcpListener) Accept() (Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tune(c, 3*l.t.keepAlive)
+	if l.t.tls == nil {
+		return newTCPConn(c, nil), nil
+	}
+	s := tls.Server(c, l.t.tls)
+	return newTCPConn(s, s), nil
+}
+
+// tcpConn is one end of a TCP connection.
+type tcpConn struct {
+	net.Conn
+	tls     *tls.Conn // nil without TLS
+	r       *bufio.Reader
+	w       *bufio.Writer
+	frame   []byte
+	binding []byte
+}
+
+func newTCPConn(c net.Conn, s *tls.Conn) *tcpConn {
+	return &tcpConn{Conn: c, tls: s, r: bufio.NewReaderSize(c, tcpBuffer), w: bufio.NewWriterSize(c, tcpBuffer)}
+}
+
+func (c *tcpConn) Handshake(ctx context.Context) error {
+	if c.tls == nil {
+		return nil
+	}
+	if err := c.tls.HandshakeContext(ctx); err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	state := c.tls.ConnectionState()
+	b, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
+	if err != nil {
+		return fmt.Errorf("TLS: %w", err)
+	}
+	c.binding = b
+	return nil
+}
+
+func (c *tcpConn) Binding() []byte { return c.binding }
+
+func (c *tcpConn) ReadFrame(limit int) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n == 0 || uint64(n) > uint64(limit) {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrFrameSize, n, limit)
+	}
+	if cap(c.frame) < int(n) {
+		c.frame = make([]byte, max(int(n), 4<<10))
+	}
+	c.frame = c.frame[:n]
+	if _, err := io.ReadFull(c.r, c.frame); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return c.frame, nil
+}
+
+func (c *tcpConn) WriteFrame(_ int, frame []byte) error {
+	if len(frame) == 0 || uint64(len(frame)) > 1<<32-1 {
+		return fmt.Errorf("%w: %d bytes", ErrFrameSize, len(frame))
+	}
+	var head [4]byte
+	binary.BigEndian.PutUint32(head[:], uint32(len(frame)))
+	if _, err := c.w.Write(head[:]); err != nil {
+		return err
+	}
+	_, err := c.w.Write(frame)
+	return err
+}
+
+func (c *tcpConn) Flush() error { return c.w.Flush() }
+
+func (c *tcpConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return nil
+}
