@@ -307,14 +307,18 @@ func (c *Cell) count(s Stream) (int, bool) {
 	})
 }
 
-// tidy drops what no delta to come can need: pending contexts the vector has
-// caught up with, and resets of which the count's own origin is known to know.
-// known(s) is the context of the newest entry or heartbeat of s, and is read
-// together with have: everything s wrote up to then is here.
-func (c *Cell) tidy(have Vector, known func(Stream) Vector) {
-	c.Pending = c.Pending.Beyond(have)
+// tidy drops resets of which the count's own origin is known to know, so that
+// no delta to come can need them. known(s) is the context of the newest entry
+// or heartbeat of s, and is read together with have: everything s wrote up to
+// then is here. ended may be nil.
+func (c *Cell) tidy(have Vector, known func(Stream) Vector, ended func(Stream) bool) {
 	c.Counts = slices.DeleteFunc(c.Counts, func(k Count) bool {
-		if k.Live() || k.ResetTag > have.Get(k.Stream) {
+		switch {
+		case k.Live():
+			return false
+		case ended != nil && ended(k.Stream):
+			return true
+		case k.ResetTag > have.Get(k.Stream):
 			return false
 		}
 		// A count that never came though its stream has passed it was

@@ -318,9 +318,7 @@ func (d *decoder) vector() Vector {
 	v := make(Vector, n)
 	for i := range v {
 		v[i] = Position{Stream(d.uint64()), Tag(d.uint64())}
-		if i > 0 && v[i].Stream <= v[i-1].Stream {
-			d.bad = true
-		}
 	}
+	d.bad = d.bad || !v.valid()
 	return v
 }

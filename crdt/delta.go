@@ -2,6 +2,8 @@ package crdt
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -199,4 +201,78 @@ func FoldEntries(entries []Entry) Entry {
 	}
 	out.Deltas = f.Deltas()
 	return out
+}
+
+// ErrInvalid reports an entry that no writer makes.
+var ErrInvalid = errors.New("invalid entry")
+
+// Validate checks an entry that came from elsewhere. Keyspace.Apply takes only
+// valid entries; those that a Writer makes, and their folds, are. Errors wrap
+// ErrInvalid.
+func (e *Entry) Validate() error {
+	if e.Stream.Node() == 0 || e.Stream.Lane() >= Lanes || e.Tag <= e.Prev || e.Tag > maxTag || !e.Ctx.valid() {
+		return fmt.Errorf("%w: of stream %v from %v to %v", ErrInvalid, e.Stream, e.Prev, e.Tag)
+	}
+	for i := range e.Deltas {
+		if d := &e.Deltas[i]; !d.valid(e) {
+			return fmt.Errorf("%w: delta %d, of key %.40q in database %d", ErrInvalid, i, d.ID.Key.Name, d.ID.Key.DB)
+		}
+	}
+	return nil
+}
+
+func (d *Delta) valid(e *Entry) bool {
+	within := func(t Tag) bool { return t > e.Prev && t <= e.Tag }
+	switch d.Level {
+	case LevelDB, LevelKey:
+		if d.ID.Kind != KindAny {
+			return false
+		}
+	case LevelKind, LevelCell:
+		if d.ID.Kind == KindAny || d.ID.Kind >= numKinds {
+			return false
+		}
+	default:
+		return false
+	}
+	if d.Level != LevelCell && (d.Remove == nil || d.Put != nil || d.Add != nil) {
+		return false
+	}
+	if r := d.Remove; r != nil {
+		if !within(r.Tag) || !r.Ctx.valid() {
+			return false
+		}
+		for _, s := range r.Seen {
+			if !d.covers(s.ID) {
+				return false
+			}
+			for _, n := range s.Counts {
+				if n.Stream == e.Stream || n.Epoch == 0 || n.Epoch > n.Tag || n.Tag > r.Ctx.Get(n.Stream) {
+					return false
+				}
+			}
+		}
+	}
+	if d.Put != nil && !within(d.Put.Tag) {
+		return false
+	}
+	if a := d.Add; a != nil && (!within(a.Tag) || a.Epoch == 0 || a.Epoch > a.Tag) {
+		return false
+	}
+	return d.Remove != nil || d.Put != nil || d.Add != nil
+}
+
+// covers reports whether a cell is among those the delta is about.
+func (d *Delta) covers(id CellID) bool {
+	switch {
+	case id.Kind == KindAny || id.Kind >= numKinds || id.Key.DB != d.ID.Key.DB:
+		return false
+	case d.Level == LevelDB:
+		return true
+	case d.Level == LevelKey:
+		return id.Key == d.ID.Key
+	case d.Level == LevelKind:
+		return id.Key == d.ID.Key && id.Kind == d.ID.Kind
+	}
+	return id == d.ID
 }

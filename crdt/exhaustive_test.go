@@ -53,7 +53,7 @@ func TestExhaustive(t *testing.T) {
 				x.merges, x.depth = 4, 4
 			}
 			x.run()
-			t.Logf("%d histories, %d states, %d steps", x.histories, x.states, x.steps)
+			t.Logf("%d histories, %d states, %d steps, up to %d states of one history", x.histories, x.states, x.steps, x.most)
 		})
 	}
 }
@@ -203,7 +203,7 @@ var menus = []menu{
 	{name: "two types of counters", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindString, ""), incr(k, crdt.KindField, "f"), set(k), del(k)}},
 	{name: "lanes", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 3}, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), del(k), flush()}},
 	{name: "lanes of a hash", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 1}, ops: []op{incr(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), removeElem(k, crdt.KindField, "f"), del(k)}},
-	{name: "sync", depth: 3, merges: 3, sync: true, ops: []op{incr(k, crdt.KindString, ""), set(k), set(j), del(k), flush()}},
+	{name: "sync", depth: 3, merges: 2, sync: true, ops: []op{incr(k, crdt.KindString, ""), set(j), flush()}},
 }
 
 // replica is one reachable state. Replicas are interned: two with the same
@@ -235,10 +235,10 @@ func (r *replica) keyspace() (*crdt.Keyspace, *crdttest.Store) {
 }
 
 type explorer struct {
-	t                        *testing.T
-	menu                     menu
-	depth, merges            int
-	histories, states, steps int
+	t                              *testing.T
+	menu                           menu
+	depth, merges                  int
+	histories, states, steps, most int
 
 	interned map[string]*replica
 	applied  map[appliedKey]*replica
@@ -397,6 +397,7 @@ func (x *explorer) branch(h *history, node uint16, lane crdt.Lane, o *op) {
 		}
 		x.close(child, old)
 		x.histories++
+		x.most = max(x.most, len(child.reach))
 		x.explore(child)
 	}
 }
@@ -406,8 +407,16 @@ func (x *explorer) branch(h *history, node uint16, lane crdt.Lane, o *op) {
 func (x *explorer) isHome(h *history, r *replica, origin crdt.Stream) bool {
 	for _, lane := range x.menu.lanes {
 		s := origin | crdt.Stream(lane)
-		if l := h.streams[s]; len(l) > 0 && (r.have.Get(s) != l[len(l)-1].Tag || !l[len(l)-1].Ctx.In(r.have)) {
+		l := h.streams[s]
+		if len(l) > 0 && (r.have.Get(s) != l[len(l)-1].Tag || !l[len(l)-1].Ctx.In(r.have)) {
 			return false
+		}
+		for _, e := range l {
+			for _, d := range e.Deltas {
+				if d.Remove != nil && !d.Remove.Ctx.In(r.vector(d.ID.Key)) {
+					return false
+				}
+			}
 		}
 	}
 	return true

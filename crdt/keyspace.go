@@ -84,6 +84,10 @@ type Keyspace struct {
 	// addition to the store's, as long as HaveOf does: of the removes that it
 	// comes from, the rest of the keyspace has not seen what they reset.
 	PendingOf func(Key) Vector
+	// Ended, if set, reports that no replica has more of a stream than this one
+	// or ever will: its origin was forgotten, or came back as a new incarnation,
+	// and what only it had is lost. Tidy then waits for it no longer.
+	Ended func(Stream) bool
 	// Touched lists the keys changed since the caller last emptied it.
 	Touched map[Key]*Touch
 }
@@ -180,7 +184,7 @@ func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep bool
 		return true
 	})
 	if beyond := joinPending(nil, r.Ctx, s, have); keep && len(beyond) > 0 {
-		h.trim(have)
+		h.trim(func(v Vector) Vector { return v.Beyond(have) })
 		h.joinPending(kind, beyond)
 	}
 	for _, seen := range r.Seen {
@@ -241,7 +245,8 @@ func (ks *Keyspace) MergePending(key Key, pending []KeyPending, theirs Vector) {
 	for _, p := range pending {
 		h.joinPending(p.Kind, p.Ctx)
 	}
-	h.trim(ks.vector(key).Join(theirs))
+	joined := ks.vector(key).Join(theirs)
+	h.trim(func(v Vector) Vector { return v.Beyond(joined) })
 	ks.Store.SetHeader(key, h)
 }
 
@@ -264,7 +269,8 @@ func (ks *Keyspace) Tidy(id CellID, known func(Stream) Vector) bool {
 	if c == nil {
 		return false
 	}
-	c.tidy(ks.vector(id.Key), known)
+	c.Pending = ks.awaited(c.Pending, ks.vector(id.Key))
+	c.tidy(ks.vector(id.Key), known, ks.Ended)
 	ks.Store.SetCell(id, c)
 	if c.Empty() {
 		h := ks.header(id.Key)
@@ -280,7 +286,8 @@ func (ks *Keyspace) TidyKey(key Key) {
 	if h == nil || len(h.Pending) == 0 {
 		return
 	}
-	h.trim(ks.vector(key))
+	have := ks.vector(key)
+	h.trim(func(v Vector) Vector { return ks.awaited(v, have) })
 	ks.Store.SetHeader(key, h)
 }
 
@@ -288,14 +295,23 @@ func (ks *Keyspace) TidyKey(key Key) {
 // caught up with.
 func (ks *Keyspace) TidyDB(db uint8) {
 	if p := ks.Store.DBPending(db); len(p) > 0 {
-		ks.Store.SetDBPending(db, p.Beyond(ks.Have))
+		ks.Store.SetDBPending(db, ks.awaited(p, ks.Have))
 	}
 }
 
-// trim drops the pending contexts that the vector has caught up with.
-func (h *Header) trim(have Vector) {
+// awaited returns the part of a pending context that can still come.
+func (ks *Keyspace) awaited(v, have Vector) Vector {
+	v = v.Beyond(have)
+	if ks.Ended == nil {
+		return v
+	}
+	return slices.DeleteFunc(v, func(p Position) bool { return ks.Ended(p.Stream) })
+}
+
+// trim replaces each pending context by what f leaves of it.
+func (h *Header) trim(f func(Vector) Vector) {
 	for i := range h.Pending {
-		h.Pending[i].Ctx = h.Pending[i].Ctx.Beyond(have)
+		h.Pending[i].Ctx = f(h.Pending[i].Ctx)
 	}
 	h.Pending = slices.DeleteFunc(h.Pending, func(p KeyPending) bool { return len(p.Ctx) == 0 })
 }
@@ -431,7 +447,7 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	if t == nil {
 		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]struct{}{}}
 		if h.Swept {
-			t.Type = TypeNone
+			t.Type, t.Expiry = TypeNone, 0
 		}
 		if ks.Touched == nil {
 			ks.Touched = map[Key]*Touch{}

@@ -25,6 +25,9 @@ var ErrNumber = errors.New("not a decimal number")
 // bounds its own (1e±4932).
 const maxExponent = 4932
 
+// maxNumberText is the longest text of a number, as in Redis.
+const maxNumberText = 5*1024 - 1
+
 // exact computes without rounding: its precision exceeds every sum of numbers
 // within maxExponent.
 var exact = apd.Context{Precision: 4 * maxExponent, MaxExponent: apd.MaxExponent, MinExponent: apd.MinExponent, Traps: apd.DefaultTraps}
@@ -56,7 +59,7 @@ func ParseNumber(b []byte) (Number, error) {
 		}
 	}
 parse:
-	if digits == 0 || len(b) > maxExponent || exp > maxExponent || exp < -maxExponent || bytes.Count(b, []byte{'.'}) > 1 {
+	if digits == 0 || len(b) > maxNumberText || exp > maxExponent || exp < -maxExponent || bytes.Count(b, []byte{'.'}) > 1 {
 		return Number{}, ErrNumber
 	}
 	d, _, err := apd.NewFromString(string(b))

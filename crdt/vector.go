@@ -74,8 +74,8 @@ type Position struct {
 
 // Vector maps streams to the greatest tag applied of each: a version vector,
 // and as the context of a delta, what its writer had seen. It is kept sorted
-// by stream; the zero value is empty. Methods that return a vector may share
-// no memory with the receiver's; Set changes in place.
+// by stream; the zero value is empty. What a method returns
+// shares no memory with its receiver; Set and Raise change in place.
 type Vector []Position
 
 // Get returns the tag of a stream, 0 if it has none.
@@ -158,6 +158,16 @@ func (v Vector) Beyond(o Vector) Vector {
 
 // Equal reports whether both cover the same.
 func (v Vector) Equal(o Vector) bool { return slices.Equal(v, o) }
+
+// valid reports whether the vector is in order and its tags are tags.
+func (v Vector) valid() bool {
+	for i, p := range v {
+		if p.Tag == 0 || p.Tag > maxTag || i > 0 && p.Stream <= v[i-1].Stream {
+			return false
+		}
+	}
+	return true
+}
 
 // String formats the vector as {stream:tag …} with tags in hexadecimal.
 func (v Vector) String() string {

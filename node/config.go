@@ -448,11 +448,14 @@ func (c *Config) ReadFiles() Faults {
 		if path == "" {
 			return
 		}
+		b, err := readLimited(path, maxSecretFile)
 		if *into != "" {
-			fs = append(fs, Fault{Key: key, Message: "give " + otherKey + " or " + key + ", not both"})
+			// The same is no fault: it was read from there before.
+			if err != nil || *into != string(bytes.TrimRight(b, "\r\n")) {
+				fs = append(fs, Fault{Key: key, Message: "give " + otherKey + " or " + key + ", not both"})
+			}
 			return
 		}
-		b, err := readLimited(path, maxSecretFile)
 		if err == nil {
 			if b = bytes.TrimRight(b, "\r\n"); len(b) == 0 {
 				err = fmt.Errorf("%s is empty", path)

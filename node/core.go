@@ -167,7 +167,7 @@ func (c *Core) startLocal() {
 // sent after the commit; a read has it when the view has answered.
 func (c *Core) Do(req *resp.Request) {
 	c.Stats.Commands++
-	if req.Cmd.Run == nil {
+	if req.Cmd.ByView(req.Args) {
 		c.begin()
 		c.Stats.Reads++
 		c.flushTouched()

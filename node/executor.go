@@ -205,7 +205,8 @@ func (x *executor) commands(r *requests) (bytes int) {
 		for _, a := range q.Args {
 			bytes += len(a)
 		}
-		if q.Cmd.Run != nil && readOnly != nil {
+		read := q.Cmd.ByView(q.Args)
+		if !read && readOnly != nil {
 			fail(q, fmt.Sprintf("MISCONF writes are stopped, because the log can't be written: %v", readOnly))
 			continue
 		}
@@ -214,13 +215,13 @@ func (x *executor) commands(r *requests) (bytes int) {
 		if b == nil { // the command was refused before it reached a group
 			continue
 		}
-		if q.Cmd.Run == nil && b != inBatch {
+		if read && b != inBatch {
 			inBatch = b
 			r.left.Add(1)
 			b.Done = append(b.Done, func(err error) {
 				if err != nil {
 					for _, q := range r.list {
-						if q.Cmd.Run == nil && len(q.Out) == 0 {
+						if len(q.Out) == 0 && q.Cmd.ByView(q.Args) {
 							fail(q, "LOADING the Redis behind this node was lost, and is being brought level")
 						}
 					}

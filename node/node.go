@@ -68,7 +68,7 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Node, err e
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
-			n.teardown(context.Background())
+			n.end(context.Background(), err) // once: the listener's end may have begun it
 		}
 	}()
 	// The ports are taken first: the commonest mistake is found at once, and
@@ -437,7 +437,10 @@ func (n *Node) teardown(ctx context.Context) error {
 		n.links.drain(ctx)
 	}
 	if n.gossip != nil {
-		errs = append(errs, n.gossip.Leave(2*time.Second), n.gossip.Close())
+		if err := n.gossip.Leave(2 * time.Second); err != nil {
+			n.slog.Warn("leaving", "err", err) // members that are down can't be told: no fault of this stop
+		}
+		errs = append(errs, n.gossip.Close())
 	}
 	if n.links != nil {
 		n.links.Close()

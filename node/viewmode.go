@@ -227,18 +227,20 @@ func embeddedView() (*viewSource, error) {
 	if err := m.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("embedded view: %w", err)
 	}
-	// miniredis does not age keys by itself.
+	// Keys age by a clock that is moved on, not by the one on the wall: an expiry
+	// is kept as the time left, and would come back a little different.
+	now := func() time.Time { return time.Now().Truncate(time.Millisecond) }
+	m.SetTime(now())
+	m.ClockTTL(true)
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		last := time.Now()
 		t := time.NewTicker(50 * time.Millisecond)
 		defer t.Stop()
 		for {
 			select {
-			case now := <-t.C:
-				m.FastForward(now.Sub(last))
-				last = now
+			case <-t.C:
+				m.SetTime(now())
 			case <-stop:
 				return
 			}

@@ -292,7 +292,7 @@ func TestEveryDiskOperationFails(t *testing.T) {
 				rng := rand.New(rand.NewPCG(5, uint64(p)))
 				for at := range total {
 					// All of the early ones, then a sample.
-					if at > 30 && rng.IntN(4) != 0 {
+					if at > 20 && rng.IntN(6) != 0 {
 						continue
 					}
 					faultAt(t, p, fault, at)
@@ -329,6 +329,7 @@ func faultAt(t *testing.T, p Policy, fault error, at int) int {
 	o := testOptions(fs)
 	o.Fsync = p
 	o.MemTableBytes = 64 << 10
+	o.retryPause = time.Millisecond
 	w := &workload{r: openReplica(t, o), bytes: 3000}
 	on.Store(true)
 	var failed error

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,10 +31,12 @@ import (
 // then on goes nowhere; Commit sees the failure and acknowledges nothing.
 type diskFS struct {
 	vfs.FS
-	walDir string
-	lazy   bool
-	fail   func(error)
-	stop   chan struct{} // ends the pauses of failing operations
+	lazy bool
+	fail func(error)   // the write-ahead log is broken
+	hurt func(error)   // something else could not be written; pebble tries again
+	stop chan struct{} // ends the pauses of failing operations
+
+	retryPause time.Duration
 
 	armed   atomic.Bool
 	failed  atomic.Bool
@@ -50,10 +51,7 @@ type diskFS struct {
 func (d *diskFS) Unwrap() vfs.FS { return d.FS }
 
 // inWAL reports whether a file lies in the directory of the write-ahead log.
-func (d *diskFS) inWAL(name string) bool {
-	dir, _ := filepath.Split(name)
-	return strings.TrimRight(dir, "/\\") == strings.TrimRight(d.walDir, "/\\")
-}
+func (d *diskFS) inWAL(name string) bool { return d.PathDir(name) == walDir }
 
 // broken notes an error of the write-ahead log. The failure is known before
 // anything is thrown away because of it: else a commit could miss it.
@@ -99,7 +97,7 @@ func (d *diskFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory)
 // OpenDir implements vfs.FS.
 func (d *diskFS) OpenDir(name string) (vfs.File, error) {
 	f, err := d.FS.OpenDir(name)
-	if err != nil || strings.TrimRight(name, "/\\") != strings.TrimRight(d.walDir, "/\\") {
+	if err != nil || name != walDir {
 		return f, err
 	}
 	return &walDirFile{File: f, fs: d}, nil
@@ -109,7 +107,8 @@ func (d *diskFS) OpenDir(name string) (vfs.File, error) {
 // again at once.
 func (d *diskFS) pause(err error) error {
 	if d.armed.Load() {
-		t := time.NewTimer(200 * time.Millisecond)
+		d.hurt(err)
+		t := time.NewTimer(d.retryPause)
 		defer t.Stop()
 		select {
 		case <-t.C:
@@ -230,7 +229,7 @@ func (f *walDirFile) Sync() error {
 	}
 	err := f.File.Sync()
 	if err != nil && f.fs.armed.Load() {
-		f.fs.broken("sync", f.fs.walDir, err)
+		f.fs.broken("sync", walDir, err)
 		return nil
 	}
 	return err

@@ -232,12 +232,12 @@ func (h *trimHead) close() error {
 // name.
 type trimHeap []*trimHead
 
-func (t trimHeap) Len() int           { return len(t) }
+func (t trimHeap) Len() int { return len(t) }
 func (t trimHeap) Less(i, j int) bool {
 	return t[i].tag < t[j].tag || t[i].tag == t[j].tag && t[i].stream < t[j].stream
 }
-func (t trimHeap) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
-func (t *trimHeap) Push(x any)        { *t = append(*t, x.(*trimHead)) }
+func (t trimHeap) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
+func (t *trimHeap) Push(x any)   { *t = append(*t, x.(*trimHead)) }
 func (t *trimHeap) Pop() any {
 	old := *t
 	h := old[len(old)-1]

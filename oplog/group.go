@@ -646,6 +646,9 @@ func (g *Group) Commit() error {
 	if err := l.Failed(); err != nil {
 		return err
 	}
+	if err := l.makeRoom(g.bytes + 64*len(g.keys)); err != nil {
+		return err
+	}
 	l.commit.Lock()
 	err := g.write()
 	l.commit.Unlock()

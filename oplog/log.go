@@ -62,7 +62,9 @@ type Log struct {
 
 	failure  atomic.Pointer[failure]
 	kick     chan struct{}
-	bg       atomic.Uint64 // pebble's failed flushes and compactions in a row
+	alarm    chan struct{} // guarded by mu; closed by the next failure
+	room     chan struct{} // a flush or compaction has ended
+	unseen   uint64        // bytes written since makeRoom looked; the group's
 	space    atomic.Int64  // when free space was last looked at, Unix ns
 	counters counters
 }
@@ -78,7 +80,12 @@ type failure struct {
 	err   error
 	fatal bool // only a restart helps
 	space bool // goes when there is space again
+	at    time.Time
 }
+
+// retryAfter is how long after the last sign of trouble, if it was none that
+// needs a restart, writes are tried again.
+const retryAfter = 10 * time.Second
 
 // Open opens the log of a data directory, or makes a new one. Errors wrap
 // ErrLocked if another process has it open, and ErrFormat if it is of a later
@@ -87,7 +94,7 @@ func Open(o Options) (*Log, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return nil, err
 	}
-	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
+	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
@@ -120,7 +127,6 @@ func (l *Log) mkdir(dir string) error {
 
 func (l *Log) open() (err error) {
 	fs := l.opts.FS
-	store, walDir := fs.PathJoin(l.opts.Dir, "store"), fs.PathJoin(l.opts.Dir, "wal")
 	if err := l.mkdir(l.opts.Dir); err != nil {
 		return err
 	}
@@ -135,14 +141,14 @@ func (l *Log) open() (err error) {
 			err = errors.Join(err, l.lock.Close())
 		}
 	}()
-	for _, dir := range []string{store, walDir} {
-		if err := l.mkdir(dir); err != nil {
+	for _, dir := range []string{storeDir, walDir} {
+		if err := l.mkdir(fs.PathJoin(l.opts.Dir, dir)); err != nil {
 			return err
 		}
 	}
-	l.disk = &diskFS{FS: fs, walDir: walDir, lazy: l.opts.Fsync != FsyncAlways, stop: l.stop,
-		fail: func(err error) { l.fail(err, true, false) }}
-	if l.db, err = pebble.Open(store, l.pebbleOptions(walDir)); err != nil {
+	l.disk = &diskFS{FS: rootFS{fs, l.opts.Dir}, lazy: l.opts.Fsync != FsyncAlways, stop: l.stop, retryPause: l.opts.retryPause,
+		fail: func(err error) { l.fail(err, true, false) }, hurt: func(err error) { l.fail(err, false, false) }}
+	if l.db, err = pebble.Open(storeDir, l.pebbleOptions()); err != nil {
 		l.db = nil
 		return err
 	}
@@ -160,7 +166,7 @@ func (l *Log) open() (err error) {
 	return nil
 }
 
-func (l *Log) pebbleOptions(walDir string) *pebble.Options {
+func (l *Log) pebbleOptions() *pebble.Options {
 	o := &pebble.Options{
 		FS:     l.disk,
 		WALDir: walDir,
@@ -168,17 +174,19 @@ func (l *Log) pebbleOptions(walDir string) *pebble.Options {
 		// The formats that follow write into each record how far the log had
 		// been synced, which recovery takes for a promise: it is not one under
 		// a put-off sync.
-		FormatMajorVersion:          pebble.FormatColumnarBlocks,
-		CacheSize:                   l.opts.CacheBytes,
-		MemTableSize:                l.opts.MemTableBytes,
-		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       2,
-		L0StopWritesThreshold:       64,
+		FormatMajorVersion:    pebble.FormatColumnarBlocks,
+		CacheSize:             l.opts.CacheBytes,
+		MemTableSize:          l.opts.MemTableBytes,
+		L0CompactionThreshold: 2,
+		// Pebble makes writers wait at these, without end if the disk fails:
+		// Commit waits before (makeRoom).
+		MemTableStopWritesThreshold: 8 * maxMemTables,
+		L0StopWritesThreshold:       8 * maxSublevels,
 		MaxOpenFiles:                1024,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
 		FlushDelayDeleteRange:       10 * time.Second,
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { l.background(err) },
+			BackgroundError: func(err error) { l.opts.Logger.Warn("a flush or compaction failed", "err", err) },
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				l.opts.Logger.Error("stored data is corrupt", "path", info.Path, "err", info.Details)
 				l.counters.corrupt.Add(1)
@@ -363,7 +371,12 @@ func (l *Log) Digests() (buckets [Buckets]uint64, total uint64, v crdt.Vector) {
 // It also looks, at most once a second, whether there is space.
 func (l *Log) Failed() error {
 	l.checkSpace()
-	if f := l.failure.Load(); f != nil {
+	f := l.failure.Load()
+	if f != nil && !f.fatal && !f.space && time.Since(f.at) > retryAfter {
+		l.recovered(f)
+		f = l.failure.Load()
+	}
+	if f != nil {
 		return f.err
 	}
 	return nil
@@ -380,13 +393,16 @@ func (l *Log) Retry() error {
 }
 
 func (l *Log) fail(err error, fatal, space bool) {
-	f := &failure{err: fmt.Errorf("%w: %w", ErrDisk, err), fatal: fatal, space: space}
+	f := &failure{err: fmt.Errorf("%w: %w", ErrDisk, err), fatal: fatal, space: space, at: time.Now()}
 	for {
 		old := l.failure.Load()
-		if old != nil && (old.fatal || !fatal) {
+		if old != nil && (old.fatal || old.space && !fatal) {
 			return
 		}
 		if l.failure.CompareAndSwap(old, f) {
+			if old != nil && !fatal {
+				return // known: only its time is new
+			}
 			break
 		}
 	}
@@ -394,6 +410,10 @@ func (l *Log) fail(err error, fatal, space bool) {
 	go func() { // the caller may hold pebble's locks
 		l.mu.Lock()
 		l.wake.Broadcast()
+		if l.alarm != nil {
+			close(l.alarm)
+			l.alarm = nil
+		}
 		l.mu.Unlock()
 		if l.opts.Events.Failed != nil {
 			l.opts.Events.Failed(f.err)
@@ -412,23 +432,66 @@ func (l *Log) recovered(f *failure) {
 	}
 }
 
-// background takes note of a flush or compaction that failed. Pebble tries
-// again; until one succeeds writes stop, or they would pile up in memory.
-func (l *Log) background(err error) {
-	if l.bg.Add(1) >= 2 || isDiskFull(err) {
-		l.fail(err, false, false)
+// backgroundDone takes note of a flush or compaction that has ended.
+func (l *Log) backgroundDone(err error) {
+	if f := l.failure.Load(); err == nil && f != nil && !f.fatal && !f.space {
+		l.recovered(f)
+	}
+	select {
+	case l.room <- struct{}{}:
+	default:
 	}
 }
 
-func (l *Log) backgroundDone(err error) {
-	if err != nil {
-		return
+// Limits beyond which Commit waits for flushes and compactions.
+const (
+	maxMemTables = 4
+	maxSublevels = 24
+)
+
+// makeRoom waits while too much is in memory or unsorted. added is what the
+// caller is about to write; it looks only now and then.
+func (l *Log) makeRoom(added int) error {
+	if l.unseen += uint64(added); l.unseen < l.opts.MemTableBytes/4 {
+		return nil
 	}
-	l.bg.Store(0)
-	if f := l.failure.Load(); f != nil && !f.fatal && !f.space {
-		l.recovered(f)
+	l.unseen = 0
+	for {
+		if f := l.failure.Load(); f != nil {
+			return f.err
+		}
+		m := l.db.Metrics()
+		if m.MemTable.Size <= maxMemTables*l.opts.MemTableBytes && m.Levels[0].Sublevels < maxSublevels {
+			return nil
+		}
+		l.counters.stalls.Add(1)
+		select {
+		case <-l.room:
+		case <-l.failing():
+		case <-l.stop:
+			return ErrClosed
+		}
 	}
 }
+
+// failing returns a channel that is closed by the next failure.
+func (l *Log) failing() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failure.Load() != nil {
+		return closedChan
+	}
+	if l.alarm == nil {
+		l.alarm = make(chan struct{})
+	}
+	return l.alarm
+}
+
+var closedChan = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // checkSpace stops writes while the disk is nearly full: running out in the
 // middle of a write can only be cured by a restart.
@@ -462,5 +525,20 @@ func (p pebbleLogger) Errorf(format string, args ...any) {
 }
 
 func (p pebbleLogger) Fatalf(format string, args ...any) {
-	p.l.fail(fmt.Errorf(format, args...), true, false)
+	e := storageError{text: fmt.Sprintf(format, args...)}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			e.cause = err
+		}
+	}
+	p.l.fail(e, true, false)
 }
+
+// storageError is what pebble gave up with.
+type storageError struct {
+	text  string
+	cause error
+}
+
+func (e storageError) Error() string { return e.text }
+func (e storageError) Unwrap() error { return e.cause }

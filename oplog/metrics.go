@@ -6,9 +6,9 @@ import (
 )
 
 type counters struct {
-	commits, entries, entryBytes atomic.Uint64
-	cells, headers               atomic.Uint64
-	waits, trimmed, corrupt      atomic.Uint64
+	commits, entries, entryBytes    atomic.Uint64
+	cells, headers                  atomic.Uint64
+	waits, stalls, trimmed, corrupt atomic.Uint64
 }
 
 // Metrics is a snapshot of what a log has done since it was opened and how
@@ -19,6 +19,7 @@ type Metrics struct {
 	Syncs                        uint64        // of the write-ahead log
 	SyncTime                     time.Duration // of the last of them
 	SyncWaits                    uint64        // commits that had to wait for a slow disk
+	Stalls                       uint64        // waits for flushes and compactions
 	Trimmed                      uint64        // entries dropped from the log
 	Corrupt                      uint64        // reads that found corrupt data
 	LogBytes                     int64         // encoded entries kept
@@ -36,7 +37,7 @@ func (l *Log) Metrics() Metrics {
 		Commits: c.commits.Load(), Entries: c.entries.Load(), EntryBytes: c.entryBytes.Load(),
 		Cells: c.cells.Load(), Headers: c.headers.Load(),
 		Syncs: l.disk.syncs.Load(), SyncTime: time.Duration(l.disk.syncLag.Load()),
-		SyncWaits: c.waits.Load(), Trimmed: c.trimmed.Load(), Corrupt: c.corrupt.Load(),
+		SyncWaits: c.waits.Load(), Stalls: c.stalls.Load(), Trimmed: c.trimmed.Load(), Corrupt: c.corrupt.Load(),
 		DiskBytes: p.DiskSpaceUsage(), WALBytes: p.WAL.PhysicalSize,
 	}
 	l.mu.Lock()

@@ -81,6 +81,9 @@ type Options struct {
 	ManualSync bool
 	// Events are told what happens.
 	Events Events
+
+	// retryPause slows down flushes that fail and are tried again.
+	retryPause time.Duration
 }
 
 // Events are callbacks; any may be nil. They are called from the log's
@@ -126,6 +129,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.MinFree == 0 {
 		o.MinFree = 64 << 20
+	}
+	if o.retryPause == 0 {
+		o.retryPause = 200 * time.Millisecond
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

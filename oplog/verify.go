@@ -54,14 +54,14 @@ func openReadOnly(dir string, fs vfs.FS) (*pebble.DB, func() error, error) {
 		fs = vfs.Default
 	}
 	wrap := func(err error) error { return fmt.Errorf("data directory %s: %w", dir, err) }
-	if _, err := fs.Stat(fs.PathJoin(dir, "store")); err != nil {
+	if _, err := fs.Stat(fs.PathJoin(dir, storeDir)); err != nil {
 		return nil, nil, wrap(err)
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
 		return nil, nil, wrap(fmt.Errorf("%w (%v)", ErrLocked, err))
 	}
-	db, err := pebble.Open(fs.PathJoin(dir, "store"), &pebble.Options{FS: fs, WALDir: fs.PathJoin(dir, "wal"), ReadOnly: true,
+	db, err := pebble.Open(storeDir, &pebble.Options{FS: rootFS{fs, dir}, WALDir: walDir, ReadOnly: true,
 		ErrorIfNotExists: true, Logger: quiet{}, EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}})
 	if err != nil {
 		return nil, nil, errors.Join(wrap(err), lock.Close())

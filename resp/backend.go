@@ -21,10 +21,11 @@ type Request struct {
 // Backend is the node behind a server. Its methods are called from many
 // goroutines at once, but for any one session by one at a time.
 type Backend interface {
-	// Execute carries out data commands (flags Write and ReadOnly) of one
-	// connection in their order and returns when every Out is filled. There
-	// are at most maxBatch of them. What is in Args may be kept: no one else
-	// has it.
+	// Execute carries out data commands of one connection in their order and
+	// returns when every Out is filled. Those whose ByView holds are read only;
+	// all others have a Run. There are at most 1,024. Args may be kept: no
+	// one else has them. A request left without a reply, or a panic, becomes
+	// an error for the client.
 	Execute(reqs []*Request)
 	// Admin answers a command with the Admin flag; args is as in Request. All
 	// earlier commands of the session have been executed. It may block, for
@@ -38,12 +39,13 @@ type Backend interface {
 	// to answer them with, without a dash: "LOADING …".
 	Loading() string
 	// ConfigGet returns the parameters the backend owns, except secrets. They
-	// replace the server's own of the same name.
+	// replace those of the same name that the server has only for tools to find
+	// (dir, appendonly, …), not the limits it enforces itself.
 	ConfigGet() []Param
 	// ConfigSet sets one of them. It returns ErrUnknownParam for a name it does
 	// not have and ErrImmutable for one that needs a restart; any other error
-	// says what is wrong with the value. The server changes its own parameters
-	// itself and does not ask.
+	// says what is wrong with the value. The server changes the
+	// limits it enforces (requirepass, maxclients, …) itself and does not ask.
 	ConfigSet(name, value string) error
 }
 

@@ -20,7 +20,10 @@ type parameter struct {
 	// set checks a value and returns what puts it into effect; nil for what
 	// cannot be changed while the server runs.
 	set func(*Server, string) (apply func(), err error)
-	// secret: shown only when asked for by its full name
+	// live: a limit the server itself enforces, so that its value is here
+	// whatever the backend says.
+	live bool
+	// secret: shown only when asked for by its full name.
 	secret bool
 }
 
@@ -32,6 +35,7 @@ var parameters = map[string]parameter{
 		set: func(s *Server, v string) (func(), error) {
 			return func() { s.settings.requirePass.Store(&v) }, nil
 		},
+		live:   true,
 		secret: true,
 	},
 	"maxclients":                 number(func(s *Server) *atomic.Int64 { return &s.settings.maxClients }, 1, math.MaxUint32),
@@ -39,7 +43,7 @@ var parameters = map[string]parameter{
 	"proto-max-bulk-len":         memory(func(s *Server) *atomic.Int64 { return &s.settings.maxBulk }, 1<<20),
 	"client-query-buffer-limit":  memory(func(s *Server) *atomic.Int64 { return &s.settings.maxQuery }, 1<<20),
 	"maxmemory-clients":          memory(func(s *Server) *atomic.Int64 { return &s.budget.limit }, 1<<20),
-	"client-output-buffer-limit": {get: outputLimits, set: setOutputLimits},
+	"client-output-buffer-limit": {get: outputLimits, set: setOutputLimits, live: true},
 	"slowlog-log-slower-than":    number(func(s *Server) *atomic.Int64 { return &s.settings.slowTime }, -1, math.MaxInt64),
 	"slowlog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.slowLen }, 0, maxSlowLogLen),
 	"port":                       fixed(func(s *Server) string { return s.port(false) }),
@@ -90,7 +94,8 @@ func fixed(get func(*Server) string) parameter { return parameter{get: get} }
 // number is an integer parameter from low to high.
 func number(p func(*Server) *atomic.Int64, low, high int64) parameter {
 	return parameter{
-		get: func(s *Server) string { return itoa(p(s).Load()) },
+		live: true,
+		get:  func(s *Server) string { return itoa(p(s).Load()) },
 		set: func(s *Server, v string) (func(), error) {
 			n, ok := parseInt([]byte(v))
 			if !ok {
@@ -107,7 +112,8 @@ func number(p func(*Server) *atomic.Int64, low, high int64) parameter {
 // memory is a size in bytes of at least low; values may have a unit.
 func memory(p func(*Server) *atomic.Int64, low int64) parameter {
 	return parameter{
-		get: func(s *Server) string { return itoa(p(s).Load()) },
+		live: true,
+		get:  func(s *Server) string { return itoa(p(s).Load()) },
 		set: func(s *Server, v string) (func(), error) {
 			n, err := parseSize(v)
 			if err != nil {
@@ -197,7 +203,7 @@ func configGet(c *Session, args [][]byte) {
 		}
 	}
 	for _, p := range s.backend.ConfigGet() {
-		if matchesAny(args[2:], p.Name, false) {
+		if own := parameters[p.Name]; !own.live && matchesAny(args[2:], p.Name, false) {
 			values[p.Name] = p.Value
 		}
 	}
@@ -248,7 +254,7 @@ func configSet(c *Session, args [][]byte) {
 		case !own && !theirs:
 			c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
 			return
-		case own && p.set != nil:
+		case own && p.set != nil && (p.live || !theirs):
 			fn, err := p.set(s, value)
 			if err != nil {
 				failed(args[i], err)

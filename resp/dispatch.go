@@ -197,6 +197,9 @@ func (c *Session) execute() {
 	} else if len(c.batch) >= c.limit {
 		c.limit = min(2*c.limit, maxBatch)
 	}
+	if len(c.spare) > firstBatch && len(c.batch) < firstBatch/4 {
+		c.spare = append([]*Request(nil), c.spare[:firstBatch]...)
+	}
 	c.batch, c.bytes = nil, 0
 	c.in.release()
 }
@@ -245,7 +248,6 @@ func (c *Session) account(took time.Duration) {
 		}
 		i = j
 	}
-	c.current.Store(c.batch[n-1].Cmd)
 }
 
 // fail answers with an error that no command ran for.

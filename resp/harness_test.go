@@ -138,7 +138,7 @@ func (m *mapBackend) Loading() string {
 func (m *mapBackend) ConfigGet() []Param {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return []Param{{"fsync", m.params["fsync"]}, {"region", m.params["region"]}}
+	return []Param{{"fsync", m.params["fsync"]}, {"region", m.params["region"]}, {"maxclients", "9"}, {"dir", "/data"}}
 }
 
 func (m *mapBackend) ConfigSet(name, value string) error {

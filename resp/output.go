@@ -96,7 +96,7 @@ func (o *output) flush() error {
 			return err
 		}
 		o.tail = nil // the queue has it
-	} else if cap(o.tail) > maxBuffer {
+	} else if cap(o.tail) > directReply {
 		o.tail = nil
 	} else {
 		o.tail = o.tail[:0]

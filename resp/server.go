@@ -256,7 +256,10 @@ func (p *settings) init(o *Options) {
 	p.maxBulk.Store(o.MaxBulkLen)
 	p.maxQuery.Store(o.MaxQueryBuffer)
 	p.maxOutput.Store(o.MaxOutputBuffer)
-	p.slowTime.Store(max(int64(o.SlowLogTime/time.Microsecond), -1))
+	p.slowTime.Store(o.SlowLogTime.Microseconds())
+	if o.SlowLogTime < 0 {
+		p.slowTime.Store(-1)
+	}
 	p.slowLen.Store(DefaultSlowLogLen)
 	p.requirePass.Store(&o.RequirePass)
 }

@@ -84,7 +84,7 @@ func (s *Session) onHeartbeat(b []byte) ([]func(), error) {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})
 	}
 	h.reach(s.cfg.Log.Durable())
-	return s.raiseKnown(m.Positions), nil
+	return append(s.raiseKnown(m.Positions), s.tellHeard()), nil
 }
 
 // reach notes which of the peer's heartbeats are durable here.

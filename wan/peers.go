@@ -65,8 +65,8 @@ type Link struct {
 	Dialled bool   // by this end
 	Expect  uint16 // id of the node that was dialled; 0 if any will do
 	Binding []byte // identity of the TLS channel, nil without TLS
-	// Wake is called, from any goroutine and with locks held, when Next may
-	// return a frame again; it must not call back.
+	// Wake is called, from any goroutine and perhaps with locks held, when
+	// Next may return a frame again; it must not call back.
 	Wake func()
 }
 

@@ -272,7 +272,6 @@ func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
 	}
 	if len(trimmed) > 0 {
 		s.needSync(slices.Compact(trimmed))
-		s.wake()
 	}
 	if len(out) == 0 {
 		return nil, nil

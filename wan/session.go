@@ -71,6 +71,7 @@ type Session struct {
 	established  bool // was ready once
 	hello        wire.HelloAck
 	known        crdt.Vector // what the peer has durable
+	moment       crdt.Vector // the same as it was at one moment
 	ahead        crdt.Vector // what it said, if that is more of this node than the node has
 
 	control  controlState
@@ -296,7 +297,7 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 		return nil, fail(CodeProtocol, "greatest batch of 0 bytes")
 	}
 	m.Region = printable(m.Region)
-	s.hello, s.known = *m, m.Durable
+	s.hello, s.known, s.moment = *m, m.Durable, m.Durable
 	s.phase, s.established = phaseReady, true
 	s.beat.due = now
 	peer, durable := s.peer.Node, s.known
@@ -359,19 +360,29 @@ func (s *Session) onAck(b []byte) ([]func(), error) {
 	if err := s.checkAhead(m.Durable); err != nil {
 		return nil, err
 	}
-	return s.raiseKnown(m.Durable), nil
+	calls := s.raiseKnown(m.Durable)
+	if m.Whole {
+		s.moment = s.known
+	}
+	return append(calls, s.tellHeard()), nil
+}
+
+// tellHeard tells the node what the peer has said so far. What it says to
+// have is of one moment: one that mixes several could claim to know a remove
+// while the peer's own writes from before it are still on their way.
+func (s *Session) tellHeard() func() {
+	peer, tag, own, moment := s.peer.Node, s.beat.tag, s.beat.own, s.moment
+	return func() { s.cfg.Applier.Heard(peer, tag, own, moment) }
 }
 
 // raiseKnown takes over what the peer says it has durable.
 func (s *Session) raiseKnown(v crdt.Vector) []func() {
 	fresh := len(v) > 0 && len(s.known.Join(v)) > len(s.known)
 	s.known = s.known.Join(v)
-	peer, tag, own, durable := s.peer.Node, s.beat.tag, s.beat.own, s.known
-	calls := []func(){func() { s.cfg.Applier.Heard(peer, tag, own, durable) }}
 	if fresh {
-		calls = append(calls, s.peers.replan)
+		return []func(){s.peers.replan}
 	}
-	return calls
+	return nil
 }
 
 // Next returns the next frame to send, nil if there is none now. The frame's
@@ -436,7 +447,11 @@ func (s *Session) next(now time.Time) ([]byte, error) {
 	if b := s.nextControl(now); b != nil {
 		return b, nil
 	}
-	return s.nextChunk(now)
+	b, err := s.nextChunk(now)
+	if b == nil && err == nil {
+		b = s.nextControl(now) // the search may have found something to say
+	}
+	return b, err
 }
 
 // silentEnd reports an end that the peer knows of, or cannot be told of.
@@ -466,9 +481,9 @@ func (s *Session) nextControl(now time.Time) []byte {
 	}
 	if c.ack {
 		c.ack = false
-		if v := s.ackable(); len(v) > 0 {
+		if v, whole := s.ackable(); len(v) > 0 || whole {
 			c.acked = c.acked.Join(v)
-			m := wire.Ack{Durable: v}
+			m := wire.Ack{Durable: v, Whole: whole}
 			return s.message(frameAck, m.Encode())
 		}
 	}
@@ -482,7 +497,7 @@ func (s *Session) nextControl(now time.Time) []byte {
 		return s.message(frameSyncNeeded, m.Encode())
 	}
 	if c.syncAsk != nil {
-		m := wire.SyncRequest{Cursor: c.syncAsk}
+		m := wire.SyncRequest{Cursor: c.syncAsk, ID: s.taking.sync.asked}
 		c.syncAsk = nil
 		return s.message(frameSyncRequest, m.Encode())
 	}
@@ -490,12 +505,12 @@ func (s *Session) nextControl(now time.Time) []byte {
 }
 
 // ackable returns what is to be acknowledged now: the streams this peer
-// sends. All others follow with the heartbeats.
-func (s *Session) ackable() crdt.Vector {
+// sends. All others follow with the heartbeats; whole says that these are all.
+func (s *Session) ackable() (v crdt.Vector, whole bool) {
 	risen := s.cfg.Log.Durable().Beyond(s.control.acked)
 	if s.beat.ackAll {
 		s.beat.ackAll = false
-		return risen
+		return risen, true
 	}
 	var out crdt.Vector
 	for _, p := range risen {
@@ -503,7 +518,7 @@ func (s *Session) ackable() crdt.Vector {
 			out = append(out, p)
 		}
 	}
-	return out
+	return out, false
 }
 
 // NotifyDurable tells that the node's durable vector has risen.

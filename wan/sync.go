@@ -12,6 +12,7 @@ const syncLane crdt.Lane = crdt.Lanes - 1
 type syncOut struct {
 	waiting bool // asked for; another peer's snapshot must close first
 	cursor  []byte
+	id      uint64 // of the request
 	snap    Snapshot
 	begun   bool
 }
@@ -38,7 +39,7 @@ func (s *Session) onSyncRequest(b []byte) error {
 		return fail(CodeProtocol, "sync cursor of %d bytes", len(m.Cursor))
 	}
 	s.sending.sync.close(s.peers)
-	s.sending.sync = syncOut{waiting: true, cursor: m.Cursor}
+	s.sending.sync = syncOut{waiting: true, cursor: m.Cursor, id: m.ID}
 	return nil
 }
 
@@ -65,7 +66,7 @@ func (s *Session) buildSync(budget int) ([]byte, batchKind, error) {
 	if !o.begun {
 		o.begun = true
 		m := o.snap.Begin()
-		m.Cursor = o.cursor
+		m.Cursor, m.ID = o.cursor, o.id
 		return m.Encode(), batchSyncBegin, nil
 	}
 	m, err := o.snap.Next(o.cursor, max(budget, 1))
@@ -88,12 +89,13 @@ func (s *Session) buildSync(budget int) ([]byte, batchKind, error) {
 
 // syncIn is a state sync this side receives.
 type syncIn struct {
-	asked bool // requested, and not begun
+	asked uint64 // the newest request of the session
+	wait  bool   // what it asked for has not begun
 	begun bool
 }
 
 // active reports whether states are still to come.
-func (i *syncIn) active() bool { return i.asked || i.begun }
+func (i *syncIn) active() bool { return i.wait || i.begun }
 
 // RequestSync asks the peer for its state from a cursor on. It replaces a
 // request that is under way.
@@ -103,7 +105,7 @@ func (s *Session) RequestSync(cursor []byte) error {
 		s.mu.Unlock()
 		return ErrNoSession
 	}
-	s.taking.sync = syncIn{asked: true}
+	s.taking.sync = syncIn{asked: s.taking.sync.asked + 1, wait: true}
 	s.control.syncAsk = append(make([]byte, 0, len(cursor)), cursor...)
 	s.mu.Unlock()
 	s.wake()
@@ -146,10 +148,13 @@ func (s *Session) onSyncBatch(h batchHeader, plain []byte, done func(error)) (fu
 		if err != nil {
 			return nil, fail(CodeProtocol, "%w", err)
 		}
-		if !in.asked {
+		switch {
+		case in.wait && m.ID < in.asked:
+			return func() { done(nil) }, nil // a later request replaces it
+		case !in.wait || m.ID != in.asked:
 			return nil, fail(CodeProtocol, "state sync that was not asked for")
 		}
-		*in = syncIn{begun: true}
+		in.wait, in.begun = false, true
 		return func() { s.cfg.Applier.BeginSync(from, m, done) }, nil
 	}
 	m, err := wire.DecodeSyncKeys(plain)
@@ -160,9 +165,8 @@ func (s *Session) onSyncBatch(h batchHeader, plain []byte, done func(error)) (fu
 		return nil, fail(CodeProtocol, "sync cursor of %d bytes", len(m.Cursor))
 	}
 	if !in.begun {
-		if in.asked {
-			// Of the sync that the new request replaces.
-			return func() { done(nil) }, nil
+		if in.wait {
+			return func() { done(nil) }, nil // of the sync that a later request replaces
 		}
 		return nil, fail(CodeProtocol, "states outside of a sync")
 	}

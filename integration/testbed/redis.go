@@ -57,7 +57,7 @@ func (b *Bed) Redis(opts RedisOptions) *Redis {
 
 func (r *Redis) args() []string {
 	args := []string{"redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(r.Port), "--dir", r.Dir,
-		"--save", "", "--daemonize", "no", "--loglevel", "notice"}
+		"--save", "", "--daemonize", "no", "--loglevel", "warning"}
 	if r.Socket != "" {
 		args = append(args, "--unixsocket", r.Socket)
 	}
@@ -155,7 +155,7 @@ func clientOptions() *redis.Options {
 	return &redis.Options{
 		Protocol: 2, DisableIdentity: true, MaxRetries: -1,
 		DialTimeout: 2 * time.Second, ReadTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second,
-		ContextTimeoutEnabled: true,
+		ContextTimeoutEnabled: true, DialerRetries: 1,
 	}
 }
 

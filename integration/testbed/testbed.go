@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // T is what a bed needs of a test. *testing.T and *testing.B have it.
@@ -42,6 +45,15 @@ type Bed struct {
 	procs []*Process
 	nodes []*Node
 }
+
+func init() {
+	// Clients of nodes that are down, on purpose, would fill the output.
+	redis.SetLogger(silent{})
+}
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // New returns an empty bed.
 func New(t T) *Bed {

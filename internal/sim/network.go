@@ -53,7 +53,11 @@ func (w *world) dial(from, to *proc) {
 	c := &conn{id: w.nconns}
 	for i, p := range []*proc{from, to} {
 		e := &end{w: w, conn: c, proc: p}
-		s, err := p.peers.Open(w.time(), i == 0, nil, func() { e.woken = true })
+		l := wan.Link{Dialled: i == 0, Wake: func() { e.woken = true }}
+		if l.Dialled {
+			l.Expect = to.site.id
+		}
+		s, err := p.peers.Open(w.time(), l)
 		w.check(err, "opening a session")
 		e.sess, c.ends[i] = s, e
 		e.woken = true
@@ -176,7 +180,7 @@ func (e *end) close() {
 	at := max(w.now+l.delay, slices.Max(e.arrives[:]))
 	other := e.other
 	if other.closed {
-		w.conns = slices.DeleteFunc(w.conns, func(c *conn) bool { return c == e.conn })
+		e.forgetConn()
 		return
 	}
 	w.after(at-w.now, func() {
@@ -209,4 +213,9 @@ func (w *world) block(from, to uint16, blocked bool) {
 			}
 		}
 	}
+}
+
+// forgetConn takes a connection of which both ends are closed off the list.
+func (e *end) forgetConn() {
+	e.w.conns = slices.DeleteFunc(e.w.conns, func(c *conn) bool { return c == e.conn })
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -124,6 +125,10 @@ func FromSeed(seed uint64) Options {
 		if r.IntN(3) == 0 {
 			o.Faults |= f
 		}
+	}
+	if os.Getenv("SIM_MASK") != "" {
+		m, _ := ParseFaults(os.Getenv("SIM_MASK"))
+		o.Faults &^= m
 	}
 	return o
 }

@@ -33,7 +33,6 @@ type mark struct {
 	node       uint16
 	generation uint64
 	vector     crdt.Vector
-	rebuilding bool
 }
 
 type redisKey struct {

@@ -305,7 +305,7 @@ func (w *world) clear() {
 	}
 	w.say("node %d flushes all", p.site.id)
 	for db := range uint8(usedDBs) {
-		p.enqueue(work{cmds: []command{{db: db, args: split("FLUSHDB")}}})
+		p.enqueue(work{cmds: []call{{db: db, args: split("FLUSHDB")}}})
 	}
 	w.runUntil(w.now + time.Second)
 	w.converge("flushed")

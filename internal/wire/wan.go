@@ -186,11 +186,17 @@ func DecodeCredit(b []byte) (*Credit, error) {
 	return &Credit{crdt.Lane(m.Lane), m.Bytes}, nil
 }
 
-// Ack tells how its sender's durable vector has risen.
-type Ack struct{ Durable crdt.Vector }
+// Ack tells how its sender's durable vector has risen. Whole says that with it
+// all of the vector, as it was at one moment, has been told.
+type Ack struct {
+	Durable crdt.Vector
+	Whole   bool
+}
 
 // Encode returns the message's bytes.
-func (m *Ack) Encode() []byte { return encode(&wanpb.Ack{Durable: m.Durable.AppendBinary(nil)}) }
+func (m *Ack) Encode() []byte {
+	return encode(&wanpb.Ack{Durable: m.Durable.AppendBinary(nil), Whole: m.Whole})
+}
 
 // DecodeAck reads an Ack.
 func DecodeAck(b []byte) (*Ack, error) {
@@ -199,7 +205,7 @@ func DecodeAck(b []byte) (*Ack, error) {
 		return nil, err
 	}
 	v, err := vector(m.Durable)
-	return &Ack{v}, err
+	return &Ack{v, m.Whole}, err
 }
 
 // Heartbeat tells where its sender's clock stands.
@@ -263,16 +269,21 @@ func DecodeSyncNeeded(b []byte) (*SyncNeeded, error) {
 }
 
 // SyncRequest asks for the state from a cursor on.
-type SyncRequest struct{ Cursor []byte }
+type SyncRequest struct {
+	Cursor []byte
+	ID     uint64 // rises with each request of a session
+}
 
 // Encode returns the message's bytes.
-func (m *SyncRequest) Encode() []byte { return encode(&wanpb.SyncRequest{Cursor: m.Cursor}) }
+func (m *SyncRequest) Encode() []byte {
+	return encode(&wanpb.SyncRequest{Cursor: m.Cursor, Id: m.ID})
+}
 
 // DecodeSyncRequest reads a SyncRequest.
 func DecodeSyncRequest(b []byte) (*SyncRequest, error) {
 	var m wanpb.SyncRequest
 	err := decode(b, &m)
-	return &SyncRequest{m.Cursor}, err
+	return &SyncRequest{m.Cursor, m.Id}, err
 }
 
 // SyncBegin opens a state sync.
@@ -281,6 +292,7 @@ type SyncBegin struct {
 	Known     []SyncKnown
 	DBPending []SyncDBPending
 	Cursor    []byte
+	ID        uint64 // of the request
 }
 
 // SyncKnown is what a stream's origin is known to have seen.
@@ -297,7 +309,7 @@ type SyncDBPending struct {
 
 // Encode returns the message's bytes.
 func (m *SyncBegin) Encode() []byte {
-	out := &wanpb.SyncBegin{Vector: m.Vector.AppendBinary(nil), Cursor: m.Cursor}
+	out := &wanpb.SyncBegin{Vector: m.Vector.AppendBinary(nil), Cursor: m.Cursor, Id: m.ID}
 	for _, k := range m.Known {
 		out.Known = append(out.Known, &wanpb.SyncBegin_Known{Stream: uint64(k.Stream), Context: k.Context.AppendBinary(nil)})
 	}
@@ -317,7 +329,7 @@ func DecodeSyncBegin(b []byte) (*SyncBegin, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &SyncBegin{Vector: v, Cursor: m.Cursor}
+	out := &SyncBegin{Vector: v, Cursor: m.Cursor, ID: m.Id}
 	for _, k := range m.Known {
 		v, err := vector(k.Context)
 		if err != nil {

@@ -58,12 +58,12 @@ type float struct {
 	inf bool
 }
 
-// maxFloat begins the 4933 digits of the greatest long double.
+// The range of a long double, and of the text Redis reads as one.
 const (
-	maxFloat       = "118973149535723176502"
-	maxFloatDigits = 4933
-	minFloatExp    = -4951 // of the least long double above 0
-	maxFloatText   = 5*1024 - 1
+	maxFloat       = "118973149535723176502" // the first digits of the greatest,
+	maxFloatDigits = 4933                    // which has so many
+	minFloatExp    = "4951"                  // of the least above 0, less its minus
+	maxFloatText   = 5*1024 - 1              // bytes
 )
 
 // parseFloat reads what strtold does: decimal or hexadecimal, with an exponent,
@@ -113,7 +113,7 @@ func parseTinyFloat(arg []byte) (float, bool) {
 		return float{}, false
 	}
 	mantissa, err := crdt.ParseNumber(arg[:i])
-	if err != nil || bytes.IndexAny(arg[:i], "eE") >= 0 {
+	if err != nil || bytes.ContainsAny(arg[:i], "eE") {
 		return float{}, false
 	}
 	digits := arg[i+1:]
@@ -128,7 +128,7 @@ func parseTinyFloat(arg []byte) (float, bool) {
 		return float{}, true
 	}
 	digits = bytes.TrimLeft(digits, "0")
-	small := negative && len(digits) == 4 && string(digits) < "4951"
+	small := negative && len(digits) == len(minFloatExp) && string(digits) < minFloatExp
 	return float{}, small
 }
 

@@ -1,8 +1,8 @@
 package command
 
-import "strconv"
+import "github.com/tidwall/redcon"
 
-// Reply builds a command's reply as RESP bytes. Proto is 2; the methods are
+// Reply builds a command's reply as RESP bytes, by redcon's encoder. Proto is 2; the methods are
 // named for what they say, so that RESP3 can say it its own way.
 type Reply struct {
 	Proto int
@@ -13,15 +13,13 @@ type Reply struct {
 func (r *Reply) OK() { r.Status("OK") }
 
 // Status replies a simple string.
-func (r *Reply) Status(s string) { r.Buf = append(append(append(r.Buf, '+'), s...), '\r', '\n') }
+func (r *Reply) Status(s string) { r.Buf = redcon.AppendString(r.Buf, s) }
 
 // Error replies an error; msg begins with its prefix, such as "ERR ".
-func (r *Reply) Error(msg string) { r.Buf = append(append(append(r.Buf, '-'), msg...), '\r', '\n') }
+func (r *Reply) Error(msg string) { r.Buf = redcon.AppendError(r.Buf, msg) }
 
 // Int replies an integer.
-func (r *Reply) Int(n int64) {
-	r.Buf = append(strconv.AppendInt(append(r.Buf, ':'), n, 10), '\r', '\n')
-}
+func (r *Reply) Int(n int64) { r.Buf = redcon.AppendInt(r.Buf, n) }
 
 // Bool replies 1 or 0.
 func (r *Reply) Bool(b bool) {
@@ -33,27 +31,19 @@ func (r *Reply) Bool(b bool) {
 }
 
 // Bulk replies a bulk string.
-func (r *Reply) Bulk(b []byte) {
-	r.Buf = append(strconv.AppendInt(append(r.Buf, '$'), int64(len(b)), 10), '\r', '\n')
-	r.Buf = append(append(r.Buf, b...), '\r', '\n')
-}
+func (r *Reply) Bulk(b []byte) { r.Buf = redcon.AppendBulk(r.Buf, b) }
 
 // BulkString replies a bulk string.
-func (r *Reply) BulkString(s string) {
-	r.Buf = append(strconv.AppendInt(append(r.Buf, '$'), int64(len(s)), 10), '\r', '\n')
-	r.Buf = append(append(r.Buf, s...), '\r', '\n')
-}
+func (r *Reply) BulkString(s string) { r.Buf = redcon.AppendBulkString(r.Buf, s) }
 
 // Null replies the null bulk string.
-func (r *Reply) Null() { r.Buf = append(r.Buf, "$-1\r\n"...) }
+func (r *Reply) Null() { r.Buf = redcon.AppendNull(r.Buf) }
 
 // NullArray replies the null array.
 func (r *Reply) NullArray() { r.Buf = append(r.Buf, "*-1\r\n"...) }
 
 // Array begins an array of n replies, which follow.
-func (r *Reply) Array(n int) {
-	r.Buf = append(strconv.AppendInt(append(r.Buf, '*'), int64(n), 10), '\r', '\n')
-}
+func (r *Reply) Array(n int) { r.Buf = redcon.AppendArray(r.Buf, n) }
 
 // Map begins a map of n pairs, which follow: in RESP2 an array of 2n.
 func (r *Reply) Map(n int) { r.Array(2 * n) }

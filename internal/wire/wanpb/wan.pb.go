@@ -439,6 +439,7 @@ func (x *Credit) GetBytes() uint64 {
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Durable       []byte                 `protobuf:"bytes,1,opt,name=durable,proto3" json:"durable,omitempty"` // the positions that rose
+	Whole         bool                   `protobuf:"varint,2,opt,name=whole,proto3" json:"whole,omitempty"`    // with it, everything durable at one moment has been acknowledged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -478,6 +479,13 @@ func (x *Ack) GetDurable() []byte {
 		return x.Durable
 	}
 	return nil
+}
+
+func (x *Ack) GetWhole() bool {
+	if x != nil {
+		return x.Whole
+	}
+	return false
 }
 
 // Heartbeat tells where the sender's clock stands.
@@ -643,6 +651,7 @@ func (x *SyncNeeded) GetOrigins() []uint64 {
 type SyncRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cursor        []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"` // empty: from the beginning
+	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`        // rises with each request of a session
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -684,6 +693,13 @@ func (x *SyncRequest) GetCursor() []byte {
 	return nil
 }
 
+func (x *SyncRequest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 // SyncBegin is the content of the first batch of a state sync.
 type SyncBegin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -691,6 +707,7 @@ type SyncBegin struct {
 	Known         []*SyncBegin_Known     `protobuf:"bytes,2,rep,name=known,proto3" json:"known,omitempty"`
 	DbPending     []*SyncBegin_DBPending `protobuf:"bytes,3,rep,name=db_pending,json=dbPending,proto3" json:"db_pending,omitempty"`
 	Cursor        []byte                 `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"` // as in the request
+	Id            uint64                 `protobuf:"varint,5,opt,name=id,proto3" json:"id,omitempty"`        // as in the request
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -751,6 +768,13 @@ func (x *SyncBegin) GetCursor() []byte {
 		return x.Cursor
 	}
 	return nil
+}
+
+func (x *SyncBegin) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 // SyncKeys is the content of the batches that follow.
@@ -1009,9 +1033,10 @@ const file_wan_proto_rawDesc = "" +
 	"\tpositions\x18\x02 \x01(\fR\tpositions\"2\n" +
 	"\x06Credit\x12\x12\n" +
 	"\x04lane\x18\x01 \x01(\rR\x04lane\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x1f\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"5\n" +
 	"\x03Ack\x12\x18\n" +
-	"\adurable\x18\x01 \x01(\fR\adurable\"O\n" +
+	"\adurable\x18\x01 \x01(\fR\adurable\x12\x14\n" +
+	"\x05whole\x18\x02 \x01(\bR\x05whole\"O\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\x06R\x03tag\x12\x1c\n" +
@@ -1021,15 +1046,17 @@ const file_wan_proto_rawDesc = "" +
 	"\areached\x18\x02 \x01(\x04R\areached\"&\n" +
 	"\n" +
 	"SyncNeeded\x12\x18\n" +
-	"\aorigins\x18\x01 \x03(\x06R\aorigins\"%\n" +
+	"\aorigins\x18\x01 \x03(\x06R\aorigins\"5\n" +
 	"\vSyncRequest\x12\x16\n" +
-	"\x06cursor\x18\x01 \x01(\fR\x06cursor\"\xb0\x02\n" +
+	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\"\xc0\x02\n" +
 	"\tSyncBegin\x12\x16\n" +
 	"\x06vector\x18\x01 \x01(\fR\x06vector\x129\n" +
 	"\x05known\x18\x02 \x03(\v2#.replicatord.wan.v1.SyncBegin.KnownR\x05known\x12F\n" +
 	"\n" +
 	"db_pending\x18\x03 \x03(\v2'.replicatord.wan.v1.SyncBegin.DBPendingR\tdbPending\x12\x16\n" +
-	"\x06cursor\x18\x04 \x01(\fR\x06cursor\x1a9\n" +
+	"\x06cursor\x18\x04 \x01(\fR\x06cursor\x12\x0e\n" +
+	"\x02id\x18\x05 \x01(\x04R\x02id\x1a9\n" +
 	"\x05Known\x12\x16\n" +
 	"\x06stream\x18\x01 \x01(\x06R\x06stream\x12\x18\n" +
 	"\acontext\x18\x02 \x01(\fR\acontext\x1a5\n" +

@@ -182,10 +182,8 @@ func testStalled(t *testing.T, s Setup) {
 	blocked := make(chan struct{})
 	go func() {
 		frame := make([]byte, 256<<10)
-		for i := 0; ; i++ {
-			if i == 4 {
-				close(blocked)
-			}
+		close(blocked)
+		for {
 			if err := a.WriteFrame(4, frame); err != nil {
 				ended <- err
 				return
@@ -193,9 +191,8 @@ func testStalled(t *testing.T, s Setup) {
 		}
 	}()
 	<-blocked
-	if err := a.Close(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		t.Logf("close: %v", err)
-	}
+	time.Sleep(50 * time.Millisecond) // long enough to fill what buffers there are
+	_ = a.Close()                     // may complain that not all was sent
 	if err := <-ended; err == nil {
 		t.Error("write went on")
 	}

@@ -1,0 +1,205 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/node"
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/wan"
+)
+
+// port is what the data links see of a process: package node's adapters,
+// without their goroutines.
+type port proc
+
+var (
+	_ wan.Log     = (*port)(nil)
+	_ wan.Applier = (*port)(nil)
+)
+
+// frontier is what heartbeats say.
+type frontier struct {
+	tag crdt.Tag
+	own crdt.Vector
+}
+
+func (f *frontier) set(node uint16, tag crdt.Tag, v crdt.Vector) {
+	f.tag, f.own = tag, nil
+	for _, q := range v {
+		if q.Stream.Node() == node {
+			f.own = append(f.own, q)
+		}
+	}
+}
+
+// syncs is the state sync under way, and those that are to follow.
+type syncs struct {
+	needed map[uint16]bool // peers that can serve only their state
+	from   uint16          // the one that does; 0: none
+	state  node.SyncState
+	cursor []byte
+}
+
+// Origin implements wan.Log.
+func (p *port) Origin() crdt.Stream { return p.log.Identity().Origin }
+
+// Durable implements wan.Log.
+func (p *port) Durable() crdt.Vector { return p.log.Durable() }
+
+// Applied implements wan.Log.
+func (p *port) Applied() crdt.Vector { return p.log.Vector() }
+
+// Frontier implements wan.Log.
+func (p *port) Frontier() (crdt.Tag, crdt.Vector) { return p.frontier.tag, p.frontier.own }
+
+// Read implements wan.Log.
+func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, error) {
+	entries, size, _, err := p.log.ReadSized(s, after, maxBytes)
+	if errors.Is(err, oplog.ErrTrimmed) {
+		err = fmt.Errorf("%w: %w", wan.ErrTrimmed, err)
+	}
+	return wan.Range{Entries: entries, Bytes: size}, err
+}
+
+// Count implements wan.Log.
+func (p *port) Count(s crdt.Stream, after crdt.Tag, limit int) int {
+	return p.log.Count(s, after, limit)
+}
+
+// Snapshot implements wan.Log.
+func (p *port) Snapshot() (wan.Snapshot, error) {
+	s, err := p.log.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	(*proc)(p).sync() // the adapter waits for it
+	return node.SnapshotForPeers(s), nil
+}
+
+// Apply implements wan.Applier.
+func (p *port) Apply(from uint16, entries []crdt.Entry, done func(error)) {
+	(*proc)(p).enqueue(work{ranges: entries, done: func(err error) {
+		if err != nil {
+			p.w.say("node %d refuses entries of node %d: %v", p.site.id, from, err)
+			p.w.oracle.counts["refused"]++
+		}
+		done(err)
+	}})
+}
+
+// Heard implements wan.Applier.
+func (p *port) Heard(from uint16, tag crdt.Tag, own, durable crdt.Vector) {
+	if p.dead {
+		return
+	}
+	p.heard[from] = node.Heard{Tag: tag, Own: own, Vector: durable}
+	p.w.oracle.heard(from, durable)
+}
+
+// SyncNeeded implements wan.Applier.
+func (p *port) SyncNeeded(from uint16, origins []crdt.Stream) {
+	if p.dead {
+		return
+	}
+	p.w.say("node %d needs the state of node %d, for %v", p.site.id, from, origins)
+	p.syncs.needed[from] = true
+	p.startSync()
+}
+
+// startSync requests the next sync, if none is under way.
+func (p *port) startSync() {
+	(*proc)(p).enqueue(work{fn: func() {
+		s := &p.syncs
+		if s.from != 0 {
+			return
+		}
+		var peer uint16
+		for n := range s.needed {
+			if peer == 0 || n < peer {
+				peer = n
+			}
+		}
+		if peer == 0 {
+			return
+		}
+		s.from = peer
+		delete(s.needed, peer)
+		cursor, _ := p.core.Syncing()
+		p.w.oracle.counts["state syncs"]++
+		if err := p.peers.RequestSync(peer, cursor); err != nil {
+			p.AbortSync(peer)
+		}
+	}})
+}
+
+// BeginSync implements wan.Applier.
+func (p *port) BeginSync(from uint16, b *wan.SyncBegin, done func(error)) {
+	p.w.say("node %d syncs from node %d, from %x on", p.site.id, from, b.Cursor)
+	st := node.SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}}
+	for _, k := range b.Known {
+		st.Known[k.Stream] = k.Context
+	}
+	for _, d := range b.DBPending {
+		st.Pending[d.DB] = d.Context
+	}
+	p.syncs.from, p.syncs.state, p.syncs.cursor = from, st, b.Cursor
+	done(nil)
+}
+
+// ApplyState implements wan.Applier.
+func (p *port) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
+	keys := make([]node.SyncKey, 0, len(k.States))
+	for _, b := range k.States {
+		key, err := node.DecodeState(b)
+		if err != nil {
+			done(err)
+			return
+		}
+		keys = append(keys, key)
+	}
+	upto := k.Cursor
+	if k.Last {
+		upto = nil
+	}
+	state, at := p.syncs.state, p.syncs.cursor
+	p.syncs.cursor = upto
+	(*proc)(p).enqueue(work{fn: func() {
+		p.core.MergeState(&state, at, upto, keys, func(err error) {
+			p.w.say("node %d merges %d keys of node %d, last %t: %v", p.site.id, len(keys), from, k.Last, err)
+			if err == nil && k.Last {
+				p.ended(from)
+			}
+			done(err)
+		})
+		(*proc)(p).committed()
+	}})
+}
+
+// AbortSync implements wan.Applier.
+func (p *port) AbortSync(from uint16) {
+	if p.dead {
+		return
+	}
+	p.w.oracle.counts["state syncs cut"]++
+	p.ended(from)
+}
+
+func (p *port) ended(from uint16) {
+	if p.syncs.from == from {
+		p.syncs.from = 0
+	}
+	if len(p.syncs.needed) > 0 {
+		p.startSync()
+	}
+}
+
+// Ahead implements wan.Applier.
+func (p *port) Ahead(from uint16, theirs crdt.Vector) {
+	if p.dead {
+		return
+	}
+	p.w.say("node %d hears that node %d knows more of it", p.site.id, from)
+	p.ahead = theirs
+}

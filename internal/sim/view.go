@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/node"
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+var errViewLost = errors.New("the view was lost")
+
+// markEvery is how often the view's watermark is written, at most.
+const markEvery = 100 * time.Millisecond
+
+// Send implements node.View.
+func (p *proc) Send(b *node.Batch) {
+	if !p.attached {
+		p.lose(b)
+		return
+	}
+	p.viewQueue = append(p.viewQueue, b)
+	if p.pumping {
+		return
+	}
+	p.pumping = true
+	p.w.after(p.w.between(0, 5*time.Millisecond), func() {
+		if !p.dead {
+			p.pumping = false
+			p.pump()
+		}
+	})
+}
+
+// lose gives up a batch that will not reach the view.
+func (p *proc) lose(b *node.Batch) {
+	p.lost = append(p.lost, b.Keys...)
+	for _, done := range b.Done {
+		done(errViewLost)
+	}
+}
+
+// Ask implements node.View.
+func (p *proc) Ask(db int, args ...[]byte) ([]byte, error) {
+	if !p.attached {
+		return nil, errViewLost
+	}
+	p.pump()
+	return p.site.redis.do(uint8(db), args), nil
+}
+
+// pump brings what is queued to the view, and now and then the watermark.
+func (p *proc) pump() {
+	queue := p.viewQueue
+	p.viewQueue = nil
+	r := p.site.redis
+	for _, b := range queue {
+		for i := range b.Cmds {
+			c := &b.Cmds[i]
+			reply := r.do(uint8(c.DB), c.Args)
+			if c.Req != nil {
+				c.Req.Out = reply
+				continue
+			}
+			p.w.must(reply[0] != '-', "node %d: the view refuses an update, %q: %s", p.site.id, c.Args, reply)
+		}
+		if b.Vector != nil {
+			id := p.log.Identity()
+			p.unmarked = &mark{dir: id.Dir, node: id.Node, generation: b.Generation, vector: b.Vector}
+		}
+		for _, done := range b.Done {
+			done(nil)
+		}
+	}
+	if p.unmarked != nil && p.w.now-p.markedAt >= markEvery {
+		r.mark, p.unmarked, p.markedAt = p.unmarked, nil, p.w.now
+	}
+	if p.unmarked != nil && !p.pumping {
+		p.pumping = true
+		p.w.after(markEvery, func() {
+			if !p.dead {
+				p.pumping = false
+				p.pump()
+			}
+		})
+	}
+}
+
+// detach breaks the connection to the view.
+func (p *proc) detach() {
+	p.attached, p.level = false, false
+	queue := p.viewQueue
+	p.viewQueue, p.unmarked = nil, nil
+	for _, b := range queue {
+		p.lose(b)
+	}
+	p.w.after(p.w.between(0, 500*time.Millisecond), p.attach)
+}
+
+// attach connects to the view and brings it level, as package node's recovery
+// does.
+func (p *proc) attach() {
+	if p.dead || p.attached {
+		return
+	}
+	p.attached = true
+	p.enqueue(work{fn: func() {
+		if !p.attached {
+			return
+		}
+		p.core.ViewDown()
+		p.core.Remember(p.lost)
+		p.lost = nil
+		p.rewrite(p.plan())
+	}})
+}
+
+// plan decides how the view is brought level. It returns the keys to rewrite,
+// or nil and true if it must be rebuilt from nothing.
+func (p *proc) plan() (keys []crdt.Key, rebuild bool) {
+	id, m := p.log.Identity(), p.site.redis.mark
+	switch {
+	case m == nil:
+		p.w.must(len(p.site.redis.keys) == 0, "node %d: the view holds %v, without a mark", p.site.id, p.site.redis.names())
+		return nil, true
+	case m.dir != id.Dir || m.generation != p.core.Generation():
+		return nil, true
+	case !m.vector.In(p.log.Vector()):
+		p.ahead = m.vector
+		return nil, true
+	}
+	p.sync()
+	touched := map[crdt.Key]struct{}{}
+	for _, q := range p.log.Durable() {
+		for at := m.vector.Get(q.Stream); at < q.Tag; {
+			entries, _, err := p.log.Read(q.Stream, at, 8<<20)
+			if errors.Is(err, oplog.ErrTrimmed) {
+				return nil, true
+			}
+			p.w.check(err, "reading the log")
+			if len(entries) == 0 {
+				break
+			}
+			for _, e := range entries {
+				at = e.Tag
+				for _, d := range e.Deltas {
+					if d.Level == crdt.LevelDB {
+						return nil, true
+					}
+					touched[d.ID.Key] = struct{}{}
+				}
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(touched), compareKeys), false
+}
+
+// rewriteStep is how many keys are rewritten before something else has its
+// turn.
+const rewriteStep = 4
+
+// rewrite brings the view level: by some keys, or from nothing.
+func (p *proc) rewrite(keys []crdt.Key, rebuild bool) {
+	if rebuild {
+		p.w.oracle.counts["view rebuilds"]++
+		p.pump()
+		p.site.redis.mark = &mark{} // of no directory
+		p.unmarked = nil
+		clear(p.site.redis.keys)
+		p.core.Forget()
+		p.rebuildFrom(nil)
+		return
+	}
+	p.w.oracle.counts["view catch-ups"]++
+	var next func()
+	next = func() {
+		if !p.attached {
+			return
+		}
+		n := min(len(keys), rewriteStep)
+		if n == 0 {
+			p.viewUp()
+			return
+		}
+		p.w.check(p.core.Rewrite(keys[:n]), "rewriting the view")
+		keys = keys[n:]
+		p.enqueue(work{fn: next})
+	}
+	next()
+}
+
+func (p *proc) rebuildFrom(pos []byte) {
+	if !p.attached {
+		return
+	}
+	pos, _, err := p.core.RewriteFrom(pos, rewriteStep)
+	p.w.check(err, "rebuilding the view")
+	if pos != nil {
+		p.enqueue(work{fn: func() { p.rebuildFrom(pos) }})
+		return
+	}
+	p.viewUp()
+}
+
+func (p *proc) viewUp() {
+	again, err := p.core.ViewUp()
+	p.w.check(err, "bringing the view level")
+	p.w.must(!again, "node %d: the view's changes were too many to remember", p.site.id)
+	p.pump()
+	p.level = true
+	p.w.say("node %d: the view is level", p.site.id)
+}
+
+// request makes a request of a command.
+func request(c call) (*resp.Request, error) {
+	cmd, refusal := command.Find(c.args)
+	if refusal != "" {
+		return nil, errors.New(refusal)
+	}
+	return &resp.Request{DB: c.db, Cmd: cmd, Args: c.args}, nil
+}
