@@ -295,12 +295,12 @@ func (d *decoder) number() Number {
 		return Int(v)
 	case 1:
 		t := d.bytes()
-		if len(t) == 0 || len(t) > 4*maxExponent {
+		if len(t) == 0 || len(t) > 2*maxDigits {
 			d.bad = true
 			return Number{}
 		}
 		n, _, err := apd.NewFromString(string(t))
-		if err != nil || n.Form != apd.Finite || n.Exponent > 4*maxExponent || n.Exponent < -4*maxExponent {
+		if err != nil || n.Form != apd.Finite || n.Exponent > maxDigits || n.Exponent < -maxDigits {
 			d.bad = true
 			return Number{}
 		}

@@ -28,9 +28,13 @@ const maxExponent = 4932
 // maxNumberText is the longest text of a number, as in Redis.
 const maxNumberText = 5*1024 - 1
 
-// exact computes without rounding: its precision exceeds every sum of numbers
-// within maxExponent.
-var exact = apd.Context{Precision: 4 * maxExponent, MaxExponent: apd.MaxExponent, MinExponent: apd.MinExponent, Traps: apd.DefaultTraps}
+// maxDigits bounds the digits of a sum, before and after its point together:
+// numbers reach maxNumberText+maxExponent places either way, and carries a few
+// more.
+const maxDigits = 2*(maxNumberText+maxExponent) + 64
+
+// exact computes without rounding.
+var exact = apd.Context{Precision: maxDigits, MaxExponent: apd.MaxExponent, MinExponent: apd.MinExponent, Traps: apd.DefaultTraps}
 
 // Int returns the number of an integer.
 func Int(i int64) Number { return Number{small: i} }

@@ -54,8 +54,8 @@ func (t Tag) String() string {
 // TagEpoch give the node's first tag of all, times beyond the last tag's its
 // first in that millisecond.
 func TagAt(millis int64, node uint16) Tag {
-	millis = min(max(millis-epochMillis, 0), int64(maxTag>>(nodeBits+seqBits)))
-	return Tag(millis)<<(nodeBits+seqBits) | Tag(node)
+	since := min(max(millis, epochMillis)-epochMillis, int64(maxTag>>(nodeBits+seqBits)))
+	return Tag(since)<<(nodeBits+seqBits) | Tag(node)
 }
 
 // Clock makes the tags of one node. It never sleeps, never repeats a tag and

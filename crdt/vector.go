@@ -74,8 +74,8 @@ type Position struct {
 
 // Vector maps streams to the greatest tag applied of each: a version vector,
 // and as the context of a delta, what its writer had seen. It is kept sorted
-// by stream; the zero value is empty. What a method returns
-// shares no memory with its receiver; Set and Raise change in place.
+// by stream; the zero value is empty. What a method returns shares no memory
+// with its receiver; Set and Raise change in place.
 type Vector []Position
 
 // Get returns the tag of a stream, 0 if it has none.

@@ -225,6 +225,17 @@ func (w *Writer) Remove(k Key) bool {
 	return existed
 }
 
+// Purge removes what is left of a key that has expired and was hidden. It is a
+// remove like any other: replicas that hold more of the key keep that, and a
+// write made after it, at a replica that has nothing of the key any more, does
+// not meet the old expiry at one that still has.
+func (w *Writer) Purge(k Key) {
+	if h := w.ks.Store.Header(k); h != nil && h.Swept {
+		w.enterKey(k)
+		w.clear(k)
+	}
+}
+
 // SetExpiry sets when an existing key expires, in Unix milliseconds; Never
 // makes it lasting against any expiry set elsewhere at the same time. A time
 // that has passed removes the key.

@@ -21,21 +21,29 @@ func (d delegate) NodeMeta(limit int) []byte {
 	return d.meta
 }
 
-// NotifyMsg takes the goodbye of a process. memberlist has its own, but hands
-// it on as a failure.
+// NotifyMsg takes the goodbye of a process, which memberlist has too but hands
+// on as a failure, and verdicts.
 func (d delegate) NotifyMsg(b []byte) {
-	if len(b) < 2 || b[0] != userLeaving {
+	if len(b) < 2 {
 		return
 	}
-	d.mu.Lock()
-	d.roster.gone(string(b[1:]), Left, time.Now())
-	d.mu.Unlock()
-	d.changed()
+	switch b[0] {
+	case userLeaving:
+		d.mu.Lock()
+		d.roster.gone(string(b[1:]), Left, time.Now())
+		d.mu.Unlock()
+		d.changed()
+	case userVerdicts:
+		d.hear(decodeVerdicts(b[1:]))
+	}
 }
 
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte { return nil }
-func (d delegate) LocalState(join bool) []byte                { return nil }
-func (d delegate) MergeRemoteState(buf []byte, join bool)     {}
+
+// LocalState and MergeRemoteState exchange verdicts.
+func (d delegate) LocalState(bool) []byte { return encodeVerdicts(nil, d.Verdicts()) }
+
+func (d delegate) MergeRemoteState(b []byte, _ bool) { d.hear(decodeVerdicts(b)) }
 
 // read decodes what a node tells of itself; the name must be the one that its
 // facts make, or one node could speak as another.

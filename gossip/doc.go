@@ -13,7 +13,7 @@
 //		Bind:     "10.0.0.7", Port: 10002,
 //		Secret:   secret,
 //		Known:    known,     // Members() of the last run
-//		Forgotten: forgotten, // Forgotten() of the last run
+//		Verdicts: verdicts, // Verdicts() of the last run
 //		OnChange: func(m []gossip.Member) { … },
 //	})
 //	err = g.Join(ctx, "10.0.0.5:10001")
@@ -84,9 +84,10 @@
 //
 // # Forgetting
 //
-// Forget removes a member and refuses it until Allow. It works on one node:
-// whoever wants a node out of the cluster calls Forget on all others. Members
-// that have forgotten a node that runs on still answer its probes.
+// Forget removes a member and refuses it until Allow, on every node: such
+// verdicts are sent to all members and exchanged when nodes meet, and the
+// newest on an id holds. Members that have forgotten a node that runs on still
+// answer its probes.
 //
 // # Secret
 //

@@ -57,8 +57,9 @@ type Options struct {
 	// returned them. They start out Failed, and are tried until they answer.
 	Known []Member
 
-	// Forgotten are ids refused from the start, as Forgotten returned them.
-	Forgotten []uint16
+	// Verdicts are what was held of whom before this start, as Verdicts
+	// returned them.
+	Verdicts []Verdict
 
 	// Timings, each WANTimings' where zero.
 	Timings Timings
@@ -193,8 +194,8 @@ func Start(o Options) (*Gossip, error) {
 		roster:    newRoster(self),
 		meta:      meta,
 	}
-	for _, id := range o.Forgotten {
-		g.roster.forget(id)
+	for _, v := range o.Verdicts {
+		g.roster.judged(v)
 	}
 	for _, m := range o.Known {
 		g.roster.seed(m)
@@ -273,27 +274,16 @@ func (g *Gossip) Members() []Member {
 	return g.roster.members()
 }
 
-// Forget drops a member and refuses it, and its messages, until Allow. It is
-// of this node only: others must be told to forget it as well. Whoever takes
-// the id after Allow need not be the same node.
-func (g *Gossip) Forget(id uint16) {
-	g.mu.Lock()
-	g.roster.forget(id)
-	g.mu.Unlock()
-	g.changed()
-}
+// Forget drops a member and refuses it, and its messages, until Allow, on every
+// node of the cluster: those that cannot be told now learn of it when they are
+// back. Whoever takes the id after Allow need not be the same node.
+func (g *Gossip) Forget(id uint16) { g.give(id, true) }
 
-// Allow ends a Forget. If the member still is alive to memberlist it is back at
-// once; otherwise when one side joins at the other.
-func (g *Gossip) Allow(id uint16) {
-	g.mu.Lock()
-	delete(g.roster.forgotten, id)
-	g.mu.Unlock()
-	g.changed()
-}
+// Allow ends a Forget, everywhere. If the member still is alive to memberlist
+// it is back at once; otherwise when one side joins at the other.
+func (g *Gossip) Allow(id uint16) { g.give(id, false) }
 
-// Forgotten lists the ids refused, in order: to be kept, and given to the next
-// Start.
+// Forgotten lists the ids refused, in order.
 func (g *Gossip) Forgotten() []uint16 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -307,29 +307,53 @@ func TestForget(t *testing.T) {
 	if e.Theirs.ID != 3 {
 		t.Fatalf("refused %v", e.Theirs)
 	}
-	// What c newly tells reaches b, by way of which a would learn of it too.
-	f := c.Self().Facts
-	f.Alias = "renamed"
-	if err := c.Update(f); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "b sees the new alias", func() bool { m, _ := find(b, 3); return m.Alias == "renamed" })
-	mustJoin(t, b, a)
+	// The verdict reaches those who are there, and those who come later.
+	eventually(t, "b has forgotten c", func() bool { _, there := find(b, 3); return !there })
+	d := start(t, 4)
+	mustJoin(t, d, b)
+	eventually(t, "d has forgotten c", func() bool { return slices.Equal(d.Forgotten(), []uint16{3}) })
+	refused(t, join(t, d, c), ErrForgotten)
 	absent()
 	if got := a.Forgotten(); !slices.Equal(got, []uint16{3}) {
 		t.Fatalf("forgotten: %v", got)
 	}
 
-	a.Allow(3)
+	// The newest verdict holds everywhere, whoever gives it.
+	d.Allow(3)
+	eventually(t, "a allows c again", func() bool { return len(a.Forgotten()) == 0 })
 	mustJoin(t, a, c)
 	sees(t, a, 3, Alive)
-	eventually(t, "a sees the new alias", func() bool { m, _ := find(a, 3); return m.Alias == "renamed" })
+	sees(t, b, 3, Alive)
+}
+
+// TestVerdicts: the newer verdict holds in whatever order they come, and bytes
+// that are none are nothing.
+func TestVerdicts(t *testing.T) {
+	t.Parallel()
+	list := []Verdict{{2, true, 5}, {2, false, 6}, {3, true, 7}, {3, false, 7}, {1, true, 9}}
+	for range 2 {
+		r := newRoster(testCard(1, 11, 1, "a:1"))
+		for _, v := range list {
+			r.judged(v)
+		}
+		if r.forgotten[2] || !r.forgotten[3] || r.forgotten[1] {
+			t.Fatalf("forgotten: %v", r.forgotten)
+		}
+		slices.Reverse(list)
+	}
+	b := encodeVerdicts(nil, list)
+	if got := decodeVerdicts(b); !slices.Equal(got, list) {
+		t.Fatalf("decoded %v", got)
+	}
+	if decodeVerdicts(b[1:]) != nil || decodeVerdicts(make([]byte, verdictSize)) != nil || decodeVerdicts(make([]byte, verdictSize*(maxVerdicts+1))) != nil {
+		t.Fatal("nonsense was decoded")
+	}
 }
 
 func TestForgottenFromTheStart(t *testing.T) {
 	t.Parallel()
 	b := start(t, 2)
-	a := start(t, 1, func(o *Options) { o.Forgotten, o.Known = []uint16{2}, []Member{b.Self()} })
+	a := start(t, 1, func(o *Options) { o.Verdicts, o.Known = []Verdict{{ID: 2, Forgotten: true, At: 1}}, []Member{b.Self()} })
 	refused(t, join(t, b, a), ErrForgotten)
 	if m := a.Members(); len(m) != 0 {
 		t.Fatalf("members: %v", m)

@@ -64,6 +64,7 @@ type roster struct {
 	self      card
 	sessions  map[string]*session // by memberlist name
 	forgotten map[uint16]bool
+	verdicts  map[uint16]Verdict // whence forgotten follows
 	errs      map[uint16]string
 }
 
@@ -72,6 +73,7 @@ func newRoster(self card) *roster {
 		self:      self,
 		sessions:  make(map[string]*session),
 		forgotten: make(map[uint16]bool),
+		verdicts:  make(map[uint16]Verdict),
 		errs:      make(map[uint16]string),
 	}
 }

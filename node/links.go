@@ -47,7 +47,7 @@ func (n *Node) startLinks(known roll) error {
 	n.applier.asks = m.Peers().RequestSync
 	n.links = l
 	n.durable.Store(l)
-	l.update(known.Members, known.Forgotten)
+	l.update(known.Members, known.forgotten())
 	return nil
 }
 

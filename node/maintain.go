@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -73,7 +74,9 @@ func (c *Core) Maintain(members []uint16, heard func(node uint16) (Heard, bool))
 	}
 	for _, k := range c.log.Swept(maintainPerStep) {
 		if c.purgeable(k, members, heard) {
-			c.ks.Purge(k)
+			c.startLocal()
+			c.writer.SetLane(c.lane(k))
+			c.writer.Purge(k)
 			c.Stats.Purged++
 			did = true
 		}
@@ -96,9 +99,14 @@ func (c *Core) complete(node uint16, h Heard) bool {
 	return true
 }
 
-// purgeable reports whether no member can write to the expired key any more
-// without removing it first: each is known to have seen the expiry and to be
-// past it. A grace period covers a member that is just joining.
+// purgeable reports whether this node is to remove the expired key, and no
+// member can write to it any more without removing it first: each is known to
+// have seen the expiry and to be past it. A grace period covers a member that
+// is just joining.
+//
+// The removal is logged, by one node for all. Were the cells dropped by each
+// node for itself, one that had done so could write to the key anew, and the
+// others, where the old expiry is still there, would take the new for old.
 func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard, bool)) bool {
 	h := c.group.Header(k)
 	if h == nil || !h.Swept || h.Expiry+purgeGraceMillis > c.Now() {
@@ -106,6 +114,9 @@ func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard
 	}
 	cell := c.group.Cell(crdt.CellID{Key: k, Kind: crdt.KindExpiry})
 	if cell == nil {
+		return false
+	}
+	if c.purger(cell, members) != c.log.Identity().Node {
 		return false
 	}
 	for _, m := range members {
@@ -120,4 +131,17 @@ func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard
 		}
 	}
 	return true
+}
+
+// purger returns the node that purges a key with the given expiry: the one
+// that set it, if it still is a member, else the one with the lowest id.
+func (c *Core) purger(expiry *crdt.Cell, members []uint16) uint16 {
+	lowest := c.log.Identity().Node
+	for _, m := range members {
+		lowest = min(lowest, m)
+	}
+	if by := expiry.Newest().Stream.Node(); by == c.log.Identity().Node || slices.Contains(members, by) {
+		return by
+	}
+	return lowest
 }

@@ -25,8 +25,8 @@ const meetTimeout = 10 * time.Second
 
 // roll is what a node remembers of its cluster across restarts.
 type roll struct {
-	Members   []gossip.Member
-	Forgotten []uint16
+	Members  []gossip.Member
+	Verdicts []gossip.Verdict
 }
 
 // members keeps the membership: it turns MEET and FORGET into gossip, remembers
@@ -42,6 +42,17 @@ type members struct {
 
 	mu   sync.Mutex
 	list []gossip.Member
+}
+
+// forgotten lists the ids that were forgotten.
+func (r *roll) forgotten() []uint16 {
+	var out []uint16
+	for _, v := range r.Verdicts {
+		if v.Forgotten {
+			out = append(out, v.ID)
+		}
+	}
+	return out
 }
 
 func loadRoll(b []byte) (roll, error) {
@@ -67,7 +78,7 @@ func (m *members) changed(list []gossip.Member) {
 
 // save stores the members. A failure is told and made good at the next change.
 func (m *members) save() {
-	b, err := json.Marshal(roll{Members: m.List(), Forgotten: m.gossip.Forgotten()})
+	b, err := json.Marshal(roll{Members: m.List(), Verdicts: m.gossip.Verdicts()})
 	if err == nil {
 		e := m.exec.Run(func(c *Core) { err = c.setMeta(membersMeta, b) })
 		err = errors.Join(err, e)

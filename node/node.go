@@ -229,7 +229,7 @@ func (n *Node) startMembers() error {
 	opts := gossip.Options{
 		Facts: facts, Bind: n.cfg.Bind, Port: n.cfg.GossipPort,
 		Advertise: n.cfg.Advertise, Secret: []byte(n.cfg.Secret), Logger: n.slog,
-		Known: known.Members, Forgotten: known.Forgotten, OnChange: n.members.changed,
+		Known: known.Members, Verdicts: known.Verdicts, OnChange: n.members.changed,
 	}
 	if p := n.cfg.AdvertiseGossipPort; p != 0 {
 		host := n.cfg.Advertise

@@ -109,7 +109,7 @@ func (e *end) send(n int) {
 		e.arrives[channel] = at
 		to, times := e.other, 1
 		if w.wild && w.opts.Faults&Corrupt != 0 && w.rand.IntN(400) == 0 {
-			times = w.damage(frame)
+			times = w.damage(e.conn, frame)
 		}
 		for range times {
 			w.after(at-w.now, func() { to.arrive(frame) })
@@ -128,14 +128,16 @@ func (e *end) send(n int) {
 }
 
 // damage changes a frame, or says that it is to arrive not once but never or
-// twice. A session must find out.
-func (w *world) damage(frame []byte) (times int) {
+// twice. A session must find out; of one that never comes it learns by the
+// next of the channel, or by the end of the connection.
+func (w *world) damage(c *conn, frame []byte) (times int) {
 	w.oracle.counts["frames damaged"]++
 	switch w.rand.IntN(3) {
 	case 0:
 		frame[w.rand.IntN(len(frame))] ^= 1 << w.rand.IntN(8)
 		return 1
 	case 1:
+		w.after(w.mean(time.Second), c.cut)
 		return 0
 	}
 	return 2

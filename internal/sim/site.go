@@ -335,11 +335,16 @@ func (p *proc) maintain() {
 		if tag, v, ok := p.core.Beat(); ok {
 			p.frontier.set(p.site.id, tag, v)
 		}
+		purged := p.core.Stats.Purged
 		_, err := p.core.Maintain(p.members(), func(n uint16) (node.Heard, bool) {
 			h, ok := p.heard[n]
 			return h, ok && h.Tag != 0
 		})
 		p.w.check(err, "maintenance")
+		if n := p.core.Stats.Purged - purged; n > 0 {
+			p.w.say("node %d purges %d keys", p.site.id, n)
+			p.w.oracle.counts["purged"] += int(n)
+		}
 		p.committed()
 	}})
 }
