@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/cockroachdb/apd/v3"
 )
@@ -156,7 +157,7 @@ func (n Number) decimal() *apd.Decimal {
 
 // fromDecimal takes d over and brings it to the one form each number has.
 func fromDecimal(d *apd.Decimal) Number {
-	d.Reduce(d)
+	reduce(d)
 	if d.IsZero() {
 		return Number{}
 	}
@@ -166,6 +167,21 @@ func fromDecimal(d *apd.Decimal) Number {
 		}
 	}
 	return Number{big: d}
+}
+
+// reduce takes the trailing zeros of d's coefficient into its exponent. apd's
+// Reduce divides by ten for each of them, which for thousands takes long enough
+// to hold up everybody.
+func reduce(d *apd.Decimal) {
+	if d.Coeff.BitLen() <= 256 {
+		d.Reduce(d)
+		return
+	}
+	digits := d.Coeff.String()
+	if zeros := len(digits) - len(strings.TrimRight(digits, "0")); zeros > 0 {
+		d.Coeff.SetString(digits[:len(digits)-zeros], 10)
+		d.Exponent += int32(zeros)
+	}
 }
 
 // parseInt reads an integer in the one form Redis prints it: no leading

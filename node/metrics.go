@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strconv"
 	"time"
 
@@ -14,8 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics serves Prometheus, and says whether the node is fit to serve
-// clients (/healthz).
+// metrics serves Prometheus, says whether the node is fit to serve clients
+// (/healthz), and shows profiles of the process (/debug/pprof/).
 type metrics struct{ server *http.Server }
 
 func (m *metrics) close() {
@@ -49,6 +50,9 @@ func (n *Node) startMetrics() error {
 		}
 		_, _ = fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	n.metrics = &metrics{&http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}
 	go func() {
 		if err := n.metrics.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
