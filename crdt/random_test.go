@@ -101,7 +101,7 @@ func (n *node) syncing() bool { return len(n.ahead[0])+len(n.ahead[1]) > 0 }
 func (n *node) vector(k crdt.Key) crdt.Vector { return n.ks.Have.Join(n.ahead[half(k)]) }
 
 func (c *cluster) run(steps int) {
-	for range steps {
+	for i := range steps {
 		n := c.nodes[c.rng.IntN(len(c.nodes))]
 		before := n.store.Clone()
 		n.ks.Touched = nil
@@ -129,11 +129,42 @@ func (c *cluster) run(steps int) {
 			c.errorf("node %d: %s", n.id, msg)
 		}
 		c.check(n)
+		if i%10 == 0 {
+			c.laws()
+		}
 		if c.t.Failed() {
 			return
 		}
 	}
 	c.heal()
+}
+
+// laws checks on the states of three nodes that merging is commutative,
+// associative and idempotent.
+func (c *cluster) laws() {
+	var s [3]*node
+	for i := range s {
+		if s[i] = c.nodes[c.rng.IntN(len(c.nodes))]; s[i].syncing() {
+			return
+		}
+	}
+	merged := func(a, b *node) *node {
+		store := a.store.Clone()
+		n := &node{store: store, ks: &crdt.Keyspace{Store: store, Have: a.ks.Have}}
+		crdttest.Merge(n.ks, store, b.store, b.ks.Have)
+		c.check(n)
+		return n
+	}
+	equal := func(law string, a, b *node) {
+		if !a.ks.Have.Equal(b.ks.Have) || !crdttest.Same(a.store.LiveCells(nil), b.store.LiveCells(nil)) {
+			c.errorf("merging is not %s: nodes %d, %d, %d\n%s\nand\n%s", law, s[0].id, s[1].id, s[2].id,
+				lines(a.store.LiveCells(nil)), lines(b.store.LiveCells(nil)))
+		}
+	}
+	equal("idempotent", merged(s[0], s[0]), s[0])
+	equal("commutative", merged(s[0], s[1]), merged(s[1], s[0]))
+	equal("associative", merged(merged(s[0], s[1]), s[2]), merged(s[0], merged(s[1], s[2])))
+	equal("idempotent", merged(merged(s[0], s[1]), s[1]), merged(s[0], s[1]))
 }
 
 func (c *cluster) errorf(format string, args ...any) {

@@ -27,8 +27,9 @@ var adoptable = map[string]bool{"string": true, "hash": true, "set": true}
 // adoptView makes the keys of a Redis that already holds data this node's own:
 // each is logged as if it had been written now, with its expiry. It looks at
 // the types first and takes nothing if there is one it cannot take. The Redis
-// itself is left as it is. It returns the number of keys.
-func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Logger, total int) (int, error) {
+// itself is left as it is, but for mark, which then says that it is this
+// node's. It returns the number of keys.
+func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Logger, total int, mark []byte) (int, error) {
 	logger.Info("adopting the keys of the Redis behind this node", "keys", total)
 	others := map[string]int{}
 	err := conn.scan(ctx, func(db int, keys []string) error {
@@ -72,6 +73,9 @@ func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Lo
 		return nil
 	})
 	if err == nil {
+		err = conn.mark(mark)
+	}
+	if err == nil {
 		var trouble error
 		err = x.Run(func(c *Core) { trouble = c.setMeta(adoptMeta, nil) })
 		err = errors.Join(err, trouble)
@@ -90,6 +94,7 @@ type adopted struct {
 	fields map[string]string
 	set    []string
 	expiry int64
+	exact  bool // the expiry is just what the view has
 }
 
 // adoptKeys logs keys as written now. The view has them as they are.
@@ -103,7 +108,7 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 		k := crdt.Key{DB: db, Name: a.name}
 		_, stale := c.dirty[k]
 		c.Defer(func(error) {
-			if !stale {
+			if !stale && (a.expiry == 0 || a.exact) {
 				delete(c.dirty, k)
 			}
 		})
@@ -187,6 +192,12 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Redis before 7.0 tells only how long a key has left.
+	_, err = c.conn.Do(ctx, "PEXPIRETIME", markKey).Result()
+	ttl, exact := "PEXPIRETIME", err == nil
+	if !exact {
+		ttl = "PTTL"
+	}
 	pipe := c.conn.Pipeline()
 	values := make([]any, len(keys))
 	ttls := make([]*redis.Cmd, len(keys))
@@ -199,7 +210,7 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 		case "set":
 			values[i] = pipe.SMembers(ctx, k)
 		}
-		ttls[i] = pipe.Do(ctx, "PTTL", k)
+		ttls[i] = pipe.Do(ctx, ttl, k)
 	}
 	now := time.Now().UnixMilli()
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -207,7 +218,7 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 	}
 	var out []adopted
 	for i, k := range keys {
-		a := adopted{name: k}
+		a := adopted{name: k, exact: exact}
 		switch v := values[i].(type) {
 		case *redis.StringCmd:
 			b, err := v.Bytes()
@@ -227,7 +238,10 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			continue
 		}
 		if ttl, err := strconv.ParseInt(fmt.Sprint(ttls[i].Val()), 10, 64); err == nil && ttl > 0 {
-			a.expiry = now + ttl
+			a.expiry = ttl
+			if !exact {
+				a.expiry += now
+			}
 		}
 		out = append(out, a)
 	}

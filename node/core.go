@@ -46,7 +46,6 @@ type Core struct {
 	ks      crdt.Keyspace
 	group   *oplog.Group
 	writer  *crdt.Writer // set once the group has a local command
-	lanes   map[crdt.Key]crdt.Lane
 	batch   *Batch
 	dones   []func(error)
 	regions regions
@@ -126,8 +125,9 @@ func (c *Core) begin() {
 	c.ks.Store = c.group
 	c.ks.Have = c.log.Vector()
 	c.ks.HaveOf = nil
+	c.ks.PendingOf = nil
 	if len(c.regions.parts) > 0 {
-		c.ks.HaveOf = c.haveOf
+		c.ks.HaveOf, c.ks.PendingOf = c.haveOf, c.pendingOf
 	}
 	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
 	c.batch = &Batch{}
@@ -159,7 +159,6 @@ func (c *Core) startLocal() {
 		now := c.wall()
 		tag := c.clock.Next(now)
 		c.writer = crdt.NewWriter(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
-		c.lanes = map[crdt.Key]crdt.Lane{}
 	}
 }
 
@@ -175,42 +174,30 @@ func (c *Core) Do(req *resp.Request) {
 		return
 	}
 	c.Stats.Writes++
-	c.chooseLane(req)
 	c.startLocal()
+	c.chooseLane(req)
 	tx := &tx{Writer: c.writer, core: c}
 	ctx := command.Context{Tx: tx, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: 2}}
 	req.Cmd.Run(&ctx)
 	req.Out = ctx.Out.Buf
 }
 
-// chooseLane puts the command's writes in the lane of its most urgent key. A
-// key that the open group has written in another lane ends that group: within
-// one tag, lanes have no order.
+// chooseLane puts the command's writes in the lane of its most urgent key, all
+// of them in one entry.
 func (c *Core) chooseLane(req *resp.Request) {
 	lane := crdt.Lane(crdt.Lanes - 1)
 	refs := req.Cmd.FindKeys(req.Args)
-	keys := make([]crdt.Key, len(refs))
-	for i, r := range refs {
-		keys[i] = crdt.Key{DB: req.DB, Name: string(req.Args[r.Arg])}
-		lane = min(lane, c.lane(keys[i]))
+	for _, r := range refs {
+		lane = min(lane, c.lane(crdt.Key{DB: req.DB, Name: string(req.Args[r.Arg])}))
 	}
-	if len(keys) == 0 {
+	if len(refs) == 0 {
 		lane = DefaultLane
 	}
-	for range 2 {
-		c.startLocal()
-		clash := false
-		for _, k := range keys {
-			old, ok := c.lanes[k]
-			clash = clash || ok && old != lane
-			c.lanes[k] = lane
-		}
-		if !clash {
-			break
-		}
-		c.Commit()
+	if len(refs) > 1 {
+		c.writer.Begin(lane)
+	} else {
+		c.writer.SetLane(lane)
 	}
-	c.writer.SetLane(lane)
 }
 
 // tx gives a command the writer and the view.
@@ -246,10 +233,14 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 	now := c.wall()
 	have := c.group.Vector()
 	for _, e := range ranges {
-		err := c.clock.Witness(e.Tag, now)
+		err := e.Validate()
+		if err == nil {
+			if err = c.clock.Witness(e.Tag, now); err != nil {
+				c.Stats.Skewed++
+			}
+		}
 		switch {
 		case err != nil:
-			c.Stats.Skewed++
 		case e.Prev > have.Get(e.Stream):
 			c.Stats.Gaps++
 			err = fmt.Errorf("%w: stream %v is at %v here, the range begins after %v", ErrGap, e.Stream, have.Get(e.Stream), e.Prev)
@@ -346,9 +337,7 @@ func (c *Core) Commit() error {
 			}
 		}
 	}
-	if c.regions.settle(c.group.Vector()) {
-		c.group.SetMeta(regionsMeta, c.regions.encode())
-	}
+	c.settleRegions()
 	c.flushTouched()
 	if err := c.group.Commit(); err != nil {
 		return c.abort(err)
@@ -381,7 +370,7 @@ func (c *Core) abort(err error) error {
 }
 
 func (c *Core) end() {
-	c.group, c.writer, c.lanes, c.batch, c.dones = nil, nil, nil, nil, nil
+	c.group, c.writer, c.batch, c.dones = nil, nil, nil, nil
 	c.ks.Store, c.ks.Touched = nil, nil
 }
 

@@ -139,9 +139,6 @@ func (n *Node) openLog() error {
 					n.slog.Info("the log can be written again: writes go on")
 				}
 			},
-			Incarnation: func(origin crdt.Stream, reason string) {
-				n.slog.Info("new incarnation", "origin", origin, "reason", reason)
-			},
 			Trimmed: func(s crdt.Stream, floor crdt.Tag) {
 				n.slog.Warn("log trimmed before every member had it: those that lack it will get a state sync", "stream", s, "up_to", floor)
 			},

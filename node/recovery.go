@@ -31,6 +31,8 @@ const (
 	// catchUpKeys is how many keys a catch-up rewrites before a rebuild of
 	// everything is the simpler course.
 	catchUpKeys = 1 << 20
+	// unbuilt is the generation of a view that is being built: no state has it.
+	unbuilt = ^uint64(0)
 )
 
 // watermark is the decoded mark of a view.
@@ -195,7 +197,7 @@ func (r *recovery) plan(ctx context.Context, conn *viewConn, raw []byte, generat
 		case n == 0:
 			return r.rebuild(conn), nil
 		case fresh && r.adopt:
-			taken, err := adoptView(ctx, conn, r.exec, r.slog, n)
+			taken, err := adoptView(ctx, conn, r.exec, r.slog, n, r.mark(nil, generation))
 			return func(context.Context) (int, error) { return taken, nil }, err
 		case fresh:
 			return nil, fmt.Errorf("%w: it holds %d keys. To make them this node's, start once with --adopt; to start without them, use an empty Redis", errForeign, n)
@@ -225,33 +227,15 @@ func (r *recovery) catchUp(conn *viewConn, since crdt.Vector) (func(context.Cont
 	if err := r.log.Sync(); err != nil {
 		return nil, err
 	}
-	touched := map[crdt.Key]struct{}{}
-	for _, p := range r.log.Durable() {
-		for at := since.Get(p.Stream); at < p.Tag; {
-			entries, _, err := r.log.Read(p.Stream, at, 8<<20)
-			if errors.Is(err, oplog.ErrTrimmed) || len(touched) > catchUpKeys {
-				return r.rebuild(conn), nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			if len(entries) == 0 {
-				break
-			}
-			for _, e := range entries {
-				at = e.Tag
-				for _, d := range e.Deltas {
-					if d.Level == crdt.LevelDB {
-						return r.rebuild(conn), nil
-					}
-					touched[d.ID.Key] = struct{}{}
-				}
-			}
-		}
+	keys, ok, err := changedSince(r.log, since)
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return r.rebuild(conn), nil
 	}
 	return func(ctx context.Context) (int, error) {
 		r.catchUps.Add(1)
-		keys := slices.SortedFunc(maps.Keys(touched), compareKeys)
 		for left := keys; len(left) > 0 && ctx.Err() == nil; {
 			n := min(len(left), rewriteStep)
 			var trouble error
@@ -262,6 +246,47 @@ func (r *recovery) catchUp(conn *viewConn, since crdt.Vector) (func(context.Cont
 		}
 		return len(keys), ctx.Err()
 	}, nil
+}
+
+// changedSince lists the keys that may have changed since a vector, in order,
+// as far as the log still tells; ok is false if it does not. All of it must be
+// durable. Hidden keys are among them: that a key has expired is in no entry,
+// and the view's clock may be behind the one that said so.
+func changedSince(log *oplog.Log, since crdt.Vector) (keys []crdt.Key, ok bool, err error) {
+	touched := map[crdt.Key]struct{}{}
+	for _, p := range log.Durable() {
+		for at := since.Get(p.Stream); at < p.Tag; {
+			entries, _, err := log.Read(p.Stream, at, 8<<20)
+			if errors.Is(err, oplog.ErrTrimmed) || len(touched) > catchUpKeys {
+				return nil, false, nil
+			}
+			if err != nil {
+				return nil, false, err
+			}
+			if len(entries) == 0 {
+				break
+			}
+			for _, e := range entries {
+				at = e.Tag
+				for _, d := range e.Deltas {
+					if d.Level == crdt.LevelDB {
+						return nil, false, nil
+					}
+					touched[d.ID.Key] = struct{}{}
+				}
+			}
+		}
+	}
+	for range 2 { // the first round begins somewhere
+		for full := true; full && len(touched) <= catchUpKeys; {
+			hidden := log.Swept(rewriteStep)
+			for _, k := range hidden {
+				touched[k] = struct{}{}
+			}
+			full = len(hidden) == rewriteStep
+		}
+	}
+	return slices.SortedFunc(maps.Keys(touched), compareKeys), len(touched) <= catchUpKeys, nil
 }
 
 // rebuild empties the view and writes everything to it.
@@ -301,19 +326,27 @@ func (r *recovery) rebuild(conn *viewConn) func(context.Context) (int, error) {
 
 // clearByPump empties the view through the pump's connection.
 func (r *recovery) clearByPump(conn *viewConn) error {
-	if raw, err := r.pump.Ask(conn.hidden, []byte("DEL"), []byte(markKey)); err != nil || bytes.HasPrefix(raw, []byte("-")) {
-		return fmt.Errorf("the view can't be emptied: %s %w", bytes.TrimSpace(raw), errors.Join(err, errViewLost))
+	// A view that is being built is this node's already, should the node be
+	// killed meanwhile. The mark goes with the database it is in, if that is one
+	// of the clients'.
+	id := r.log.Identity()
+	mark := watermark{dir: id.Dir, node: id.Node, generation: unbuilt}.encode()
+	ask := func(db int, args ...[]byte) error {
+		raw, err := r.pump.Ask(db, args...)
+		if err == nil && bytes.HasPrefix(raw, []byte("-")) {
+			err = fmt.Errorf("the view can't be emptied: %s", bytes.TrimSpace(raw))
+		}
+		return err
+	}
+	if err := ask(conn.hidden, []byte("SET"), []byte(markKey), mark); err != nil {
+		return err
 	}
 	for db := range userDBs {
-		raw, err := r.pump.Ask(db, []byte("FLUSHDB"))
-		if err != nil {
+		if err := ask(db, []byte("FLUSHDB")); err != nil {
 			return err
 		}
-		if bytes.HasPrefix(raw, []byte("-")) {
-			return fmt.Errorf("the view can't be emptied: %s", bytes.TrimSpace(raw))
-		}
 	}
-	return nil
+	return ask(conn.hidden, []byte("SET"), []byte(markKey), mark)
 }
 
 // viewLost wakes run; it never blocks.

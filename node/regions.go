@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -24,23 +25,40 @@ type regions struct {
 }
 
 type region struct {
-	upto   []byte // position behind the part; empty: the end
-	vector crdt.Vector
+	upto    []byte                // position behind the part; empty: the end
+	vector  crdt.Vector           // what the part has beside the replica's vector
+	pending map[uint8]crdt.Vector // what databases hold pending for the part's keys
 }
 
-// at returns what the part of a position has beside the replica's vector.
-func (r *regions) at(pos []byte) crdt.Vector {
-	for _, p := range r.parts {
-		if len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
-			return p.vector
+func (p *region) equal(o *region) bool {
+	return p.vector.Equal(o.vector) && maps.EqualFunc(p.pending, o.pending, crdt.Vector.Equal)
+}
+
+// join adds what another replica has to the part.
+func (p *region) join(v crdt.Vector, pending map[uint8]crdt.Vector) {
+	p.vector = p.vector.Join(v)
+	p.pending = maps.Clone(p.pending)
+	for db, w := range pending {
+		if p.pending == nil {
+			p.pending = map[uint8]crdt.Vector{}
+		}
+		p.pending[db] = p.pending[db].Join(w)
+	}
+}
+
+// at returns the part of a position.
+func (r *regions) at(pos []byte) *region {
+	for i := range r.parts {
+		if p := &r.parts[i]; len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
+			return p
 		}
 	}
-	return nil
+	return &region{}
 }
 
 // raise records that the positions from from (empty: the start) up to upto
-// (empty: the end) have v.
-func (r *regions) raise(from, upto []byte, v crdt.Vector) {
+// (empty: the end) have v, and pending for their databases.
+func (r *regions) raise(from, upto []byte, v crdt.Vector, pending map[uint8]crdt.Vector) {
 	r.parts = slices.Clone(r.parts) // a step that fails leaves the old ones
 	if len(r.parts) == 0 {
 		r.parts = []region{{}}
@@ -54,11 +72,11 @@ func (r *regions) raise(from, upto []byte, v crdt.Vector) {
 		last = r.split(upto)
 	}
 	for i := first; i < last; i++ {
-		r.parts[i].vector = r.parts[i].vector.Join(v)
+		r.parts[i].join(v, pending)
 	}
 	out := r.parts[:0:0]
 	for _, p := range r.parts {
-		if n := len(out); n > 0 && out[n-1].vector.Equal(p.vector) {
+		if n := len(out); n > 0 && out[n-1].equal(&p) {
 			out[n-1].upto = p.upto
 		} else {
 			out = append(out, p)
@@ -74,7 +92,7 @@ func (r *regions) split(pos []byte) int {
 			return i + 1
 		}
 		if len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
-			r.parts = slices.Insert(r.parts, i, region{upto: bytes.Clone(pos), vector: p.vector})
+			r.parts = slices.Insert(r.parts, i, region{upto: bytes.Clone(pos), vector: p.vector, pending: p.pending})
 			return i + 1
 		}
 	}
@@ -102,18 +120,21 @@ func (r *regions) shared(have crdt.Vector) crdt.Vector {
 	return out
 }
 
-// settle forgets the parts if the vector has caught up with all of them.
-func (r *regions) settle(have crdt.Vector) bool {
+// settle forgets the parts if the vector has caught up with all of them, and
+// returns what their databases hold pending still: of the whole keyspace now.
+func (r *regions) settle(have crdt.Vector) (pending map[uint8]crdt.Vector, ok bool) {
 	if r.active || len(r.parts) == 0 {
-		return false
+		return nil, false
 	}
+	var all region
 	for _, p := range r.parts {
 		if !p.vector.In(have) {
-			return false
+			return nil, false
 		}
+		all.join(nil, p.pending)
 	}
 	r.parts = nil
-	return true
+	return all.pending, true
 }
 
 func (r *regions) encode() []byte {
@@ -128,6 +149,10 @@ func (r *regions) encode() []byte {
 	for _, p := range r.parts {
 		b = appendBytes(b, p.upto)
 		b = appendBytes(b, p.vector.AppendBinary(nil))
+		b = binary.AppendUvarint(b, uint64(len(p.pending)))
+		for _, db := range slices.Sorted(maps.Keys(p.pending)) {
+			b = appendBytes(append(b, db), p.pending[db].AppendBinary(nil))
+		}
 	}
 	return b
 }
@@ -144,14 +169,23 @@ func decodeRegions(b []byte) (regions, error) {
 	bad := fmt.Errorf("%w of sync regions", crdt.ErrCorrupt)
 	r.active = b[0] == 1
 	b = b[1:]
-	take := func() []byte {
+	number := func() uint64 {
 		n, w := binary.Uvarint(b)
-		if w <= 0 || n > uint64(len(b)-w) {
+		if w <= 0 {
+			b = nil
+			return 0
+		}
+		b = b[w:]
+		return n
+	}
+	take := func() []byte {
+		n := number()
+		if n > uint64(len(b)) {
 			b = nil
 			return nil
 		}
-		p := bytes.Clone(b[w : w+int(n)])
-		b = b[w+int(n):]
+		p := bytes.Clone(b[:n])
+		b = b[n:]
 		return p
 	}
 	r.cursor = take()
@@ -161,7 +195,20 @@ func decodeRegions(b []byte) (regions, error) {
 		if err != nil {
 			return r, bad
 		}
-		r.parts = append(r.parts, region{upto: upto, vector: v})
+		p := region{upto: upto, vector: v}
+		for n := number(); n > 0; n-- {
+			if len(b) == 0 {
+				return r, bad
+			}
+			db := b[0]
+			b = b[1:]
+			w, err := crdt.DecodeVector(take())
+			if err != nil {
+				return r, bad
+			}
+			p.join(nil, map[uint8]crdt.Vector{db: w})
+		}
+		r.parts = append(r.parts, p)
 	}
 	if n := len(r.parts); n == 0 || len(r.parts[n-1].upto) != 0 {
 		return r, bad

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/wan"
 )
@@ -21,3 +22,9 @@ func SnapshotForPeers(s *oplog.Snapshot) wan.Snapshot { return &wanSnapshot{s} }
 
 // DecodeState reads the state of a key as a data link carries it.
 func DecodeState(b []byte) (SyncKey, error) { return decodeState(b) }
+
+// ChangedSince lists the keys to rewrite in a view that is level with a vector;
+// ok is false if the log does not tell and the view must be rebuilt.
+func ChangedSince(log *oplog.Log, since crdt.Vector) (keys []crdt.Key, ok bool, err error) {
+	return changedSince(log, since)
+}

@@ -11,8 +11,12 @@ const regionsMeta = "sync/regions"
 
 // haveOf returns the vector that holds for a key.
 func (c *Core) haveOf(k crdt.Key) crdt.Vector {
-	return c.ks.Have.Join(c.regions.at(c.log.Pos(k)))
+	return c.ks.Have.Join(c.regions.at(c.log.Pos(k)).vector)
 }
+
+// pendingOf returns what the replicas a key was synced with held pending for
+// its database.
+func (c *Core) pendingOf(k crdt.Key) crdt.Vector { return c.regions.at(c.log.Pos(k)).pending[k.DB] }
 
 // SyncState is what a sender's snapshot says beside its keys.
 type SyncState struct {
@@ -103,15 +107,7 @@ func (c *Core) mergeState(s *SyncState, from, upto []byte, keys []SyncKey) error
 
 func (c *Core) mergeKey(s *SyncState, k *SyncKey) {
 	c.Stats.SyncedKeys++
-	outer := func(kind crdt.Kind) crdt.Vector {
-		v := s.Pending[k.Key.DB]
-		for _, p := range k.Pending {
-			if p.Kind == crdt.KindAny || p.Kind == kind {
-				v = v.Join(p.Ctx)
-			}
-		}
-		return v
-	}
+	outer := func(kind crdt.Kind) crdt.Vector { return crdt.Outer(s.Pending[k.Key.DB], k.Pending, kind) }
 	theirs := make(map[crdt.CellID]bool, len(k.Cells))
 	for _, x := range k.Cells {
 		theirs[crdt.CellID{Key: k.Key, Kind: x.Kind, Elem: x.Elem}] = true
@@ -136,11 +132,8 @@ func (c *Core) mergeKey(s *SyncState, k *SyncKey) {
 // advance records that a step is done, and ends the sync with the last one.
 func (c *Core) advance(s *SyncState, from, upto []byte) error {
 	next := c.regions
-	next.raise(from, upto, s.Vector)
+	next.raise(from, upto, s.Vector, s.Pending)
 	next.active, next.cursor = len(upto) > 0, upto
-	for db, v := range s.Pending {
-		c.group.SetDBPending(db, c.group.DBPending(db).Join(v))
-	}
 	if !next.active {
 		for _, p := range next.shared(c.group.Vector()) {
 			if p.Tag <= c.group.Vector().Get(p.Stream) {
@@ -154,9 +147,22 @@ func (c *Core) advance(s *SyncState, from, upto []byte) error {
 				return err
 			}
 		}
-		next.settle(c.group.Vector())
 	}
 	c.group.SetMeta(regionsMeta, next.encode())
 	c.regions = next
-	return nil
+	return nil // Commit settles them
+}
+
+// settleRegions ends the regions if the open group's vector has caught up with
+// them.
+func (c *Core) settleRegions() {
+	pending, ok := c.regions.settle(c.group.Vector())
+	if !ok {
+		return
+	}
+	c.ks.Have = c.group.Vector()
+	for db, v := range pending {
+		c.ks.MergeDBPending(db, v)
+	}
+	c.group.SetMeta(regionsMeta, c.regions.encode())
 }

@@ -324,7 +324,9 @@ func (a *wanApplier) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) 
 		c.MergeState(&state, at, upto, keys, func(err error) {
 			if err == nil && k.Last {
 				a.slog.Info("state sync complete", "from", from, "keys", total, "took", took.Round(time.Millisecond))
-				go a.ended(from)
+			}
+			if k.Last {
+				go a.ended(from) // merged or refused: there is no AbortSync after the last states
 			}
 			done(err)
 		})

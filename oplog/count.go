@@ -1,6 +1,8 @@
 package oplog
 
 import (
+	"errors"
+
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -23,4 +25,24 @@ func (l *Log) Count(s crdt.Stream, after crdt.Tag, limit int) int {
 		n++
 	}
 	return n
+}
+
+// Has reports whether an entry of a stream with just this tag has been applied
+// here; what lies at or below the floor is taken to have been, and so is tag
+// 0. A peer whose vector names a tag of this node's own streams that Has does
+// not know holds writes of a history this node has lost, even if the node has
+// later tags itself: its data directory was rolled back, and it wrote on before
+// anyone told it.
+func (l *Log) Has(s crdt.Stream, t crdt.Tag) (bool, error) {
+	if t <= l.Floor(s) {
+		return true, nil
+	}
+	_, closer, err := l.db.Get(appendLogKey(nil, s, t))
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return t <= l.Floor(s), nil // trimmed in between
+	case err != nil:
+		return false, err
+	}
+	return true, closer.Close()
 }

@@ -50,6 +50,7 @@ type keyState struct {
 	dirty  bool // header was set
 	stored headerFlags
 	cells  map[cellKey]*cellState
+	size   int // in the cache
 }
 
 type cellKey struct {
@@ -158,7 +159,9 @@ func (g *Group) Vector() crdt.Vector {
 func (g *Group) key(k crdt.Key) *keyState {
 	ks := g.keys[k]
 	if ks == nil {
-		ks = &keyState{}
+		if ks = g.l.cache.take(k); ks == nil {
+			ks = &keyState{}
+		}
 		g.keys[k] = ks
 	}
 	return ks
@@ -641,6 +644,7 @@ func (g *Group) Commit() error {
 		return g.err
 	}
 	if g.Empty() {
+		g.keep()
 		return nil
 	}
 	if err := l.Failed(); err != nil {
@@ -653,9 +657,21 @@ func (g *Group) Commit() error {
 	err := g.write()
 	l.commit.Unlock()
 	if err == nil {
+		g.keep()
 		l.committed()
 	}
 	return err
+}
+
+// keep hands what the group holds of keys to the groups after it.
+func (g *Group) keep() {
+	for k, ks := range g.keys {
+		if len(ks.cells) <= cachedCells {
+			ks.settled()
+			g.l.cache.put(k, ks)
+		}
+	}
+	g.keys = nil
 }
 
 // write puts the group into the store and the log's memory. l.commit is held.

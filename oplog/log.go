@@ -40,6 +40,7 @@ type Log struct {
 	tags    tagBound
 	cursors cursors
 	expiry  expiryCache
+	cache   keyCache // the open group's
 
 	// commit is held while a group is written, and by what must see the store
 	// and the fields below at one moment.
@@ -96,6 +97,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
+	l.cache = newKeyCache(int(o.CacheBytes / 2))
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
 	}

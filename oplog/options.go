@@ -58,7 +58,8 @@ type Options struct {
 	RetentionBytes int64
 	// RetentionTime bounds the same by the age of entries; 7 days if 0.
 	RetentionTime time.Duration
-	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0.
+	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. Half
+	// as much again goes to keys that were used lately, decoded.
 	CacheBytes int64
 	// MemTableBytes is the size of the buffer of recent writes; 32 MiB if 0.
 	// Two to four of them can be in memory.

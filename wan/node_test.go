@@ -249,7 +249,7 @@ func (s *testSnapshot) Close()           {}
 // A state is the key's name and header, then its cells, each behind its length.
 func (s *testSnapshot) Next(cursor []byte, maxBytes int) (SyncKeys, error) {
 	i := 0
-	if len(cursor) > 0 {
+	if len(cursor) == 4 {
 		i = int(binary.BigEndian.Uint32(cursor))
 	}
 	var out SyncKeys

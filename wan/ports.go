@@ -6,8 +6,10 @@ import (
 )
 
 // Log is what sessions read: this node's log, its vectors and its state. Its
-// methods are called from several goroutines at a time. Vectors they return
-// are not changed by anybody.
+// methods are called from several goroutines at a time, with locks of sessions
+// held: they must not call back into this package, and the node must hold none
+// of the locks they take when it calls done, or methods of Peers. Vectors they
+// return are not changed by anybody.
 type Log interface {
 	// Origin is this node's origin now: its id and incarnation, lane 0.
 	Origin() crdt.Stream
@@ -55,7 +57,8 @@ type Snapshot interface {
 	// order of slot, database and key, and the cursor after them: at least
 	// one state, else as many as fit maxBytes. Last is set with the last
 	// ones, which may be none. The cursor is at most MaxCursor bytes and
-	// means the same in every snapshot of every node.
+	// means the same in every snapshot of every node. It comes from the peer:
+	// one that makes no sense is an error, which ends the session.
 	Next(cursor []byte, maxBytes int) (SyncKeys, error)
 
 	// Close releases the snapshot.

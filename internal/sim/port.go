@@ -168,7 +168,7 @@ func (p *port) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
 	(*proc)(p).enqueue(work{fn: func() {
 		p.core.MergeState(&state, at, upto, keys, func(err error) {
 			p.w.say("node %d merges %d keys of node %d, last %t: %v", p.site.id, len(keys), from, k.Last, err)
-			if err == nil && k.Last {
+			if k.Last {
 				p.ended(from)
 			}
 			done(err)

@@ -2,13 +2,10 @@ package sim
 
 import (
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/node"
-	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -135,29 +132,9 @@ func (p *proc) plan() (keys []crdt.Key, rebuild bool) {
 		return nil, true
 	}
 	p.sync()
-	touched := map[crdt.Key]struct{}{}
-	for _, q := range p.log.Durable() {
-		for at := m.vector.Get(q.Stream); at < q.Tag; {
-			entries, _, err := p.log.Read(q.Stream, at, 8<<20)
-			if errors.Is(err, oplog.ErrTrimmed) {
-				return nil, true
-			}
-			p.w.check(err, "reading the log")
-			if len(entries) == 0 {
-				break
-			}
-			for _, e := range entries {
-				at = e.Tag
-				for _, d := range e.Deltas {
-					if d.Level == crdt.LevelDB {
-						return nil, true
-					}
-					touched[d.ID.Key] = struct{}{}
-				}
-			}
-		}
-	}
-	return slices.SortedFunc(maps.Keys(touched), compareKeys), false
+	keys, ok, err := node.ChangedSince(p.log, m.vector)
+	p.w.check(err, "reading the log")
+	return keys, !ok
 }
 
 // rewriteStep is how many keys are rewritten before something else has its
