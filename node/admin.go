@@ -22,6 +22,10 @@ const (
 // Admin answers the commands about the node and its members.
 func (n *Node) Admin(s *resp.Session, _ *command.Command, args [][]byte) []byte {
 	out := &command.Reply{Proto: 2}
+	if !n.made.Load() {
+		out.Error("LOADING replicatord is starting")
+		return out.Buf
+	}
 	err := n.admin(out, s.DB(), strings.ToUpper(string(args[0])), args)
 	if err != nil {
 		out.Buf = nil

@@ -58,6 +58,11 @@ func (b *Batch) add(c ViewCmd) {
 // stalls the view.
 const elemsPerUpdate = 512
 
+// expiryMargin is how long before a key's expiry, in milliseconds, the view is
+// no longer trusted to hold the key: what is sent waits in queues, and an
+// external Redis has a clock of its own.
+const expiryMargin = 5000
+
 // materialise appends the updates that bring the view level for a key: from
 // what it showed before (t) to what the cells say at the time now.
 func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
@@ -77,8 +82,11 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	if was == crdt.Never {
 		was = 0
 	}
+	// The view may have let the key expire by the time it hears that the
+	// expiry is another.
+	whole := t.Whole || was != 0 && was != expiry && was-now <= expiryMargin
 	if h.Type == crdt.TypeString {
-		if c := s.Cell(crdt.CellID{Key: k, Kind: crdt.KindString}); c != nil && (t.Whole || t.Type != h.Type || changed(t, crdt.KindString)) {
+		if c := s.Cell(crdt.CellID{Key: k, Kind: crdt.KindString}); c != nil && (whole || t.Type != h.Type || changed(t, crdt.KindString)) {
 			args := [][]byte{[]byte("SET"), name, c.Text()}
 			if expiry != 0 {
 				args = append(args, []byte("PXAT"), strconv.AppendInt(nil, expiry, 10))
@@ -86,7 +94,7 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 			b.update(k.DB, args...)
 			return
 		}
-	} else if t.Whole || t.Type != h.Type {
+	} else if whole || t.Type != h.Type {
 		b.update(k.DB, []byte("DEL"), name)
 		was = 0
 		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,6 +132,8 @@ func (m *members) ask(ctx context.Context, addr, host string) ([]string, error) 
 	at, err := c.Do(ctx, "GOSSIP").Text()
 	var reply redis.Error
 	switch {
+	case errors.As(err, &reply) && strings.HasPrefix(err.Error(), "LOADING"):
+		return nil, fmt.Errorf("%s is still starting, try again: it answered '%v'", addr, err)
 	case errors.As(err, &reply):
 		return nil, fmt.Errorf("%s is not a replicatord node: it answered '%v'. Give the RESP address of a node, as for redis-cli", addr, err)
 	case err != nil:

@@ -43,6 +43,7 @@ type Node struct {
 	server   *resp.Server
 	metrics  *metrics
 	paused   atomic.Bool
+	made     atomic.Bool // all of the above are there, but for metrics
 	durable  atomic.Pointer[links] // whom to tell of durable entries, once there are links
 
 	work sync.WaitGroup // goroutines that end with ctx
@@ -274,6 +275,7 @@ func (n *Node) startView(ctx context.Context) error {
 		return err
 	}
 	n.recovery.source = n.source
+	n.made.Store(true) // what operators ask is answered from now on, whatever the view is up to
 	first := make(chan error, 1)
 	var once sync.Once
 	n.start(func() {

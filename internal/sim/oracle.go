@@ -355,13 +355,38 @@ func (st *state) print(k crdt.Key) string {
 	return strings.Join(out, "\n  ")
 }
 
-// describe prints everything stored.
-func (st *state) describe() string {
+// garbage prints what is stored though nothing is live. What was seen of lives
+// of a node that have ended, and went down with its disk before anybody else
+// had it, may stay pending: nobody can know that it will not come.
+func (st *state) garbage() string {
+	ended := func(v crdt.Vector) bool {
+		for _, q := range v {
+			if p := st.o.w.sites[q.Stream.Node()-1].proc; p != nil && p.log.Identity().Origin == q.Stream.Origin() {
+				return false
+			}
+		}
+		return true
+	}
 	var b strings.Builder
+	for db, v := range st.snap.Pending {
+		if !ended(v) {
+			fmt.Fprintf(&b, "database %d: %v\n", db, v)
+		}
+	}
 	for _, k := range union(st.keys, nil) {
-		fmt.Fprintf(&b, "%d/%q: %+v\n", k.DB, k.Name, st.keys[k].header)
-		for _, c := range st.keys[k].cells {
-			fmt.Fprintf(&b, "  %d %q: %+v\n", c.id.Kind, c.id.Elem, *c.cell)
+		ks := st.keys[k]
+		ok := ks.header != nil
+		for _, p := range ks.header.Pending {
+			ok = ok && ended(p.Ctx)
+		}
+		for _, c := range ks.cells {
+			ok = ok && len(c.cell.Values) == 0 && len(c.cell.Counts) == 0 && ended(c.cell.Pending)
+		}
+		if !ok {
+			fmt.Fprintf(&b, "%d/%q: %+v\n", k.DB, k.Name, ks.header)
+			for _, c := range ks.cells {
+				fmt.Fprintf(&b, "  %d %q: %+v\n", c.id.Kind, c.id.Elem, *c.cell)
+			}
 		}
 	}
 	return b.String()

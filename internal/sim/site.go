@@ -77,6 +77,7 @@ type proc struct {
 
 	// The view.
 	attached  bool // there is a connection
+	tries     int  // attempts to bring the view level, so far
 	level     bool // and clients are served
 	viewQueue []*node.Batch
 	pumping   bool

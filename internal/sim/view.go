@@ -91,6 +91,7 @@ func (p *proc) pump() {
 // detach breaks the connection to the view.
 func (p *proc) detach() {
 	p.attached, p.level = false, false
+	p.tries++
 	queue := p.viewQueue
 	p.viewQueue, p.unmarked = nil, nil
 	for _, b := range queue {
@@ -102,18 +103,27 @@ func (p *proc) detach() {
 // attach connects to the view and brings it level, as package node's recovery
 // does.
 func (p *proc) attach() {
-	if p.dead || p.attached {
+	if p.dead {
 		return
 	}
-	p.attached = true
-	p.enqueue(work{fn: func() {
-		if !p.attached {
-			return
-		}
+	p.tries++
+	p.step(func() {
 		p.core.ViewDown()
 		p.core.Remember(p.lost)
 		p.lost = nil
-		p.rewrite(p.plan())
+		keys, rebuild := p.plan()
+		p.attached = true
+		p.rewrite(keys, rebuild)
+	})
+}
+
+// step enqueues a step of the present attempt to bring the view level.
+func (p *proc) step(fn func()) {
+	try := p.tries
+	p.enqueue(work{fn: func() {
+		if p.tries == try {
+			fn()
+		}
 	}})
 }
 
@@ -154,31 +164,24 @@ func (p *proc) rewrite(keys []crdt.Key, rebuild bool) {
 		return
 	}
 	p.w.oracle.counts["view catch-ups"]++
-	var next func()
-	next = func() {
-		if !p.attached {
-			return
-		}
-		n := min(len(keys), rewriteStep)
-		if n == 0 {
-			p.viewUp()
-			return
-		}
-		p.w.check(p.core.Rewrite(keys[:n]), "rewriting the view")
-		keys = keys[n:]
-		p.enqueue(work{fn: next})
+	p.catchUp(keys)
+}
+
+func (p *proc) catchUp(keys []crdt.Key) {
+	n := min(len(keys), rewriteStep)
+	if n == 0 {
+		p.viewUp()
+		return
 	}
-	next()
+	p.w.check(p.core.Rewrite(keys[:n]), "rewriting the view")
+	p.step(func() { p.catchUp(keys[n:]) })
 }
 
 func (p *proc) rebuildFrom(pos []byte) {
-	if !p.attached {
-		return
-	}
 	pos, _, err := p.core.RewriteFrom(pos, rewriteStep)
 	p.w.check(err, "rebuilding the view")
 	if pos != nil {
-		p.enqueue(work{fn: func() { p.rebuildFrom(pos) }})
+		p.step(func() { p.rebuildFrom(pos) })
 		return
 	}
 	p.viewUp()

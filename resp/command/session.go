@@ -132,18 +132,18 @@ var sessionCommands = []*Command{
 // nodeCommands are the rows of what a node has beyond Redis: its members, its
 // log and its cells. The node carries them out.
 var nodeCommands = []*Command{
-	{Name: "MEET", Arity: 2, Flags: Admin | NoScript, Group: "server", Since: "0.1.0",
+	{Name: "MEET", Arity: 2, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "Joins the node at a RESP address, host:port, and its cluster"},
-	{Name: "GOSSIP", Arity: 1, Flags: Admin | NoScript | NoAuth | Fast, Group: "server", Since: "0.1.0",
+	{Name: "GOSSIP", Arity: 1, Flags: Admin | NoScript | Loading | NoAuth | Fast, Group: "server", Since: "0.1.0",
 		Summary: "Where this node gossips: what MEET asks the other node"},
-	{Name: "FORGET", Arity: 2, Flags: Admin | NoScript, Group: "server", Since: "0.1.0",
+	{Name: "FORGET", Arity: 2, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "Removes a member, by its id, for good"},
-	{Name: "REPLICAS", Arity: 1, Flags: Admin | NoScript, Group: "server", Since: "0.1.0",
+	{Name: "REPLICAS", Arity: 1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "The members, and how far each is"},
-	{Name: "NODE", Arity: -1, Flags: Admin | NoScript, Group: "server", Since: "0.1.0",
+	{Name: "NODE", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "About this node; PAUSE and RESUME its exchange of deltas; its VECTOR"},
-	{Name: "DESC", Arity: 2, Flags: Admin | NoScript, First: 1, Last: 1, Step: 1, Group: "server", Since: "0.1.0",
+	{Name: "DESC", Arity: 2, Flags: Admin | NoScript | Loading, First: 1, Last: 1, Step: 1, Group: "server", Since: "0.1.0",
 		Summary: "The cells of a key: who wrote what, and when"},
-	{Name: "REPLLOG", Arity: -1, Flags: Admin | NoScript, Group: "server", Since: "0.1.0",
+	{Name: "REPLLOG", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "A range of the log"},
 }
