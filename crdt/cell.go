@@ -388,7 +388,9 @@ func forgotten(k *Count, v, pending, outer Vector) bool {
 }
 
 // stopCount applies to a count what a replica that has it only up to seen
-// holds pending.
+// holds pending. That tells of a remove whose writer had no such count any
+// more, or Seen would have told of it: the count's origin has ended the epoch,
+// and the reset needs no remnant that would wait for it to know.
 func stopCount(k Count, seen Tag, pending, outer Vector) Count {
 	d := Dot{k.Tag, k.Stream}
 	if k.Live() && seen < k.Tag && (pending.Covers(d) || outer.Covers(d)) {

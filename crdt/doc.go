@@ -24,9 +24,49 @@
 //     Tidy drops that in time.
 //   - The visible value is a function of the live cells alone.
 //
-// The tests prove this for every small case: all interleavings of up to four
-// operations on three replicas, in all orders of delivery, against a model that
-// keeps every operation.
+// TestExhaustive proves this for small cases: histories of up to four
+// operations on three replicas, in all orders of delivery and merge, against a
+// model that keeps every operation (package crdttest); its comment says what is
+// covered by default and what by REPLICATORD_EXHAUSTIVE=full.
+// TestRandomHistories goes deeper. The scripts in testdata show the rules of
+// docs/SEMANTICS.md one by one.
+//
+// # Counters
+//
+// A stream's count in a cell is one growing sum, so that any number of
+// increments fold into one. A remove that has seen a part of it cannot take
+// away increments one by one: it tells how far it saw (Seen), and every replica
+// subtracts just that, also from a sum that has gone further. The same must
+// work where the remove comes first, so a replica keeps the reset, a remnant,
+// until it knows that the count's own origin has it too. From then on the
+// origin's increments begin a new epoch, and a greater epoch replaces the count
+// whole: an increment with a new epoch is at once a remove of all the earlier
+// increments of its stream in the cell.
+//
+// Every header tells of remnants under its key (Rest), for the remove of a
+// database must tell what it saw of them too.
+//
+// # Lanes
+//
+// Streams of one origin are as independent as those of two: lane 0 may be hours
+// ahead of lane 3. Within a commit group there is one tag, and so no order
+// between lanes; Writer begins a new step with a tag of its own where one is
+// needed. A transaction starts with Writer.Begin and is one entry.
+//
+// # State sync
+//
+// For each key that either side has, in any order: Merge for each cell of
+// either side, then MergePending. Until the whole keyspace is covered, the keys
+// merged are ahead of Have: HaveOf tells what each has, and PendingOf what the
+// peers held pending for its database. When Have has caught up with every part,
+// MergeDBPending joins that for good, and both hooks go.
+//
+// # Expiry
+//
+// Each replica hides an expired key for itself (Sweep), and it leaves the
+// digest: replicas compare digests after sweeping to the same time. Purge
+// deletes it once nobody can bring it back. Neither is an operation of the
+// model: no delta tells of them.
 //
 // # Aliasing
 //

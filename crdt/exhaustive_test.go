@@ -40,10 +40,11 @@ import (
 // cells is left. The operations themselves are made from every reachable state
 // that has the right vector, and must do to the visible value what Redis does.
 //
-// By default histories have up to three operations, and with deliveries and
-// Tidy alone (no merges) up to four on the smaller menus.
-// REPLICATORD_EXHAUSTIVE=full has four everywhere, with everything (an hour or
-// more).
+// By default histories have up to three operations, everywhere with
+// everything; menus of two writers have up to four with everything, and the
+// smaller menus of three writers up to four with deliveries and Tidy, but
+// without merges. REPLICATORD_EXHAUSTIVE=full has four everywhere with
+// everything, which takes hours; -run TestExhaustive/<menu> chooses one menu.
 func TestExhaustive(t *testing.T) {
 	full := os.Getenv("REPLICATORD_EXHAUSTIVE") == "full"
 	for _, m := range menus {
@@ -194,6 +195,9 @@ var menus = []menu{
 	{name: "string", depth: 4, merges: 3, ops: []op{set(k), del(k), flush()}},
 	{name: "string counter", depth: 4, merges: 3, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), del(k)}},
 	{name: "string counter and text", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindString, ""), set(k), setNumber(k), del(k), flush()}},
+	{name: "string, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), set(k), del(k)}},
+	{name: "field, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{incr(k, crdt.KindField, "f"), removeElem(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "f"), del(k)}},
+	{name: "counter flushed", depth: 4, merges: 4, nodes: 2, ops: []op{incr(k, crdt.KindString, ""), del(k), flush()}},
 	{name: "field", depth: 3, merges: 3, ops: []op{setElem(k, crdt.KindField, "f"), removeElem(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), del(k), flush()}},
 	{name: "field counter", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindField, "f"), removeElem(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), del(k), flush()}},
 	{name: "member", depth: 4, merges: 3, ops: []op{setElem(k, crdt.KindMember, "m"), removeElem(k, crdt.KindMember, "m"), del(k)}},

@@ -216,6 +216,27 @@ func TestPendingOfPartialSync(t *testing.T) {
 	y.want("(nil)", j, crdt.KindString, "")
 }
 
+// A remove whose writer had already seen a count end tells nothing of the
+// count. A replica that merges the state of one which is not as far with the
+// counter must still take the increments that the remove has seen.
+func TestMergeStopsCountsThatEnded(t *testing.T) {
+	s := &small{t: t}
+	a, b, x, y := s.node(1), s.node(2), s.node(3), s.node(4)
+	first, second := a.write(incrBy(k, 1)), a.write(incrBy(k, 2))
+	ended := a.write(removeKey(k))
+	b.apply(first...)
+	b.apply(second...)
+	b.apply(ended...)
+	flushed := b.write(func(w *crdt.Writer) { w.Flush(0) })
+	x.apply(first...)
+	x.apply(flushed...)
+	y.apply(first...)
+	y.apply(second...)
+	crdttest.Merge(y.ks, y.store, x.store, x.ks.Have)
+	y.check()
+	y.want("(nil)", k, crdt.KindString, "")
+}
+
 // A group has one tag, and a remove in one lane did not cover what the group
 // had written in another: the value of the greater lane won, whichever was
 // written last, and nodes that got the lanes in turns could disagree.

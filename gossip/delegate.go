@@ -69,9 +69,9 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 		return err
 	}
 	d.mu.Lock()
-	reason, holder := d.roster.judge(c)
+	holder, reason := d.roster.judge(c)
 	d.mu.Unlock()
-	if reason == ErrSameID {
+	if errors.Is(reason, ErrSameID) {
 		d.conflict(c.Facts, holder)
 	}
 	return reason
@@ -90,13 +90,13 @@ func (d delegate) NotifyMerge(nodes []*memberlist.Node) error {
 			return err
 		}
 		d.mu.Lock()
-		reason, holder := d.roster.judge(c)
+		holder, reason := d.roster.judge(c)
 		d.mu.Unlock()
 		var text string
 		switch {
-		case reason == nil || errors.Is(reason, errLeftover) || reason == ErrForgotten:
+		case reason == nil || errors.Is(reason, errLeftover) || errors.Is(reason, ErrForgotten):
 			continue
-		case reason == ErrWrongCluster:
+		case errors.Is(reason, ErrWrongCluster):
 			text = wrongCluster(d.card().Facts, c.Facts)
 		default:
 			text = sameID(c.Facts, holder)

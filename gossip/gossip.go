@@ -151,7 +151,7 @@ func Start(o Options) (*Gossip, error) {
 	started := false
 	defer func() {
 		if !started {
-			t.Shutdown()
+			_ = t.Shutdown()
 		}
 	}()
 

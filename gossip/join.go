@@ -72,7 +72,7 @@ func (g *Gossip) join(ctx context.Context, addr string) (card, error) {
 			return c, nil
 		}
 		var refusal *JoinError
-		if errors.As(err, &refusal) && refusal.Reason != ErrUnreachable {
+		if errors.As(err, &refusal) && !errors.Is(refusal.Reason, ErrUnreachable) {
 			break
 		}
 	}

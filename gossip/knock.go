@@ -130,7 +130,7 @@ func decodeAnswer(b []byte) (answer, error) {
 func (g *Gossip) answerKnock(conn net.Conn) {
 	mode, payload, err := readKnock(conn)
 	if errors.Is(err, errKnock) {
-		writeKnock(conn, modePlain, []byte{codeBad})
+		_ = writeKnock(conn, modePlain, []byte{codeBad})
 		return
 	}
 	if err != nil {
@@ -139,39 +139,39 @@ func (g *Gossip) answerKnock(conn net.Conn) {
 	switch {
 	case mode == modePlain && g.seal != nil:
 		g.log.Warn("refused a node that has no secret", "from", conn.RemoteAddr().String())
-		writeKnock(conn, modePlain, []byte{codeSecretNeeded})
+		_ = writeKnock(conn, modePlain, []byte{codeSecretNeeded})
 		return
 	case mode == modeSealed && g.seal == nil:
-		writeKnock(conn, modePlain, []byte{codeSecretUnknown})
+		_ = writeKnock(conn, modePlain, []byte{codeSecretUnknown})
 		return
 	case mode == modeSealed:
 		if payload, err = g.seal.open(payload, questionContext()); err != nil {
 			g.log.Warn("refused a node that has another secret", "from", conn.RemoteAddr().String())
-			writeKnock(conn, modePlain, []byte{codeSecretWrong})
+			_ = writeKnock(conn, modePlain, []byte{codeSecretWrong})
 			return
 		}
 	case mode != modePlain:
-		writeKnock(conn, modePlain, []byte{codeBad})
+		_ = writeKnock(conn, modePlain, []byte{codeBad})
 		return
 	}
 	if len(payload) < challengeLen {
-		writeKnock(conn, modePlain, []byte{codeBad})
+		_ = writeKnock(conn, modePlain, []byte{codeBad})
 		return
 	}
 	challenge := payload[:challengeLen]
 	c, err := decodeCard(payload[challengeLen:])
 	if err != nil {
-		writeKnock(conn, modePlain, []byte{codeBad})
+		_ = writeKnock(conn, modePlain, []byte{codeBad})
 		return
 	}
 
 	a := answer{code: codeOK, card: g.card()}
-	reason, holder := g.admit(c)
-	switch reason {
-	case nil:
-	case ErrWrongCluster:
+	holder, reason := g.admit(c)
+	switch {
+	case reason == nil:
+	case errors.Is(reason, ErrWrongCluster):
 		a.code = codeWrongCluster
-	case ErrForgotten:
+	case errors.Is(reason, ErrForgotten):
 		a.code = codeForgotten
 	default:
 		a.code, a.holder = codeSameID, card{Facts: holder}
@@ -188,30 +188,30 @@ func (g *Gossip) answerKnock(conn net.Conn) {
 	if g.seal != nil {
 		b = g.seal.close(b, answerContext(challenge))
 	}
-	writeKnock(conn, mode, b)
+	_ = writeKnock(conn, mode, b)
 }
 
 // admit judges a node that is there and asks: unlike news about a node, it is
 // certainly alive. Others that run on its directory are asked whether they are
 // alive too; what does not answer is what a restart left behind. May take a
 // probe's time.
-func (g *Gossip) admit(c card) (reason error, holder Facts) {
+func (g *Gossip) admit(c card) (holder Facts, reason error) {
 	g.mu.Lock()
-	reason, holder = g.roster.judge(c)
+	holder, reason = g.roster.judge(c)
 	others := g.roster.living(c)
 	g.mu.Unlock()
-	if reason == errLeftover {
-		return ErrSameID, holder
+	if errors.Is(reason, errLeftover) {
+		return holder, ErrSameID
 	}
 	if reason != nil || c.ID == g.id {
-		return reason, holder
+		return holder, reason
 	}
 	for _, s := range others {
 		if _, err := g.list.Ping(s.name(), &net.UDPAddr{IP: s.ip, Port: int(s.port)}); err == nil {
-			return ErrSameID, s.Facts
+			return s.Facts, ErrSameID
 		}
 	}
-	return nil, Facts{}
+	return Facts{}, nil
 }
 
 // knock asks at addr, an IP address and port, whether this node may join, and
@@ -293,13 +293,13 @@ func (g *Gossip) knock(ctx context.Context, addr string) (card, error) {
 		return fail(ErrUnreachable, theirs, "%s refuses for a reason that this version does not know", theirs)
 	}
 
-	reason, holder := g.admit(a.card)
-	switch reason {
-	case nil:
+	holder, reason := g.admit(a.card)
+	switch {
+	case reason == nil:
 		return a.card, nil
-	case ErrWrongCluster:
+	case errors.Is(reason, ErrWrongCluster):
 		return fail(reason, theirs, "%s", wrongCluster(mine.Facts, theirs))
-	case ErrForgotten:
+	case errors.Is(reason, ErrForgotten):
 		return fail(reason, theirs, "this node has forgotten %s: MEET it to take it back", theirs)
 	}
 	g.conflict(theirs, holder)

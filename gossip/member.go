@@ -186,29 +186,29 @@ func (r *roster) living(c card) []*session {
 
 // judge says whether c may be a member: nil, or the reason and, for
 // ErrSameID, who holds the id.
-func (r *roster) judge(c card) (reason error, holder Facts) {
+func (r *roster) judge(c card) (holder Facts, reason error) {
 	switch {
 	case c.Cluster != r.self.Cluster:
-		return ErrWrongCluster, Facts{}
+		return Facts{}, ErrWrongCluster
 	case c.ID == r.self.ID && c.session == r.self.session && c.Dir == r.self.Dir:
-		return nil, Facts{}
+		return Facts{}, nil
 	case c.ID == r.self.ID && r.self.sameNode(c.Facts):
-		return errLeftover, r.self.Facts
+		return r.self.Facts, errLeftover
 	case c.ID == r.self.ID:
-		return ErrSameID, r.self.Facts
+		return r.self.Facts, ErrSameID
 	case r.forgotten[c.ID]:
-		return ErrForgotten, Facts{}
+		return Facts{}, ErrForgotten
 	}
 	best := r.best(c.ID)
 	if best == nil {
-		return nil, Facts{}
+		return Facts{}, nil
 	}
 	for _, s := range r.sessions {
 		if c.sameNode(s.Facts) {
-			return nil, Facts{}
+			return Facts{}, nil
 		}
 	}
-	return ErrSameID, best.Facts
+	return best.Facts, ErrSameID
 }
 
 // forget drops a member. Of its processes, those that memberlist holds for

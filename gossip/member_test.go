@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"errors"
 	"testing"
 	"time"
 )
@@ -94,7 +95,7 @@ func TestRoster(t *testing.T) {
 			{"of another cluster", stranger, ErrWrongCluster},
 			{"new", testCard(6, 66, 1, "f:1"), nil},
 		} {
-			if got, _ := r.judge(c.card); got != c.want {
+			if _, got := r.judge(c.card); !errors.Is(got, c.want) {
 				t.Errorf("%s: %v, want %v", c.what, got, c.want)
 			}
 		}

@@ -126,7 +126,7 @@ func TestRedisTrouble(t *testing.T) {
 // as level, right after its first writes or in a rebuild, still knows it as its own.
 func TestKilledWhileTheViewIsBuilt(t *testing.T) {
 	t.Parallel()
-	for _, databases := range []int{1, 16, 17} {
+	for _, databases := range []int{16, 17} {
 		bed := testbed.New(t)
 		r := bed.Redis(testbed.RedisOptions{Databases: databases})
 		n := bed.Node(testbed.Options{ID: 1, View: r.Address()})
@@ -327,6 +327,31 @@ func roundExpiries(data map[string]string) map[string]string {
 		out[k] = value + expiry
 	}
 	return out
+}
+
+// TestRedisThatCannotBeAView: the log and the clients' error say why.
+func TestRedisThatCannotBeAView(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	master := bed.Redis(testbed.RedisOptions{})
+	for _, tt := range []struct{ want, args string }{
+		{"fewer than the 16 databases", "--databases 8"},
+		{"replica of another Redis", "--replicaof 127.0.0.1 " + fmt.Sprint(master.Port)},
+		{"cluster mode", "--cluster-enabled yes"},
+		{"NOAUTH", "--requirepass secret"},
+	} {
+		r := bed.Redis(testbed.RedisOptions{Args: strings.Fields(tt.args)})
+		n := bed.Node(testbed.Options{ID: 1, View: r.Address(), Broken: true})
+		bed.Wait(20*time.Second, "an error that says "+tt.want, func() (bool, string) {
+			_, err := n.Try("GET", "k")
+			return err != nil && strings.HasPrefix(err.Error(), "LOADING") && strings.Contains(err.Error(), tt.want), fmt.Sprint(err)
+		})
+		if !strings.Contains(n.Log(), tt.want) {
+			t.Errorf("the log does not say %q:\n%s", tt.want, n.Log())
+		}
+		n.Terminate()
+		equal(t, "exit code of a stop before the start was complete", n.Ended(20*time.Second), 0)
+	}
 }
 
 // TestAdoptRefusesWhatItCannotReplicate: nothing is taken if there is a key of a

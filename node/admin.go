@@ -132,7 +132,7 @@ func (n *Node) nodeCommand(out *command.Reply, args [][]byte) error {
 			out.Status(l)
 		}
 	default:
-		return fmt.Errorf("unknown subcommand '%s'. Try NODE HELP.", clip(string(args[1])))
+		return fmt.Errorf("unknown subcommand '%s'. Try NODE HELP", clip(string(args[1])))
 	}
 	return nil
 }
@@ -195,7 +195,7 @@ func (n *Node) Describe(k crdt.Key) []byte {
 			return
 		}
 		c.begin()
-		defer c.Commit()
+		defer func() { _ = c.Commit() }() // nothing was written
 		h := c.group.Header(k)
 		if h == nil {
 			out.NullArray()

@@ -227,7 +227,10 @@ func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
 // kept. The caller has made sure that no local command is in the group.
 func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 	if c.writer != nil {
-		c.Commit()
+		if err := c.Commit(); err != nil {
+			done(err)
+			return
+		}
 	}
 	c.begin()
 	now := c.wall()
@@ -265,8 +268,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		c.ks.Apply(&e)
 		c.Stats.Entries++
 		if err := c.group.Append(&e); err != nil {
-			done(err)
-			c.abort(err)
+			done(c.abort(err))
 			return
 		}
 		c.ks.Have = c.group.Vector()

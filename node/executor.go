@@ -263,7 +263,7 @@ func (x *executor) run(q *resp.Request) {
 	defer func() {
 		if p := recover(); p != nil {
 			x.slog.Error("command failed in a way it should not", "command", q.Cmd.Name, "panic", p)
-			x.core.abort(fmt.Errorf("internal error in %s", q.Cmd.Name))
+			_ = x.core.abort(fmt.Errorf("internal error in %s", q.Cmd.Name))
 			q.Out = q.Out[:0]
 			fail(q, fmt.Sprintf("ERR internal error in '%s': nothing was written; please report it", q.Cmd.Name))
 		}

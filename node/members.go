@@ -133,11 +133,11 @@ func (m *members) ask(ctx context.Context, addr, host string) ([]string, error) 
 	var reply redis.Error
 	switch {
 	case errors.As(err, &reply) && strings.HasPrefix(err.Error(), "LOADING"):
-		return nil, fmt.Errorf("%s is still starting, try again: it answered '%v'", addr, err)
+		return nil, fmt.Errorf("%s is still starting, try again: it answered '%w'", addr, err)
 	case errors.As(err, &reply):
-		return nil, fmt.Errorf("%s is not a replicatord node: it answered '%v'. Give the RESP address of a node, as for redis-cli", addr, err)
+		return nil, fmt.Errorf("%s is not a replicatord node: it answered '%w'. Give the RESP address of a node, as for redis-cli", addr, err)
 	case err != nil:
-		return nil, fmt.Errorf("%s is unreachable: %v", addr, err)
+		return nil, fmt.Errorf("%s is unreachable: %w", addr, err)
 	}
 	targets := []string{at}
 	if h, p, err := net.SplitHostPort(at); err == nil && h != host {

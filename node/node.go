@@ -43,7 +43,7 @@ type Node struct {
 	server   *resp.Server
 	metrics  *metrics
 	paused   atomic.Bool
-	made     atomic.Bool // all of the above are there, but for metrics
+	made     atomic.Bool           // all of the above are there, but for metrics
 	durable  atomic.Pointer[links] // whom to tell of durable entries, once there are links
 
 	work sync.WaitGroup // goroutines that end with ctx

@@ -93,7 +93,8 @@ func (r *recovery) run(ctx context.Context, started func(error)) {
 	wait := 50 * time.Millisecond
 	for ctx.Err() == nil {
 		select { // what was lost before this attempt is covered by it
-		case <-r.lostc:
+		case err := <-r.lostc:
+			r.slog.Debug("view lost while it was brought level", "err", err)
 		default:
 		}
 		err := r.level(ctx)

@@ -121,20 +121,26 @@ func (r *regions) shared(have crdt.Vector) crdt.Vector {
 }
 
 // settle forgets the parts if the vector has caught up with all of them, and
-// returns what their databases hold pending still: of the whole keyspace now.
+// returns what they held pending for databases, which from then on holds for
+// the whole keyspace. A sync that was under way is over then: there is nothing
+// left that it could bring, and whoever sent it may never come back.
 func (r *regions) settle(have crdt.Vector) (pending map[uint8]crdt.Vector, ok bool) {
-	if r.active || len(r.parts) == 0 {
+	if len(r.parts) == 0 {
 		return nil, false
 	}
-	var all region
 	for _, p := range r.parts {
 		if !p.vector.In(have) {
 			return nil, false
 		}
-		all.join(nil, p.pending)
 	}
-	r.parts = nil
-	return all.pending, true
+	pending = map[uint8]crdt.Vector{}
+	for _, p := range r.parts {
+		for db, v := range p.pending {
+			pending[db] = pending[db].Join(v)
+		}
+	}
+	*r = regions{}
+	return pending, true
 }
 
 func (r *regions) encode() []byte {

@@ -47,7 +47,7 @@ type pump struct {
 }
 
 type pumpStats struct {
-	pipelines, commands, errors atomic.Uint64
+	pipelines, commands atomic.Uint64
 }
 
 func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), logger *slog.Logger) *pump {
@@ -208,7 +208,7 @@ func (p *pump) exec(c *viewConn, batches []*Batch) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %v", errViewLost, err)
+		return fmt.Errorf("%w: %w", errViewLost, err)
 	}
 	return refused
 }

@@ -289,14 +289,14 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 		c.Close()
 		return nil, err
 	}
-	for _, db := range []int{userDBs, userDBs - 1, 0} {
+	for _, db := range []int{userDBs, userDBs - 1} {
 		if _, err := c.do(db, "PING"); err == nil {
 			c.hidden, c.filter = db, db < userDBs
 			return c, nil
 		}
 	}
 	c.Close()
-	return nil, errors.New("no database can be selected")
+	return nil, fmt.Errorf("it has fewer than the %d databases that clients can select: set \"databases %d\" in its configuration", userDBs, userDBs+1)
 }
 
 // check refuses a Redis that cannot be a view.
@@ -364,20 +364,4 @@ func (c *viewConn) keys() (int, error) {
 		total--
 	}
 	return total, nil
-}
-
-// clear empties the databases clients see, and the watermark's.
-func (c *viewConn) clear() error {
-	if _, err := c.do(c.hidden, "DEL", markKey); err != nil {
-		return err
-	}
-	for db := range userDBs {
-		if _, err := c.do(db, "FLUSHDB"); err != nil {
-			if db > 0 && strings.Contains(err.Error(), "out of range") {
-				return nil
-			}
-			return err
-		}
-	}
-	return nil
 }

@@ -118,14 +118,16 @@ func (d *diskFS) pause(err error) error {
 	return err
 }
 
-// syncWAL brings everything written to the log so far to disk.
-func (d *diskFS) syncWAL() {
+// syncWAL brings everything written to the log so far to disk. Once armed, it
+// returns no error: the failure is known.
+func (d *diskFS) syncWAL() error {
 	d.mu.Lock()
 	w := d.wal
 	d.mu.Unlock()
-	if w != nil {
-		w.syncNow()
+	if w == nil {
+		return nil
 	}
+	return w.syncNow()
 }
 
 // walFile is a file of the write-ahead log.

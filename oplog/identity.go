@@ -103,7 +103,9 @@ func (l *Log) begin(id Identity, mark, reason string) error {
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
-	l.disk.syncWAL()
+	if err := l.disk.syncWAL(); err != nil {
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
 	if f := l.failure.Load(); f != nil {
 		return f.err
 	}

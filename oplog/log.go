@@ -294,7 +294,8 @@ func (l *Log) each(prefix []byte, fn func(k, v []byte) error) error {
 }
 
 // Close ends the log: what is committed is synced, and the exact bound of the
-// tags in use is kept. A group still open is discarded.
+// tags in use is kept. A group still open is discarded. An error means that
+// something committed may not be durable.
 func (l *Log) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -309,11 +310,14 @@ func (l *Log) Close() error {
 
 	l.commit.Lock()
 	defer l.commit.Unlock()
-	err := l.Failed()
-	if err == nil {
+	var err error
+	if l.failure.Load() == nil {
 		err = l.tags.settle(l)
 	}
-	l.disk.syncWAL()
+	_ = l.disk.syncWAL() // a failure is looked at below
+	if f := l.failure.Load(); f != nil && f.fatal {
+		err = f.err
+	}
 	l.advanceDurable(l.targetDurable())
 	return errors.Join(err, l.db.Close(), l.lock.Close())
 }

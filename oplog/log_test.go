@@ -611,3 +611,26 @@ func commitUntilKilled(t *testing.T, dir, policy string) {
 		}
 	}
 }
+
+func TestHasKnowsWhatWasApplied(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.Fsync = FsyncAlways
+	r := openReplica(t, o)
+	defer r.close()
+	s := crdt.NewStream(9, 1, 1)
+	at := crdt.TagAt(testStart.UnixMilli(), 0) // tags of long ago would be trimmed by age
+	for _, e := range []crdt.Entry{{Stream: s, Tag: at + 5}, {Stream: s, Prev: at + 5, Tag: at + 9}, {Stream: s, Prev: at + 9, Tag: at + 12}} {
+		r.apply(e)
+	}
+	if _, err := r.log.Trim(crdt.Vector{{Stream: s, Tag: at + 5}}); err != nil {
+		t.Fatal(err)
+	}
+	for tag, want := range map[crdt.Tag]bool{0: true, at + 3: true, at + 5: true, at + 8: false, at + 9: true, at + 10: false, at + 12: true, at + 13: false} {
+		if got, err := r.log.Has(s, tag); got != want || err != nil {
+			t.Errorf("tag %d: %v, %v", tag, got, err)
+		}
+	}
+	if got, err := r.log.Has(s+1, 1); got || err != nil {
+		t.Errorf("unknown stream: %v, %v", got, err)
+	}
+}

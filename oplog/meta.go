@@ -33,7 +33,7 @@ func (l *Log) SetMeta(name string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
-	l.disk.syncWAL()
+	_ = l.disk.syncWAL() // a failure is looked at below
 	if f := l.failure.Load(); f != nil && f.fatal {
 		return f.err
 	}

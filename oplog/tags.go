@@ -82,7 +82,7 @@ func (b *tagBound) write(l *Log, t crdt.Tag) error {
 	if err := l.db.Set(metaKey(metaTag), binary.BigEndian.AppendUint64(nil, uint64(t)), pebble.Sync); err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
-	l.disk.syncWAL()
+	_ = l.disk.syncWAL() // a failure is looked at below
 	if f := l.failure.Load(); f != nil && f.fatal {
 		return f.err
 	}

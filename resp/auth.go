@@ -110,7 +110,7 @@ func (c *Session) setName(name []byte) error {
 		return errors.New("ERR the name is longer than 64kb")
 	}
 	if !plain(name) {
-		return errors.New(errClientName)
+		return errors.New(errClientName) //nolint:staticcheck // Redis's own text
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -162,7 +162,7 @@ func setOutputLimits(s *Server, v string) (func(), error) {
 	for ; len(words) > 0; words = words[4:] {
 		hard, err := parseSize(words[1])
 		if err != nil {
-			return nil, errors.New("Error in hard, soft or soft_seconds setting in buffer limit configuration.") //nolint:staticcheck
+			return nil, errors.New("Error in hard, soft or soft_seconds setting in buffer limit configuration.") //nolint:staticcheck // Redis's own text
 		}
 		switch strings.ToLower(words[0]) {
 		case "normal":
@@ -172,7 +172,7 @@ func setOutputLimits(s *Server, v string) (func(), error) {
 			limit = hard
 		case "slave", "replica", "pubsub":
 		default:
-			return nil, errors.New("Invalid client class specified in buffer limit configuration.") //nolint:staticcheck
+			return nil, errors.New("Invalid client class specified in buffer limit configuration.") //nolint:staticcheck // Redis's own text
 		}
 	}
 	return func() { s.settings.maxOutput.Store(limit) }, nil

@@ -26,7 +26,7 @@ func systemMemory() int64 {
 	if syscall.Sysinfo(&si) != nil {
 		return 0
 	}
-	return int64(uint64(si.Totalram) * uint64(si.Unit))
+	return int64(si.Totalram) * int64(si.Unit)
 }
 
 func infoCPU(sec *Section) {

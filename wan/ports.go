@@ -65,12 +65,15 @@ type Snapshot interface {
 	Close()
 }
 
-// SyncBegin, SyncKeys, SyncKnown and SyncDBPending are the messages of a state
-// sync. States and cursors are opaque to this package.
+// Messages of a state sync. States and cursors are opaque to this package.
 type (
-	SyncBegin     = wire.SyncBegin
-	SyncKeys      = wire.SyncKeys
-	SyncKnown     = wire.SyncKnown
+	// SyncBegin describes a snapshot.
+	SyncBegin = wire.SyncBegin
+	// SyncKeys is a part of it.
+	SyncKeys = wire.SyncKeys
+	// SyncKnown is what a stream's origin is known to have seen.
+	SyncKnown = wire.SyncKnown
+	// SyncDBPending is what a database holds pending.
 	SyncDBPending = wire.SyncDBPending
 )
 

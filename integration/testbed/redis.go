@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -90,7 +91,7 @@ func (r *Redis) Start() {
 			return false, "it ended: " + tailOf(r.log, 5)
 		}
 		err := c.Ping(context.Background()).Err()
-		return err == nil, fmt.Sprint(err)
+		return err == nil || strings.HasPrefix(err.Error(), "NOAUTH"), fmt.Sprint(err)
 	})
 }
 

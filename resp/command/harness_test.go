@@ -3,6 +3,7 @@ package command
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -273,7 +274,7 @@ func sortReply(raw []byte, n int) []byte {
 		var unit []byte
 		for range n {
 			e, err := readReply(r)
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				slices.Sort(units)
 				return append(out, strings.Join(units, "")...)
 			}

@@ -62,7 +62,7 @@ func parseBulks(raw []byte, limit int) ([][]byte, error) {
 // replyHead reads the first line of a reply: its type and length.
 func replyHead(b []byte) (kind byte, n int64, rest []byte, err error) {
 	// The longest line with a length in it: type, 20 digits, end of line.
-	line, rest, ok := bytes.Cut(b[:min(len(b), 23)], []byte("\r\n"))
+	line, _, ok := bytes.Cut(b[:min(len(b), 23)], []byte("\r\n"))
 	if !ok || len(line) < 2 {
 		return 0, 0, nil, fmt.Errorf("%w: %q", errViewReply, b[:min(len(b), 64)])
 	}
