@@ -196,6 +196,9 @@ func (c *cluster) write(n *node) {
 		c.op(n, w)
 	}
 	for _, e := range w.Entries() {
+		if err := e.Validate(); err != nil {
+			c.errorf("node %d: %v", n.id, err)
+		}
 		c.log[e.Stream] = append(c.log[e.Stream], e)
 		c.model.Add(e)
 		n.ks.Have = n.ks.Have.Clone()
@@ -312,6 +315,9 @@ func (c *cluster) deliverTo(n *node, s crdt.Stream, upto int) {
 	from := next - min(next, c.rng.IntN(3))
 	e := crdt.FoldEntries(l[from:to])
 	c.note("node %d: %v from %d to %d", n.id, s, from, to)
+	if err := e.Validate(); err != nil {
+		c.errorf("node %d: folded: %v", n.id, err)
+	}
 	n.ks.Apply(&e)
 	n.ks.Have = n.ks.Have.Clone()
 	n.ks.Have.Raise(s, e.Tag)

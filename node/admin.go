@@ -293,7 +293,7 @@ func (n *Node) who(d crdt.Dot) string {
 	return fmt.Sprintf("%s at %s (%v)", name, d.Tag.Time().Format("2006-01-02T15:04:05.000Z"), d)
 }
 
-// replLog answers REPLLOG [STREAM s] [AFTER tag] [COUNT n]: entries of the
+// replLog answers REPLLOG [NODE id] [AFTER tag] [COUNT n]: entries of the
 // log, decoded, a line each.
 func (n *Node) replLog(out *command.Reply, args [][]byte) error {
 	count := replLogDefault

@@ -479,7 +479,11 @@ func (c *Core) Beat() (t crdt.Tag, v crdt.Vector, ok bool) {
 	if !v.Equal(c.log.Vector()) {
 		return 0, nil, false
 	}
-	return c.clock.Next(c.wall()), v, true
+	t = c.clock.Next(c.wall())
+	if c.log.Reserve(t) != nil {
+		return 0, nil, false // a crash could take the promise back
+	}
+	return t, v, true
 }
 
 // reincarnate gives this node a new incarnation; what it wrote in the old one

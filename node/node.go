@@ -52,6 +52,9 @@ type Node struct {
 	err  error
 }
 
+// StoreDir is the folder of the store (package oplog) in a data directory.
+const StoreDir = "oplog"
+
 // ProtocolVersion is what members tell each other they speak.
 const ProtocolVersion = 1
 
@@ -124,7 +127,7 @@ func (n *Node) openLog() error {
 		return err
 	}
 	n.log, err = oplog.Open(oplog.Options{
-		Dir: filepath.Join(n.cfg.Dir, "oplog"), Node: uint16(n.cfg.ID), Fsync: policy,
+		Dir: filepath.Join(n.cfg.Dir, StoreDir), Node: uint16(n.cfg.ID), Fsync: policy,
 		RetentionBytes: int64(n.cfg.LogRetentionBytes), RetentionTime: n.cfg.LogRetentionTime,
 		Logger: n.slog,
 		Events: oplog.Events{

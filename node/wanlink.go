@@ -65,6 +65,11 @@ func (w *wanLog) Count(s crdt.Stream, after crdt.Tag, limit int) int {
 	return w.log.Count(s, after, limit)
 }
 
+func (w *wanLog) Wrote(s crdt.Stream, t crdt.Tag) bool {
+	ok, err := w.log.Has(s, t)
+	return ok || err != nil // what can't be read says nothing
+}
+
 // snapshotWait bounds the wait for what a snapshot shows to be durable.
 const snapshotWait = 30 * time.Second
 

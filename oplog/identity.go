@@ -94,7 +94,10 @@ func (l *Log) begin(id Identity, mark, reason string) error {
 		}
 	}
 	l.mu.Unlock()
-	id.Incarnation = max(uint64(max(l.opts.Now().Sub(crdt.TagEpoch).Milliseconds(), 1)), was+1)
+	// Where the clock is behind the incarnation before, that one's successor
+	// would be the same each time the same backup is restored.
+	next := was + 1 + l.opts.Rand.Uint64N(1<<16)
+	id.Incarnation = max(uint64(max(l.opts.Now().Sub(crdt.TagEpoch).Milliseconds(), 1)), next)
 	id.Origin = crdt.NewStream(id.Node, id.Incarnation, 0)
 	batch := l.db.NewBatch()
 	defer func() { _ = batch.Close() }()

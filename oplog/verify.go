@@ -177,7 +177,7 @@ func (v *verifier) header(key crdt.Key, stored *crdt.Header, mem *memStore) {
 	if stored == nil {
 		stored = &crdt.Header{}
 	}
-	if stored.Live != want.Live || stored.Type != want.Type || stored.Expiry != want.Expiry || stored.Digest != want.Digest {
+	if stored.Live != want.Live || stored.Type != want.Type || stored.Expiry != want.Expiry || stored.Digest != want.Digest || stored.Rest != want.Rest {
 		v.fault("header of %v: is %+v, its cells give %+v", key, *stored, *want)
 	}
 	if !stored.Swept {

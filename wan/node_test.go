@@ -230,6 +230,12 @@ func (n *testNode) Count(s crdt.Stream, after crdt.Tag, limit int) int {
 	return min(c, limit)
 }
 
+func (n *testNode) Wrote(s crdt.Stream, t crdt.Tag) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return t <= n.trimmed[s] || slices.ContainsFunc(n.entries[s], func(e crdt.Entry) bool { return e.Tag == t })
+}
+
 type testSnapshot struct {
 	store  *crdttest.Store
 	vector crdt.Vector

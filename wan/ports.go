@@ -37,6 +37,10 @@ type Log interface {
 	// limit if there are more.
 	Count(s crdt.Stream, after crdt.Tag, limit int) int
 
+	// Wrote reports whether the log has an entry with just this tag in a
+	// stream, or no longer reaches back that far.
+	Wrote(s crdt.Stream, t crdt.Tag) bool
+
 	// Snapshot freezes the state for a state sync.
 	Snapshot() (Snapshot, error)
 }

@@ -287,6 +287,9 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	if err := s.checkAhead(m.Durable); err != nil {
 		return nil, err
 	}
+	if err := s.checkFork(m.Durable); err != nil {
+		return nil, err
+	}
 	for l, w := range m.Window {
 		if w == 0 || w > 1<<40 {
 			return nil, fail(CodeProtocol, "window of %d bytes in lane %d", w, l)
@@ -316,6 +319,20 @@ func (s *Session) checkAhead(theirs crdt.Vector) error {
 			s.ahead = theirs
 			return fail(CodeRolledBack, "node %d has stream %v up to %v, but node %d, which wrote it, only up to %v: its data was rolled back, and it must take on a new incarnation",
 				s.peer.Node, p.Stream, p.Tag, s.cfg.Self.Node, have.Get(p.Stream))
+		}
+	}
+	return nil
+}
+
+// checkFork fails if the peer has an entry of this node's incarnation that the
+// node does not: its data was rolled back and it has written since, under the
+// tags' old names. Nothing of what differs may be exchanged.
+func (s *Session) checkFork(theirs crdt.Vector) error {
+	me := s.cfg.Log.Origin()
+	for _, p := range theirs {
+		if p.Stream.Origin() == me && !s.cfg.Log.Wrote(p.Stream, p.Tag) {
+			return fail(CodeRolledBack, "node %d has an entry %v of stream %v that node %d, which wrote the stream, does not have: its data directory was rolled back, and it has written since. Remove that directory and start the node anew: it gets everything from the others but what it wrote since",
+				s.peer.Node, p.Tag, p.Stream, s.cfg.Self.Node)
 		}
 	}
 	return nil

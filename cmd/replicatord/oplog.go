@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"path/filepath"
+
+	"github.com/replicatord/replicatord/node"
+	"github.com/replicatord/replicatord/oplog"
 )
 
 // oplogCmd is "replicatord oplog".
@@ -37,7 +41,23 @@ func (c verifyCmd) Run(s streams) error {
 // errDamage is what verifyOplog returns when the store is not as it must be.
 var errDamage = errors.New("the store is damaged")
 
-var errNoOplog = errors.New("this build contains no oplog")
+// storeOf returns where a node keeps its store in its data directory.
+func storeOf(dir string) string { return filepath.Join(dir, node.StoreDir) }
 
-func dumpOplog(context.Context, string, io.Writer) error   { return errNoOplog }
-func verifyOplog(context.Context, string, io.Writer) error { return errNoOplog }
+func dumpOplog(ctx context.Context, dir string, w io.Writer) error {
+	return oplog.Dump(ctx, w, storeOf(dir), nil)
+}
+
+func verifyOplog(ctx context.Context, dir string, w io.Writer) error {
+	report, err := oplog.Verify(ctx, storeOf(dir), nil)
+	if err != nil {
+		return err
+	}
+	if _, err := report.WriteTo(w); err != nil {
+		return err
+	}
+	if len(report.Faults)+report.MoreFaults > 0 {
+		return errDamage
+	}
+	return nil
+}

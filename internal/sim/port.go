@@ -68,6 +68,12 @@ func (p *port) Count(s crdt.Stream, after crdt.Tag, limit int) int {
 	return p.log.Count(s, after, limit)
 }
 
+// Wrote implements wan.Log.
+func (p *port) Wrote(s crdt.Stream, t crdt.Tag) bool {
+	ok, err := p.log.Has(s, t)
+	return ok || err != nil
+}
+
 // Snapshot implements wan.Log.
 func (p *port) Snapshot() (wan.Snapshot, error) {
 	s, err := p.log.Snapshot()

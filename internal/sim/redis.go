@@ -32,7 +32,8 @@ type mark struct {
 	dir        uint64
 	node       uint16
 	generation uint64
-	vector     crdt.Vector
+	vector     crdt.Vector // what the view holds at least
+	ahead      crdt.Vector // what it may hold beyond that
 }
 
 type redisKey struct {

@@ -41,6 +41,9 @@ type site struct {
 	drift  int64         // of the wall clock, in millionths
 	backup *vfs.MemFS
 	paused bool
+	// midSync says that the directory holds parts of a state sync, while the
+	// process is down.
+	midSync bool
 
 	// What the oracle remembers beyond the process.
 	tags  map[crdt.Stream]crdt.Tag // newest of each own stream, durable or not

@@ -36,7 +36,7 @@ func (w *world) backups() {
 	if !w.wild {
 		return
 	}
-	if s := w.sites[w.rand.IntN(len(w.sites))]; s.proc != nil && w.opts.Faults&(Restore|Rollback) != 0 {
+	if s := w.sites[w.rand.IntN(len(w.sites))]; s.proc != nil && w.opts.Faults&(Restore|Rollback) != 0 && !s.proc.inParts() {
 		w.say("node %d is backed up", s.id)
 		s.proc.sync()
 		s.backup = s.fs.CrashClone(vfs.CrashCloneCfg{})
@@ -101,8 +101,28 @@ func (w *world) fault(f Fault) {
 	}
 }
 
+// midSync reports whether any node has merged a part of others' state. Writes
+// of which that part is all that is left could never be completed, nor undone:
+// the disk they came from is not to be lost just then.
+func (w *world) midSync() bool {
+	for _, s := range w.sites {
+		if s.proc != nil {
+			s.midSync = s.proc.inParts()
+		}
+		if s.midSync {
+			return true
+		}
+	}
+	return false
+}
+
 // crash ends a node's process, and does to its disk what the fault says.
 func (w *world) crash(s *site, f Fault) {
+	if f&(Wipe|Restore|Rollback) != 0 && w.midSync() {
+		w.oracle.counts["disks spared"]++
+		f = Kill
+	}
+	s.midSync = s.proc.inParts()
 	lost := f == PowerLoss || f != Kill && w.chance(50)
 	w.oracle.crashed(s.proc, lost)
 	if lost {

@@ -57,6 +57,12 @@ func (p *proc) pump() {
 	p.viewQueue = nil
 	r := p.site.redis
 	for _, b := range queue {
+		if r.mark != nil && b.Vector != nil {
+			// Said before it is done: the log may lose what the view has seen.
+			m := *r.mark
+			m.ahead = m.ahead.Join(b.Vector)
+			r.mark = &m
+		}
 		for i := range b.Cmds {
 			c := &b.Cmds[i]
 			reply := r.do(uint8(c.DB), c.Args)
@@ -68,7 +74,7 @@ func (p *proc) pump() {
 		}
 		if b.Vector != nil {
 			id := p.log.Identity()
-			p.unmarked = &mark{dir: id.Dir, node: id.Node, generation: b.Generation, vector: b.Vector}
+			p.unmarked = &mark{dir: id.Dir, node: id.Node, generation: b.Generation, vector: b.Vector, ahead: b.Vector}
 		}
 		for _, done := range b.Done {
 			done(nil)
@@ -139,6 +145,8 @@ func (p *proc) plan() (keys []crdt.Key, rebuild bool) {
 		return nil, true
 	case !m.vector.In(p.log.Vector()):
 		p.ahead = m.vector
+		return nil, true
+	case !m.ahead.In(p.log.Vector()):
 		return nil, true
 	}
 	p.sync()
