@@ -73,7 +73,7 @@ func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Lo
 		return nil
 	})
 	if err == nil {
-		err = conn.mark(mark)
+		err = conn.mark(mark, nil)
 	}
 	if err == nil {
 		var trouble error

@@ -47,9 +47,10 @@ func (c *Core) sweep() {
 // swept ones are purged once no member can bring them back, and remnants of
 // removes are dropped once no delta under way can need them. heard tells what
 // each member other than this node was last heard to say; ok is false if it
-// has not been heard since this node started. It reports whether it found
-// anything to do.
-func (c *Core) Maintain(members []uint16, heard func(node uint16) (Heard, bool)) (bool, error) {
+// has not been heard since this node started. What forgotten nodes have made is
+// all there will be of it once every member has been heard to have no more. It
+// reports whether it found anything to do.
+func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (Heard, bool)) (bool, error) {
 	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 {
 		return false, err
 	}
@@ -57,7 +58,7 @@ func (c *Core) Maintain(members []uint16, heard func(node uint16) (Heard, bool))
 	did := len(c.ks.Touched) > 0
 	own := c.log.Identity().Node
 	known := func(s crdt.Stream) crdt.Vector {
-		if s.Node() == own {
+		if s.Node() == own || slices.Contains(forgotten, s.Node()) && c.newest(s, members, heard) {
 			return c.ks.Have
 		}
 		v := c.log.Known(s)
@@ -82,6 +83,17 @@ func (c *Core) Maintain(members []uint16, heard func(node uint16) (Heard, bool))
 		}
 	}
 	return did, c.Commit()
+}
+
+// newest reports whether no member has been heard to have more of a stream
+// than this node.
+func (c *Core) newest(s crdt.Stream, members []uint16, heard func(uint16) (Heard, bool)) bool {
+	for _, m := range members {
+		if h, ok := heard(m); !ok || h.Vector.Get(s) > c.ks.Have.Get(s) {
+			return false
+		}
+	}
+	return true
 }
 
 // complete reports whether everything the member had made when it was heard is

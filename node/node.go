@@ -52,6 +52,9 @@ type Node struct {
 	err  error
 }
 
+// keepLog is how many bytes of the log are kept though everybody has them.
+const keepLog = 16 << 20
+
 // StoreDir is the folder of the store (package oplog) in a data directory.
 const StoreDir = "oplog"
 
@@ -129,7 +132,8 @@ func (n *Node) openLog() error {
 	n.log, err = oplog.Open(oplog.Options{
 		Dir: filepath.Join(n.cfg.Dir, StoreDir), Node: uint16(n.cfg.ID), Fsync: policy,
 		RetentionBytes: int64(n.cfg.LogRetentionBytes), RetentionTime: n.cfg.LogRetentionTime,
-		Logger: n.slog,
+		KeepBytes: min(keepLog, int64(n.cfg.LogRetentionBytes)/2),
+		Logger:    n.slog,
 		Events: oplog.Events{
 			Durable: func(crdt.Vector) {
 				if l := n.durable.Load(); l != nil {
@@ -335,7 +339,7 @@ func (n *Node) maintain() {
 			if t, v, ok := c.Beat(); ok {
 				n.wanLog.setFrontier(t, v)
 			}
-			if _, err := c.Maintain(ids, n.applier.lastHeard); err != nil && n.log.Failed() == nil {
+			if _, err := c.Maintain(ids, n.gossip.Forgotten(), n.applier.lastHeard); err != nil && n.log.Failed() == nil {
 				n.slog.Error("maintenance failed", "err", err)
 			}
 		})

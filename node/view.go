@@ -23,6 +23,7 @@ const (
 	viewBatchCmds = 4096
 	viewBatchSize = 16 << 20
 	markEvery     = 100 * time.Millisecond
+	checkEvery    = time.Second // how often an idle view is asked for its mark
 )
 
 // errViewLost reports that the connection to the view broke, or that it
@@ -107,6 +108,7 @@ func (p *pump) Stop() { close(p.in) }
 
 func (p *pump) loop() {
 	var level *Batch // what the view holds; nil once it is marked so
+	var last []byte  // the mark the view must have; nil before the first
 	marked := time.Time{}
 	timer := time.NewTimer(markEvery)
 	defer timer.Stop()
@@ -116,7 +118,7 @@ func (p *pump) loop() {
 		case b, ok := <-p.in:
 			if !ok {
 				if c := p.current(); c != nil && level != nil {
-					_ = c.mark(p.mark(level.Vector, level.Generation))
+					_ = c.mark(p.mark(level.Vector, level.Generation), last)
 				}
 				return
 			}
@@ -135,17 +137,23 @@ func (p *pump) loop() {
 				level = &Batch{Vector: b.Vector, Generation: b.Generation}
 			}
 		}
-		if err == nil && level != nil && time.Since(marked) >= markEvery {
+		switch since := time.Since(marked); {
+		case err != nil:
+		case level != nil && since >= markEvery:
 			marked = time.Now()
-			if err = c.mark(p.mark(level.Vector, level.Generation)); err == nil {
+			mark := p.mark(level.Vector, level.Generation)
+			if err = c.mark(mark, last); err == nil {
 				p.mu.Lock()
 				p.marked = level.Vector
 				p.mu.Unlock()
-				level = nil
+				level, last = nil, mark
 			}
+		case level == nil && last != nil && since >= checkEvery:
+			marked = time.Now()
+			err = c.checkMark(last)
 		}
 		if err != nil {
-			level = nil
+			level, last = nil, nil
 			p.mu.Lock()
 			for _, b := range batches {
 				p.keys = append(p.keys, b.Keys...)
@@ -167,6 +175,8 @@ func (p *pump) loop() {
 		}
 		if level != nil {
 			timer.Reset(markEvery)
+		} else {
+			timer.Reset(checkEvery)
 		}
 	}
 }
@@ -305,9 +315,27 @@ func (c *viewConn) do(db int, args ...any) ([]byte, error) {
 	return cmd.Val(), nil
 }
 
-// mark writes the watermark.
-func (c *viewConn) mark(b []byte) error {
+// errMark reports a view that was emptied, or changed for another, behind the
+// node's back: its watermark is not the one written last.
+var errMark = fmt.Errorf("%w: its watermark is gone: was it flushed, or is it another's?", errViewLost)
+
+// mark writes the watermark in the place of last, if that is not nil.
+func (c *viewConn) mark(b, last []byte) error {
+	if last != nil {
+		if err := c.checkMark(last); err != nil {
+			return err
+		}
+	}
 	_, err := c.do(c.hidden, "SET", markKey, b)
+	return err
+}
+
+// checkMark fails unless the watermark is the one written last.
+func (c *viewConn) checkMark(last []byte) error {
+	b, err := c.readMark()
+	if err == nil && !bytes.Equal(b, last) {
+		err = errMark
+	}
 	return err
 }
 
@@ -321,6 +349,19 @@ func (c *viewConn) strip(v *ViewCmd, raw []byte) []byte {
 		if n, err := strconv.ParseInt(string(bytes.TrimSpace(raw[1:])), 10, 64); err == nil && n > 0 {
 			return fmt.Appendf(nil, ":%d\r\n", n-1)
 		}
+	case "RANDOMKEY":
+		// Asked again; a database with nothing else answers null.
+		for range 64 {
+			if b, _ := readBulk(raw); string(b) != markKey {
+				return raw
+			}
+			again, err := c.do(v.DB, "RANDOMKEY")
+			if err != nil {
+				break
+			}
+			raw = again
+		}
+		return []byte("$-1\r\n")
 	case "KEYS":
 		return stripKey(raw, 0)
 	case "SCAN":

@@ -121,6 +121,9 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 	looked := 0
 	for len(live) > 0 && looked < trimStep {
 		h := live[0]
+		if kept <= l.opts.KeepBytes {
+			break
+		}
 		if h.tag > h.acked && kept <= l.opts.RetentionBytes && h.tag >= oldest {
 			// Entries behind it in the stream are kept too; other streams may
 			// have acknowledged ones.

@@ -56,6 +56,10 @@ type Options struct {
 	// it, in bytes of encoded entries; 1 GiB if 0. A peer that needs more than
 	// is kept gets a state sync.
 	RetentionBytes int64
+	// KeepBytes is how much of the log is kept even where every member has
+	// acknowledged it, for views that went back in time and for people who look;
+	// none if 0.
+	KeepBytes int64
 	// RetentionTime bounds the same by the age of entries; 7 days if 0.
 	RetentionTime time.Duration
 	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. Half

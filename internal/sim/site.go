@@ -143,17 +143,11 @@ func (s *site) start() {
 		Self: wan.Identity{Cluster: "sim", Node: s.id, Alias: fmt.Sprintf("n%d", s.id), Address: fmt.Sprintf("node%d:1", s.id), Dir: fmt.Sprintf("%016x", id.Dir)},
 		Log:  (*port)(p), Applier: (*port)(p), Secret: []byte("a secret"),
 		BatchBytes: 400, Window: 2000, MinChunk: 128, MaxChunk: 1024, MaxBatch: 1 << 20,
-		SyncThreshold: 60, NoCompression: !w.opts.Compress, Rand: io.Reader(rand.NewChaCha8(key)),
+		SyncThreshold: w.syncThreshold, NoCompression: !w.opts.Compress, Rand: io.Reader(rand.NewChaCha8(key)),
 	})
 	w.check(err, "making peers")
 	s.proc = p
-	var gone []uint16
-	for _, o := range w.sites {
-		if o.gone {
-			gone = append(gone, o.id)
-		}
-	}
-	p.peers.SetForgotten(gone)
+	p.peers.SetForgotten(w.forgotten())
 	p.peers.SetPaused(s.paused)
 	w.say("node %d starts: %v, at %v", s.id, id, p.log.Vector())
 	w.oracle.opened(p)
@@ -340,7 +334,7 @@ func (p *proc) maintain() {
 			p.frontier.set(p.site.id, tag, v)
 		}
 		purged := p.core.Stats.Purged
-		_, err := p.core.Maintain(p.members(), func(n uint16) (node.Heard, bool) {
+		_, err := p.core.Maintain(p.members(), p.w.forgotten(), func(n uint16) (node.Heard, bool) {
 			h, ok := p.heard[n]
 			return h, ok && h.Tag != 0
 		})

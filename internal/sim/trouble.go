@@ -184,19 +184,24 @@ func (w *world) forget(s *site) {
 		s.kill(false)
 	}
 	s.gone = true
-	var gone []uint16
-	for _, o := range w.sites {
-		if o.gone {
-			gone = append(gone, o.id)
-		}
-	}
 	for _, o := range w.sites {
 		if o.proc != nil {
-			o.proc.peers.SetForgotten(gone)
+			o.proc.peers.SetForgotten(w.forgotten())
 			delete(o.proc.heard, s.id)
 			delete(o.proc.syncs.needed, s.id)
 		}
 	}
+}
+
+// forgotten lists the nodes that were removed for good.
+func (w *world) forgotten() []uint16 {
+	var out []uint16
+	for _, s := range w.sites {
+		if s.gone {
+			out = append(out, s.id)
+		}
+	}
+	return out
 }
 
 func (w *world) unblock() {

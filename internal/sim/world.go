@@ -24,6 +24,8 @@ type world struct {
 	links  map[[2]uint16]*link
 	oracle *oracle
 
+	syncThreshold int // entries from which on a fresh node gets the state
+
 	wild    bool // faults and clients are at it
 	history []string
 	digest  uint64 // of the history: two runs of the same options have the same
@@ -201,7 +203,7 @@ func Run(o Options) (res *Result, err error) {
 }
 
 func newWorld(o Options) *world {
-	w := &world{opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0x73696d)), links: map[[2]uint16]*link{}}
+	w := &world{opts: o, rand: rand.New(rand.NewPCG(o.Seed, 0x73696d)), links: map[[2]uint16]*link{}, syncThreshold: 60}
 	w.oracle = newOracle(w)
 	for i := range o.Nodes {
 		w.sites = append(w.sites, newSite(w, uint16(i+1)))
