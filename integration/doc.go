@@ -10,9 +10,11 @@
 //
 //	REPLICATORD_CRASH_ROUNDS  rounds of the crash loop (default 10; 200 for a full run)
 //	REPLICATORD_CRASH_SEED    seed of the crash loop (default random; a failure prints it)
+//	REPLICATORD_FULL          if set, a value of 512 MB and a hash of a million fields,
+//	                          instead of 64 MB and 200,000
 //	REPLICATORD_RACE          if set, the nodes run with the race detector
 //	REPLICATORD_BINARY        a program to test instead of building one
 //
-// Tests about what other systems got wrong carry the number that docs/PITFALLS
-// knowledge gives it (PitfallNN).
+// What other systems got wrong is numbered; a test's name ends in the number of
+// the pitfall it is about.
 package integration

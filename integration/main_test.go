@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// full reports whether everything is to be tested at full size.
+func full() bool { return os.Getenv("REPLICATORD_FULL") != "" }
+
 // pair returns two nodes that know each other.
 func pair(bed *testbed.Bed, args ...string) (a, b *testbed.Node) {
 	bed.Helper()

@@ -27,6 +27,7 @@ type heartbeat struct {
 	rtt       time.Duration
 	heardPong uint64 // newest heartbeat answered
 	lag       time.Duration
+	level     time.Time // when the newest one that was reached was sent
 
 	// What the peer sends.
 	heard   uint64
@@ -109,7 +110,7 @@ func (s *Session) onPong(now time.Time, b []byte) error {
 			h.rtt = now.Sub(p.sent)
 		}
 		if p.id == m.Reached {
-			h.lag = now.Sub(p.sent)
+			h.lag, h.level = now.Sub(p.sent), p.sent
 		}
 	}
 	h.heardPong = max(h.heardPong, m.Ping)

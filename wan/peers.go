@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/internal/wire"
 )
 
@@ -44,6 +45,9 @@ type status struct {
 	since   time.Time // of the last change between live and not
 	reopens uint64
 	total   counters // of ended sessions
+	// What the peer was known to have when its last session ended.
+	level time.Time
+	known crdt.Vector
 }
 
 // NewPeers returns the sessions of a node, of which there are none yet.
@@ -200,6 +204,8 @@ func (p *Peers) closed(s *Session, was bool, reason error) {
 	st := p.stat(node)
 	s.mu.Lock()
 	st.total.add(&s.stats)
+	st.level = later(st.level, s.beat.level)
+	st.known = st.known.Join(s.known)
 	s.mu.Unlock()
 	if code := CodeOf(reason); code != CodeSuperseded && code != CodeClosing {
 		st.err, st.errAt = reason.Error(), p.now

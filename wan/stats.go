@@ -50,8 +50,9 @@ type Stats struct {
 	Syncing  bool // a state sync is under way, in either direction
 
 	RTT        time.Duration
-	Lag        time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat"
-	LagEntries int           // sent or not, not yet durable there; counted up to MaxCount
+	Lag        time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat". It grows while there is no session
+	Level      time.Time     // this node's writes up to here are known to be durable at the peer; zero if that was never heard
+	LagEntries int           // sent or not, not yet durable there; counted up to MaxCount. Only this node's own while there is no session
 	Pending    int           // not yet sent; counted up to MaxCount
 	Credit     [crdt.Lanes]int64
 
@@ -80,7 +81,7 @@ func (p *Peers) Stats(now time.Time) []Stats {
 	out := make([]Stats, 0, len(p.status))
 	live := maps.Clone(p.live)
 	for n, st := range p.status {
-		s := Stats{Node: n, Since: st.since, Sessions: st.reopens, LastError: st.err, LastErrorAt: st.errAt}
+		s := Stats{Node: n, Since: st.since, Sessions: st.reopens, LastError: st.err, LastErrorAt: st.errAt, Level: st.level, Durable: st.known}
 		total := st.total
 		if l := live[n]; l != nil {
 			l.mu.Lock()
@@ -96,9 +97,25 @@ func (p *Peers) Stats(now time.Time) []Stats {
 	for i := range out {
 		if s := live[out[i].Node]; s != nil {
 			s.fillStats(now, &out[i])
+		} else {
+			p.fillAbsent(now, &out[i])
 		}
 	}
 	return out
+}
+
+// fillAbsent adds how far a peer is behind that there is no session with.
+func (p *Peers) fillAbsent(now time.Time, out *Stats) {
+	if !out.Level.IsZero() {
+		out.Lag = now.Sub(out.Level)
+	}
+	own := p.cfg.Log.Origin().Node()
+	for _, x := range p.cfg.Log.Durable() {
+		if t := out.Durable.Get(x.Stream); x.Stream.Node() == own && t < x.Tag && out.LagEntries < MaxCount {
+			out.LagEntries += p.cfg.Log.Count(x.Stream, t, MaxCount-out.LagEntries)
+		}
+	}
+	out.Pending = out.LagEntries
 }
 
 // fillStats adds what only a live session knows.
@@ -111,6 +128,10 @@ func (s *Session) fillStats(now time.Time, out *Stats) {
 	out.Gets = slices.Clone(s.control.wanted)
 	out.Syncing = s.sending.sync.busy() || s.taking.sync.active()
 	out.RTT, out.Lag = s.beat.rtt, s.beat.lagAt(now)
+	if s.beat.level.IsZero() && !out.Level.IsZero() {
+		out.Lag = max(out.Lag, now.Sub(out.Level)) // a young session does not know yet
+	}
+	out.Level = later(out.Level, s.beat.level)
 	for l := range s.sending.lanes {
 		out.Credit[l] = s.sending.lanes[l].credit
 	}

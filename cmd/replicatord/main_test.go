@@ -177,6 +177,7 @@ type scriptedNode struct {
 	err      error
 	stopErr  error
 	stopHang bool
+	stop     chan struct{} // if not nil, Stop waits for its end
 }
 
 func (n *scriptedNode) Banner() string {
@@ -190,6 +191,9 @@ func (n *scriptedNode) Stop(ctx context.Context) error {
 	if n.stopHang {
 		<-ctx.Done()
 		return ctx.Err()
+	}
+	if n.stop != nil {
+		<-n.stop
 	}
 	return n.stopErr
 }
@@ -236,7 +240,7 @@ func TestSignals(t *testing.T) {
 					}
 					tt.node.ready = starting
 					return &tt.node, nil
-				})
+				}, 0)
 			}()
 			<-starting
 			for _, s := range tt.signals {
@@ -263,6 +267,31 @@ func TestSignals(t *testing.T) {
 				t.Errorf("logged %q, want %q", logged.String(), tt.log)
 			}
 		})
+	}
+}
+
+// timeout(1) and terminals send a signal to the process and to its group: the
+// second of the two must not cut the orderly stop short.
+func TestSignalDeliveredTwice(t *testing.T) {
+	n := &scriptedNode{ready: make(chan struct{}), done: make(chan struct{}), stop: make(chan struct{})}
+	signals := make(chan os.Signal)
+	result := make(chan error, 1)
+	go func() {
+		result <- serve(node.DefaultConfig(), slog.New(slog.DiscardHandler), signals, func(context.Context, node.Config, *slog.Logger) (runningNode, error) {
+			return n, nil
+		}, time.Hour)
+	}()
+	<-n.ready
+	for range 3 {
+		select {
+		case signals <- syscall.SIGTERM:
+		case err := <-result:
+			t.Fatalf("ended before the stop was complete: %v", err)
+		}
+	}
+	close(n.stop)
+	if err := <-result; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -17,6 +17,11 @@ import (
 // one; what it waits for is only the good manners: last flush, leave, farewell.
 const stopTimeout = 30 * time.Second
 
+// sameSignal is how long after the signal that stops the node further ones are
+// taken to be the same: timeout(1) and terminals signal a process and its
+// group, and so deliver one wish twice.
+const sameSignal = time.Second
+
 // runCmd is "replicatord run", the default command.
 type runCmd struct{ configFlags }
 
@@ -29,7 +34,7 @@ func (c runCmd) Run(s streams, given settings) error {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	return serve(cfg, newLogger(cfg, s), signals, startNode)
+	return serve(cfg, newLogger(cfg, s), signals, startNode, sameSignal)
 }
 
 // newLogger logs to standard error: time to the millisecond, no source, no level of
@@ -64,8 +69,8 @@ type runningNode interface {
 type starter func(context.Context, node.Config, *slog.Logger) (runningNode, error)
 
 // serve runs one node: the first signal stops it in order, whether it is
-// serving or still starting; the second ends it at once.
-func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start starter) error {
+// serving or still starting; another, later than same after it, ends it at once.
+func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start starter, same time.Duration) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
@@ -79,16 +84,17 @@ func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start
 		started <- result{n, err}
 	}()
 	var r result
+	var deaf time.Time // signals until then repeat the first
 	stopping := false
 	select {
 	case r = <-started:
 	case <-signals:
 		stopping = true
+		deaf = time.Now().Add(same)
 		logger.Info("stopping before the start was complete")
 		cancel()
-		select {
-		case r = <-started:
-		case second := <-signals:
+		var second os.Signal
+		if r, second = orSignal(started, signals, deaf); second != nil {
 			return abort(second)
 		}
 	}
@@ -105,6 +111,7 @@ func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start
 		case <-r.node.Done():
 			return r.node.Err()
 		case first := <-signals:
+			deaf = time.Now().Add(same)
 			logger.Info("stopping", "signal", first.String())
 		}
 	}
@@ -114,15 +121,29 @@ func serve(cfg node.Config, logger *slog.Logger, signals <-chan os.Signal, start
 		defer cancel()
 		stopped <- r.node.Stop(ctx)
 	}()
-	select {
-	case err := <-stopped:
-		if err != nil {
-			return fmt.Errorf("stopping: %w", err)
-		}
-		logger.Info("stopped")
-		return nil
-	case second := <-signals:
+	err, second := orSignal(stopped, signals, deaf)
+	switch {
+	case second != nil:
 		return abort(second)
+	case err != nil:
+		return fmt.Errorf("stopping: %w", err)
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// orSignal returns what comes from c, or else the first signal that comes when
+// deaf has passed.
+func orSignal[T any](c <-chan T, signals <-chan os.Signal, deaf time.Time) (v T, s os.Signal) {
+	for {
+		select {
+		case v = <-c:
+			return v, nil
+		case s = <-signals:
+			if !time.Now().Before(deaf) {
+				return v, s
+			}
+		}
 	}
 }
 

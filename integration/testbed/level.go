@@ -30,6 +30,13 @@ func (b *Bed) Level(nodes ...*Node) {
 // LevelWithin is Level with a limit.
 func (b *Bed) LevelWithin(limit time.Duration, nodes ...*Node) {
 	b.Helper()
+	b.LevelVectors(limit, nodes...)
+	b.SameData(nodes...)
+}
+
+// LevelVectors is LevelWithin without a look at the data.
+func (b *Bed) LevelVectors(limit time.Duration, nodes ...*Node) {
+	b.Helper()
 	var unequal time.Time // since when
 	b.Wait(limit, Names(nodes)+" to be level", func() (bool, string) {
 		var vectors, digests []string
@@ -58,7 +65,6 @@ func (b *Bed) LevelWithin(limit time.Duration, nodes ...*Node) {
 		}
 		return true, ""
 	})
-	b.SameData(nodes...)
 }
 
 // SameData demands that clients find the same at all nodes.

@@ -318,8 +318,8 @@ func Names(nodes []*Node) string {
 }
 
 func clip(s string) string {
-	if len(s) > 200 {
-		return s[:200] + "…"
+	if len(s) > 400 {
+		return s[:400] + "…"
 	}
 	return s
 }

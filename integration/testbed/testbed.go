@@ -173,7 +173,7 @@ func FreePort() int {
 
 func addr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// tailOf returns the last lines of a file, without those that say nothing.
+// tailOf returns the last lines of a file, long ones cut.
 func tailOf(path string, lines int) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -182,6 +182,9 @@ func tailOf(path string, lines int) string {
 	all := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	if len(all) > lines {
 		all = all[len(all)-lines:]
+	}
+	for i, l := range all {
+		all[i] = clip(l)
 	}
 	return strings.Join(all, "\n")
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +25,7 @@ const (
 	PowerLoss                    // a machine dies; what was not synced is lost
 	Wipe                         // a data directory is lost, and the node comes back with a fresh one
 	Restore                      // a data directory is replaced by an old copy of itself
-	Rollback                     // the same without a trace of it, as a virtual machine's snapshot does
+	Rollback                     // the same without a trace of it, as a virtual machine's snapshot does; see site.fenced
 	ClockStep                    // a wall clock is set, by up to an hour
 	ClockDrift                   // wall clocks are apart and run at different speeds
 	ViewLost                     // the connection to the view breaks
@@ -125,10 +124,6 @@ func FromSeed(seed uint64) Options {
 		if r.IntN(3) == 0 {
 			o.Faults |= f
 		}
-	}
-	if os.Getenv("SIM_MASK") != "" {
-		m, _ := ParseFaults(os.Getenv("SIM_MASK"))
-		o.Faults &^= m
 	}
 	return o
 }

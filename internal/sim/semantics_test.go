@@ -130,6 +130,9 @@ func (row *concurrent) run(meetings [][2]int, leftLast, fresh bool) (err error) 
 			panic(p)
 		}
 	}()
+	if fresh {
+		w.syncThreshold = 1
+	}
 	w.converge("start")
 	write := func(i int, lines []string) {
 		for _, l := range lines {
@@ -160,7 +163,6 @@ func (row *concurrent) run(meetings [][2]int, leftLast, fresh bool) (err error) 
 		write(1, row.right)
 	}
 	if fresh {
-		w.syncThreshold = 1
 		w.crash(w.sites[2], Wipe)
 		w.sites[2].start()
 	}

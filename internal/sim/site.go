@@ -45,6 +45,12 @@ type site struct {
 	// process is down.
 	midSync bool
 
+	// fenced says that the directory was rolled back without a trace. Clients
+	// are kept away until every member has been heard: a node that writes
+	// before it has heard from one that knows what was lost goes on in the
+	// same incarnation, and nothing tells the two courses of it apart.
+	fenced bool
+
 	// What the oracle remembers beyond the process.
 	tags  map[crdt.Stream]crdt.Tag // newest of each own stream, durable or not
 	shown crdt.Vector              // all that was ever durable here

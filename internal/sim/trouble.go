@@ -132,9 +132,11 @@ func (w *world) crash(s *site, f Fault) {
 	}
 	switch {
 	case f == Wipe:
+		s.fenced = false
 		s.fs = vfs.NewCrashableMem()
 		w.oracle.replaced(s)
 	case f == Restore && s.backup != nil:
+		s.fenced = false
 		s.fs = s.backup.CrashClone(vfs.CrashCloneCfg{})
 		// A copy has files of its own: the marker's place on the disk is
 		// another, which a file system in memory cannot tell.
@@ -144,6 +146,7 @@ func (w *world) crash(s *site, f Fault) {
 		s.fs = s.backup.CrashClone(vfs.CrashCloneCfg{})
 		w.oracle.replaced(s)
 		clear(s.tags)
+		s.fenced = true
 	}
 }
 

@@ -44,11 +44,22 @@ func (w *world) pipeline() {
 	for i := range calls {
 		calls[i] = w.call()
 	}
-	if s.proc == nil || !s.proc.level {
+	if s.proc == nil || !s.proc.level || s.fenced && !s.proc.heardAll() {
 		w.oracle.counts["pipelines refused"]++
 		return
 	}
 	s.proc.enqueue(work{cmds: calls})
+}
+
+// heardAll reports whether every member has been heard in this process's life.
+func (p *proc) heardAll() bool {
+	for _, m := range p.members() {
+		if p.heard[m].Tag == 0 {
+			return false
+		}
+	}
+	p.site.fenced = false
+	return true
 }
 
 // pick returns a number below n, the small ones most often: hot keys.

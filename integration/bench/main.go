@@ -1,0 +1,211 @@
+// Command bench measures a node beside the Redis it stands in front of, on one
+// machine and in one run, so that the ratios mean something where the absolute
+// figures do not:
+//
+//	go run ./integration/bench [-short]
+//
+// It prints Markdown; docs/BENCHMARKS.md holds the last figures. It needs
+// redis-server and redis-benchmark.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/csv"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/replicatord/replicatord/integration/testbed"
+)
+
+// sizes of a run.
+type sizes struct {
+	requests int // of one redis-benchmark run without pipelining
+	rounds   int // runs of each, in turn; the median counts
+	keys     int // of 100 bytes each
+}
+
+func main() {
+	short := flag.Bool("short", false, "a small run, for CI: below a minute, its figures are rough")
+	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
+	flag.Parse()
+	s := sizes{requests: 100_000, rounds: 3, keys: 1_000_000}
+	if *short {
+		s = sizes{requests: 8_000, rounds: 1, keys: 50_000}
+	}
+	os.Exit(run(s, *fsync))
+}
+
+// run measures everything and returns the exit code.
+func run(s sizes, fsync string) (code int) {
+	b := &bench{}
+	defer func() {
+		if p := recover(); p != nil && p != errFailed {
+			panic(p)
+		}
+		b.end()
+		testbed.RemoveBinary()
+		if b.failed {
+			code = 1
+		}
+	}()
+	if err := testbed.Tools(); err != nil {
+		b.Fatalf("%v", err)
+	}
+	bed := testbed.New(b)
+	fmt.Printf("%s, %d CPUs, %s/%s, %s; fsync %s; view: a redis-server that the node starts itself.\n\n",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, redisVersion(b), fsync)
+	throughput(b, bed, s, fsync)
+	data(b, bed, s, fsync)
+	return 0
+}
+
+// commands that are measured, as redis-benchmark names them.
+var commands = []string{"GET", "SET", "INCR", "HSET", "SADD"}
+
+// throughput measures requests a second, direct and through the node in turn.
+func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
+	direct := bed.Redis(testbed.RedisOptions{})
+	n := bed.Node(testbed.Options{ID: 1, Args: []string{"--fsync", fsync}})
+	fmt.Printf("Requests a second with 50 connections, values of 3 bytes, 100,000 keys; the median of %d runs of %d requests (×16 with pipelines).\n\n", s.rounds, s.requests)
+	fmt.Println("| command | pipeline | Redis alone | through the node | ratio | median latency, alone | through |")
+	fmt.Println("|---|---|---|---|---|---|---|")
+	for _, pipeline := range []int{1, 16} {
+		requests := s.requests * pipeline
+		for _, c := range commands {
+			var alone, through []result
+			for range s.rounds {
+				alone = append(alone, benchmark(b, direct.Port, c, pipeline, requests))
+				through = append(through, benchmark(b, n.Port, c, pipeline, requests))
+			}
+			x, y := median(alone), median(through)
+			fmt.Printf("| %s | %d | %.0f | %.0f | %.2f | %.2f ms | %.2f ms |\n", c, pipeline, x.perSecond, y.perSecond, y.perSecond/x.perSecond, x.millis, y.millis)
+		}
+	}
+	fmt.Println()
+	n.Stop()
+	direct.Kill()
+}
+
+// result of one run of redis-benchmark.
+type result struct{ perSecond, millis float64 }
+
+func benchmark(b *bench, port int, command string, pipeline, requests int) result {
+	cmd := exec.Command("redis-benchmark", "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-t", strings.ToLower(command),
+		"-c", "50", "-P", strconv.Itoa(pipeline), "-n", strconv.Itoa(requests), "-r", "100000", "--csv")
+	out, err := cmd.Output()
+	if err != nil {
+		b.Fatalf("redis-benchmark: %v\n%s", err, out)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
+	if err != nil || len(rows) < 2 {
+		b.Fatalf("redis-benchmark printed %q", out)
+	}
+	column := func(name string) float64 {
+		i := slices.Index(rows[0], name)
+		if i < 0 {
+			b.Fatalf("redis-benchmark has no column %q: %q", name, rows[0])
+		}
+		v, err := strconv.ParseFloat(rows[1][i], 64)
+		if err != nil {
+			b.Fatalf("redis-benchmark: %v", err)
+		}
+		return v
+	}
+	return result{column("rps"), column("p50_latency_ms")}
+}
+
+func median(list []result) result {
+	slices.SortFunc(list, func(x, y result) int { return int(x.perSecond - y.perSecond) })
+	return list[len(list)/2]
+}
+
+// data measures what keys cost: on disk, and the time to build a view of them
+// and to bring them to a new member.
+func data(b *bench, bed *testbed.Bed, s sizes, fsync string) {
+	args := []string{"--fsync", fsync, "--set", "log_retention_bytes=1mb"}
+	n := bed.Node(testbed.Options{ID: 1, Args: args})
+	value := strings.Repeat("v", 84) // with its name 100 bytes
+	begun := time.Now()
+	const step = 5000
+	for from := 0; from < s.keys; from += step {
+		pipe := n.Client().Pipeline()
+		for i := from; i < min(from+step, s.keys); i++ {
+			pipe.Set(context.Background(), fmt.Sprintf("key:%012d", i), fmt.Sprintf("%012d%s", i*7919%s.keys, value[12:]), 0)
+		}
+		if _, err := pipe.Exec(context.Background()); err != nil {
+			b.Fatalf("filling: %v", err)
+		}
+	}
+	filled := time.Since(begun)
+	// Tables are written as the log is trimmed; wait until that has settled.
+	size := settled(n.Dir)
+	n.Stop()
+	begun = time.Now()
+	n.Start()
+	rebuilt := time.Since(begun)
+	if got := n.Int("DBSIZE"); got != int64(s.keys) {
+		b.Fatalf("%d keys after a restart, not %d", got, s.keys)
+	}
+	begun = time.Now()
+	m := bed.Node(testbed.Options{ID: 2, Args: args})
+	started := time.Since(begun)
+	m.Meet(n)
+	bed.LevelVectors(10*time.Minute, n, m)
+	synced := time.Since(begun) - started
+	if got := m.Int("DBSIZE"); got != int64(s.keys) {
+		b.Fatalf("%d keys at the new member, not %d", got, s.keys)
+	}
+	fmt.Printf("%d keys with 100 bytes of name and value each.\n\n", s.keys)
+	fmt.Println("| | |")
+	fmt.Println("|---|---|")
+	fmt.Printf("| written, one connection, pipelines of %d | %.1f s (%.0f keys/s) |\n", step, filled.Seconds(), float64(s.keys)/filled.Seconds())
+	fmt.Printf("| on disk, with a log of 1 MB | %.0f bytes a key |\n", float64(size)/float64(s.keys))
+	fmt.Printf("| restart of the node with an empty view: start and rebuild | %.1f s (%.0f keys/s) |\n", rebuilt.Seconds(), float64(s.keys)/rebuilt.Seconds())
+	fmt.Printf("| a new member, from MEET until it has everything | %.1f s (%.0f keys/s) |\n", synced.Seconds(), float64(s.keys)/synced.Seconds())
+	n.Stop()
+	m.Stop()
+}
+
+// settled returns the size of a directory once it has not grown or shrunk by
+// a hundredth for two seconds, or after half a minute.
+func settled(dir string) int64 {
+	last, since := sizeOf(dir), time.Now()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && time.Since(since) < 2*time.Second; {
+		time.Sleep(200 * time.Millisecond)
+		if now := sizeOf(dir); now > last*101/100 || now < last*99/100 {
+			last, since = now, time.Now()
+		}
+	}
+	return sizeOf(dir)
+}
+
+func sizeOf(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				total += info.Size()
+			}
+		}
+		return nil // files come and go
+	})
+	return total
+}
+
+func redisVersion(b *bench) string {
+	out, err := exec.Command("redis-server", "--version").Output()
+	f := strings.Fields(string(out))
+	if err != nil || len(f) < 3 {
+		b.Fatalf("redis-server --version: %v, %s", err, out)
+	}
+	return "Redis " + strings.TrimPrefix(f[2], "v=")
+}
