@@ -69,9 +69,9 @@ type Config struct {
 	// Alias is a name for people, in REPLICAS and logs; up to 64 characters.
 	// Default: "node" and the id. Alias key: node_alias.
 	Alias string `toml:"alias"`
-	// Region groups nodes between which traffic is cheap. Nodes of one region
-	// share one copy of what other regions send. Default: none, every node
-	// then exchanges with every other itself.
+	// Region says where the node is, for people: in REPLICAS and NODE, and told
+	// to the other nodes. It changes nothing in how they exchange: every node
+	// does with every other. Up to 64 characters. Default: none.
 	Region string `toml:"region"`
 	// Cluster is the name all members must agree on; a node of another cluster
 	// is refused, so that a test cluster cannot join production by a mistyped

@@ -35,7 +35,7 @@ func (n *Node) startLinks(known roll) error {
 			},
 			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
 			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
-			NoCompression: n.cfg.WAN.Compression == 0, Logger: n.slog,
+			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, Logger: n.slog,
 		},
 		Transport: transport.New(over),
 		Listen:    "tcp://" + n.cfg.WANAddr(),
@@ -89,25 +89,20 @@ func (l *links) update(list []gossip.Member, forgotten []uint16) {
 	l.m.Update(out)
 }
 
-// durable returns what a member has acknowledged.
+// durable returns what a member has acknowledged, also one that is away now.
 func (l *links) durable(node uint16) crdt.Vector {
-	for _, s := range l.m.Peers().Stats(time.Now()) {
-		if s.Node == node {
-			return s.Durable
-		}
-	}
-	return nil
+	return l.m.Peers().Durable(node)
 }
 
-// drain waits until the peers that are there have what is durable here, as
-// long as ctx allows, and no more than a few seconds.
+// drain waits until the peers that are there and take it have what is durable
+// here, as long as ctx allows, and no more than a few seconds.
 func (l *links) drain(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	for {
 		behind := false
 		for _, s := range l.m.Peers().Stats(time.Now()) {
-			behind = behind || s.Live && s.LagEntries > 0
+			behind = behind || s.Live && len(s.Wants) > 0 && s.LagEntries > 0
 		}
 		if !behind {
 			return
@@ -163,8 +158,8 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 	}
 	gauge("link_up", "1 while there is a data link to the member.", up, labels...)
 	gauge("link_rtt_seconds", "Round trip of the last heartbeat.", x.RTT.Seconds(), labels...)
-	gauge("link_lag_seconds", "How old this node's writes were when they were durable at the member.", x.Lag.Seconds(), labels...)
-	gauge("link_lag_entries", "Entries the member does not have durably yet.", float64(x.LagEntries), labels...)
+	gauge("link_lag_seconds", "How old this node's writes were when they were durable at the member, or have become since.", x.Lag.Seconds(), labels...)
+	gauge("link_lag_entries", "Entries the member is not known to have durably.", float64(x.LagEntries), labels...)
 	gauge("link_pending_entries", "Entries not sent to the member yet.", float64(x.Pending), labels...)
 	count("link_sessions_total", "Sessions with the member.", x.Sessions, labels...)
 	count("link_bytes_raw_total", "Bytes of the entries sent, as they are in the log.", x.BytesRaw, labels...)

@@ -439,7 +439,7 @@ func (n *Node) teardown(ctx context.Context) error {
 	if n.log != nil && n.log.Failed() == nil {
 		errs = append(errs, n.log.Sync())
 	}
-	if n.links != nil {
+	if n.links != nil && !n.paused.Load() {
 		n.links.drain(ctx)
 	}
 	if n.gossip != nil {

@@ -19,7 +19,7 @@ import (
 
 // Limits of the view's pipeline.
 const (
-	viewQueue     = 64
+	viewQueue     = 16
 	viewBatchCmds = 4096
 	viewBatchSize = 16 << 20
 	markEvery     = 100 * time.Millisecond

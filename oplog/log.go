@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -150,9 +151,20 @@ func (l *Log) open() (err error) {
 	}
 	l.disk = &diskFS{FS: rootFS{fs, l.opts.Dir}, lazy: l.opts.Fsync != FsyncAlways, stop: l.stop, retryPause: l.opts.retryPause,
 		fail: func(err error) { l.fail(err, true, false) }, hurt: func(err error) { l.fail(err, false, false) }}
+	tables, err := l.tables()
+	if err != nil {
+		return err
+	}
 	if l.db, err = pebble.Open(storeDir, l.pebbleOptions()); err != nil {
 		l.db = nil
 		return err
+	}
+	if b, err := l.get(metaKey(metaIdentity)); err != nil {
+		return err
+	} else if b == nil && tables > 0 {
+		// Pebble takes a MANIFEST that breaks off for one that a crash left, and
+		// what it does not list for not there.
+		return fmt.Errorf("%w of the store: it has %d tables, but its MANIFEST lists none that says whose it is. Restore the data directory from a backup, or empty it and let the other members fill it", crdt.ErrCorrupt, tables)
 	}
 	if err := l.load(); err != nil {
 		return err
@@ -166,6 +178,17 @@ func (l *Log) open() (err error) {
 	l.work.Add(1)
 	go l.syncLoop()
 	return nil
+}
+
+// tables returns how many tables the store's directory has.
+func (l *Log) tables() (n int, err error) {
+	names, err := l.opts.FS.List(l.opts.FS.PathJoin(l.opts.Dir, storeDir))
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			n++
+		}
+	}
+	return n, err
 }
 
 func (l *Log) pebbleOptions() *pebble.Options {
@@ -319,7 +342,29 @@ func (l *Log) Close() error {
 		err = f.err
 	}
 	l.advanceDurable(l.targetDurable())
+	if l.failure.Load() == nil {
+		l.flush()
+	}
 	return errors.Join(err, l.db.Close(), l.lock.Close())
+}
+
+// closeFlush bounds the wait for the last flush.
+const closeFlush = 5 * time.Second
+
+// flush moves what is in memory to tables, so that the next start has nothing
+// to replay and the write-ahead log, whose files are allocated ahead, takes no
+// room. It is a kindness: what is not flushed is in the log.
+func (l *Log) flush() {
+	flushed, err := l.db.AsyncFlush()
+	if err != nil {
+		return
+	}
+	t := time.NewTimer(closeFlush)
+	defer t.Stop()
+	select {
+	case <-flushed:
+	case <-t.C:
+	}
 }
 
 // Vector returns what has been applied. It must not be changed.

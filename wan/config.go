@@ -71,6 +71,8 @@ type Config struct {
 	MinChunk, MaxChunk int
 	// NoCompression sends every batch as it is.
 	NoCompression bool
+	// CompressionLevel trades processor time for bytes, from 1 to 4. Default 2.
+	CompressionLevel int
 
 	// SyncThreshold is the number of entries from which on a peer that has
 	// nothing is sent the state instead of the log. Default 100,000.
@@ -106,6 +108,7 @@ func (c *Config) EnsureDefaults() {
 	def(&c.Window, 8<<20)
 	def(&c.MinChunk, 1<<10)
 	def(&c.MaxChunk, 16<<10)
+	def(&c.CompressionLevel, 2)
 	def(&c.SyncThreshold, 100_000)
 	def(&c.MaxSyncs, 2)
 	if c.Weights == [crdt.Lanes]int{} {
@@ -132,6 +135,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("wan: chunks of %d to %d bytes are not within 64..%d", c.MinChunk, c.MaxChunk, MaxChunk)
 	case c.BatchBytes < 1 || c.Window < c.BatchBytes || c.MaxBatch < c.Window || c.MaxBatch > 2<<30:
 		return fmt.Errorf("wan: batch %d, window %d and greatest batch %d must rise and stay within %d", c.BatchBytes, c.Window, c.MaxBatch, 2<<30)
+	case c.CompressionLevel < 1 || c.CompressionLevel > len(levels):
+		return fmt.Errorf("wan: compression level %d is not in 1..%d", c.CompressionLevel, len(levels))
 	case c.Self.wireSize() > MaxHandshakeFrame/2:
 		return fmt.Errorf("wan: names of the node take %d bytes, at most %d fit a handshake", c.Self.wireSize(), MaxHandshakeFrame/2)
 	}

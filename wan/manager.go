@@ -117,7 +117,7 @@ func (m *Manager) Peers() *Peers { return m.peers }
 // Update replaces the members. Sessions with nodes that are no longer among
 // them go on, but are not dialled anew; forgotten ones end.
 func (m *Manager) Update(members []Member) {
-	var forgotten []uint16
+	var forgotten, expected []uint16
 	m.mu.Lock()
 	next := map[uint16]*dialling{}
 	for _, n := range members {
@@ -136,11 +136,13 @@ func (m *Manager) Update(members []Member) {
 				}
 			}
 			next[n.ID] = d
+			expected = append(expected, n.ID)
 		}
 	}
 	m.members = next
 	m.mu.Unlock()
 	m.peers.SetForgotten(forgotten)
+	m.peers.Expect(expected)
 	m.dial()
 }
 

@@ -79,13 +79,17 @@ func maxPacked(n uint64) uint64 { return n + n>>8 + 64 }
 // session, flushed after each batch, so that a batch profits from those before
 // it.
 type packer struct {
-	enc *zstd.Encoder
-	out bytes.Buffer
+	level int // as in Config; 0: batches are stored
+	enc   *zstd.Encoder
+	out   bytes.Buffer
 }
+
+// levels are zstd's of Config.CompressionLevel, from 1.
+var levels = [...]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression, zstd.SpeedBestCompression}
 
 // pack returns a whole batch: header and packed bytes. The memory is the
 // packer's until the next call.
-func (p *packer) pack(kind batchKind, plain []byte, compressed bool) ([]byte, error) {
+func (p *packer) pack(kind batchKind, plain []byte) ([]byte, error) {
 	h := batchHeader{kind: kind, plain: uint32(len(plain)), packed: uint32(len(plain)), sum: xxhash.Sum64(plain)}
 	if p.out.Cap() > 4*zstdWindow {
 		p.out = bytes.Buffer{} // a huge batch has gone by
@@ -93,7 +97,7 @@ func (p *packer) pack(kind batchKind, plain []byte, compressed bool) ([]byte, er
 	p.out.Reset()
 	var room [batchHeaderSize]byte
 	p.out.Write(room[:])
-	if compressed && compressible(plain) {
+	if p.level > 0 && compressible(plain) {
 		if err := p.compress(plain); err != nil {
 			return nil, err
 		}
@@ -119,7 +123,7 @@ func compressible(plain []byte) bool {
 func (p *packer) compress(plain []byte) error {
 	if p.enc == nil {
 		enc, err := zstd.NewWriter(&p.out, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindow),
-			zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithEncoderLevel(zstd.SpeedDefault))
+			zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true), zstd.WithEncoderLevel(levels[p.level-1]))
 		if err != nil {
 			return fmt.Errorf("starting zstd: %w", err)
 		}

@@ -31,6 +31,10 @@ type Peers struct {
 	paused   bool
 	status   map[uint16]*status
 
+	// follow remembers which entry of this node follows a position: the log
+	// is read once for it, however often Stats is called. It has its own lock.
+	follow follow
+
 	// reg guards what sessions ask for with their locks held.
 	reg       sync.Mutex
 	forgotten map[uint16]bool
@@ -45,9 +49,9 @@ type status struct {
 	since   time.Time // of the last change between live and not
 	reopens uint64
 	total   counters // of ended sessions
-	// What the peer was known to have when its last session ended.
-	level time.Time
+	// What the peer was known to have when its last session ended; see Stats.
 	known crdt.Vector
+	level time.Time
 }
 
 // NewPeers returns the sessions of a node, of which there are none yet.
@@ -92,6 +96,16 @@ func later(a, b time.Time) time.Time {
 		return b
 	}
 	return a
+}
+
+// Expect tells of nodes that there ought to be sessions with: Stats shows them
+// from then on.
+func (p *Peers) Expect(nodes []uint16) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, n := range nodes {
+		p.stat(n)
+	}
 }
 
 // SetForgotten replaces the set of nodes that were removed for good. Their
@@ -204,8 +218,7 @@ func (p *Peers) closed(s *Session, was bool, reason error) {
 	st := p.stat(node)
 	s.mu.Lock()
 	st.total.add(&s.stats)
-	st.level = later(st.level, s.beat.level)
-	st.known = st.known.Join(s.known)
+	known, level := s.known, s.beat.level
 	s.mu.Unlock()
 	if code := CodeOf(reason); code != CodeSuperseded && code != CodeClosing {
 		st.err, st.errAt = reason.Error(), p.now
@@ -214,6 +227,7 @@ func (p *Peers) closed(s *Session, was bool, reason error) {
 		return
 	}
 	delete(p.live, node)
+	st.known, st.level = known, later(st.level, level)
 	p.reg.Lock()
 	delete(p.hosts, node)
 	p.reg.Unlock()
@@ -344,6 +358,23 @@ func (p *Peers) RequestSync(node uint16, cursor []byte) error {
 		return fmt.Errorf("sync cursor of %d bytes, at most %d", len(cursor), MaxCursor)
 	}
 	return s.RequestSync(cursor)
+}
+
+// Durable returns what a peer was last heard to have durably, in this session
+// or the one before; nil if it was not heard since this node started. A peer
+// that was restored from a backup meanwhile has less.
+func (p *Peers) Durable(node uint16) crdt.Vector {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.live[node]; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.known
+	}
+	if st := p.status[node]; st != nil {
+		return st.known
+	}
+	return nil
 }
 
 // Live reports whether there is a session with a node.

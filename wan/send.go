@@ -45,6 +45,11 @@ func (o *sender) init(c *Config) {
 	o.chunk = min(4<<10, c.MaxChunk)
 	o.chunk = max(o.chunk, c.MinChunk)
 	o.weights = c.Weights
+	if !c.NoCompression {
+		for l := range o.lanes {
+			o.lanes[l].pack.level = c.CompressionLevel
+		}
+	}
 }
 
 // close releases what the sender holds.
@@ -184,7 +189,7 @@ func (s *Session) fill(l crdt.Lane) error {
 	if size > lane.credit && !free {
 		return nil
 	}
-	b, err := lane.pack.pack(lane.kind, lane.held, !s.cfg.NoCompression)
+	b, err := lane.pack.pack(lane.kind, lane.held)
 	if err != nil {
 		return fail(CodeInternal, "%w", err)
 	}

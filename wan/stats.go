@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -42,7 +43,7 @@ type Stats struct {
 	Region   string
 	Address  string // where the peer says it can be reached
 	Origin   crdt.Stream
-	Durable  crdt.Vector   // as the peer last said
+	Durable  crdt.Vector   // as the peer last said, in this session or the one before
 	Tag      crdt.Tag      // of its last heartbeat
 	Wants    []crdt.Stream // origins the peer gets from here
 	Gets     []crdt.Stream // origins this node gets from there
@@ -50,10 +51,10 @@ type Stats struct {
 	Syncing  bool // a state sync is under way, in either direction
 
 	RTT        time.Duration
-	Lag        time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat". It grows while there is no session
-	Level      time.Time     // this node's writes up to here are known to be durable at the peer; zero if that was never heard
-	LagEntries int           // sent or not, not yet durable there; counted up to MaxCount. Only this node's own while there is no session
-	Pending    int           // not yet sent; counted up to MaxCount
+	Lag        time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat"
+	Level      time.Time     // everything this node wrote before was durable at the peer, as heartbeats told; zero if none did
+	LagEntries int           // of this node and those the peer wants of others, sent or not, not known to be durable there; up to MaxCount
+	Pending    int           // of them, not yet sent; up to MaxCount
 	Credit     [crdt.Lanes]int64
 
 	BytesRaw     uint64 // of the entries sent, as they are in the log
@@ -75,13 +76,14 @@ type Stats struct {
 // MaxCount bounds the counting of entries in Stats.
 const MaxCount = 10_000
 
-// Stats returns the state of all peers there has been a session with, by node.
+// Stats returns the state of all peers, by node: those that were expected, and
+// those there has been a session with.
 func (p *Peers) Stats(now time.Time) []Stats {
 	p.mu.Lock()
 	out := make([]Stats, 0, len(p.status))
 	live := maps.Clone(p.live)
 	for n, st := range p.status {
-		s := Stats{Node: n, Since: st.since, Sessions: st.reopens, LastError: st.err, LastErrorAt: st.errAt, Level: st.level, Durable: st.known}
+		s := Stats{Node: n, Since: st.since, Sessions: st.reopens, LastError: st.err, LastErrorAt: st.errAt, Durable: st.known, Level: st.level}
 		total := st.total
 		if l := live[n]; l != nil {
 			l.mu.Lock()
@@ -95,32 +97,23 @@ func (p *Peers) Stats(now time.Time) []Stats {
 	p.mu.Unlock()
 	slices.SortFunc(out, func(a, b Stats) int { return cmp.Compare(a.Node, b.Node) })
 	for i := range out {
-		if s := live[out[i].Node]; s != nil {
-			s.fillStats(now, &out[i])
-		} else {
-			p.fillAbsent(now, &out[i])
+		x := &out[i]
+		var sent crdt.Vector
+		if s := live[x.Node]; s != nil {
+			sent = s.fillStats(now, x)
+		} else if !x.Level.IsZero() {
+			x.Lag = now.Sub(x.Level)
 		}
+		p.fillLag(now, x, sent)
 	}
 	return out
 }
 
-// fillAbsent adds how far a peer is behind that there is no session with.
-func (p *Peers) fillAbsent(now time.Time, out *Stats) {
-	if !out.Level.IsZero() {
-		out.Lag = now.Sub(out.Level)
-	}
-	own := p.cfg.Log.Origin().Node()
-	for _, x := range p.cfg.Log.Durable() {
-		if t := out.Durable.Get(x.Stream); x.Stream.Node() == own && t < x.Tag && out.LagEntries < MaxCount {
-			out.LagEntries += p.cfg.Log.Count(x.Stream, t, MaxCount-out.LagEntries)
-		}
-	}
-	out.Pending = out.LagEntries
-}
-
-// fillStats adds what only a live session knows.
-func (s *Session) fillStats(now time.Time, out *Stats) {
+// fillStats adds what only a live session knows, and returns how far it has
+// sent each stream.
+func (s *Session) fillStats(now time.Time, out *Stats) crdt.Vector {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	out.Live = s.phase == phaseReady
 	out.Alias, out.Region, out.Address, out.Origin = printable(s.peer.Alias), s.hello.Region, printable(s.peer.Address), s.hello.Origin
 	out.Durable, out.Tag = s.known, s.beat.tag
@@ -129,7 +122,7 @@ func (s *Session) fillStats(now time.Time, out *Stats) {
 	out.Syncing = s.sending.sync.busy() || s.taking.sync.active()
 	out.RTT, out.Lag = s.beat.rtt, s.beat.lagAt(now)
 	if s.beat.level.IsZero() && !out.Level.IsZero() {
-		out.Lag = max(out.Lag, now.Sub(out.Level)) // a young session does not know yet
+		out.Lag = now.Sub(out.Level) // the session is too young to tell
 	}
 	out.Level = later(out.Level, s.beat.level)
 	for l := range s.sending.lanes {
@@ -138,16 +131,68 @@ func (s *Session) fillStats(now time.Time, out *Stats) {
 	if s.stats.lastError != "" {
 		out.LastError = s.stats.lastError
 	}
-	known, sent, log := s.known, s.sending.sent.Clone(), s.cfg.Log
-	s.mu.Unlock()
-	for _, p := range log.Durable() {
-		if slices.Contains(out.Wants, p.Stream.Origin()) {
-			if t := known.Get(p.Stream); t < p.Tag && out.LagEntries < MaxCount {
-				out.LagEntries += log.Count(p.Stream, t, MaxCount-out.LagEntries)
-			}
-			if t := sent.Get(p.Stream); t < p.Tag && out.Pending < MaxCount {
-				out.Pending += log.Count(p.Stream, t, MaxCount-out.Pending)
-			}
+	return s.sending.sent.Clone()
+}
+
+// fillLag adds how far the peer is behind, whether or not it is there and asks
+// for anything: it is behind as long as it is not known to have what this node
+// wrote. The time is told by heartbeats, by this node's clock, and by the tags
+// of what the peer lacks, where no heartbeat has told yet.
+func (p *Peers) fillLag(now time.Time, out *Stats, sent crdt.Vector) {
+	log, me := p.cfg.Log, p.cfg.Self.Node
+	for _, x := range log.Durable() {
+		own := x.Stream.Node() == me
+		if !own && !slices.Contains(out.Wants, x.Stream.Origin()) {
+			continue
+		}
+		known := out.Durable.Get(x.Stream)
+		if known >= x.Tag {
+			continue
+		}
+		if out.LagEntries < MaxCount {
+			out.LagEntries += log.Count(x.Stream, known, MaxCount-out.LagEntries)
+		}
+		if t := max(known, sent.Get(x.Stream)); t < x.Tag && out.Pending < MaxCount {
+			out.Pending += log.Count(x.Stream, t, MaxCount-out.Pending)
+		}
+		if own {
+			out.Lag = max(out.Lag, now.Sub(p.follow.time(log, crdt.Position{Stream: x.Stream, Tag: known})))
 		}
 	}
+}
+
+// follow remembers when the entries after positions were made.
+type follow struct {
+	mu   sync.Mutex
+	tags map[crdt.Position]crdt.Tag
+}
+
+// maxFollow bounds what is remembered.
+const maxFollow = 1024
+
+// time returns when the first entry after a position was made, or, where the
+// log no longer has it, a time before that. There must be an entry.
+func (f *follow) time(log Log, p crdt.Position) time.Time {
+	f.mu.Lock()
+	tag, ok := f.tags[p]
+	f.mu.Unlock()
+	if ok {
+		return tag.Time()
+	}
+	r, err := log.Read(p.Stream, p.Tag, 1)
+	switch {
+	case err == nil && len(r.Entries) > 0:
+		tag = r.Entries[0].Tag
+	case p.Tag > 0:
+		return p.Tag.Time()
+	default:
+		return crdt.TagEpoch.Add(time.Duration(p.Stream.Incarnation()) * time.Millisecond)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tags == nil || len(f.tags) >= maxFollow {
+		f.tags = map[crdt.Position]crdt.Tag{}
+	}
+	f.tags[p] = tag
+	return tag.Time()
 }

@@ -34,7 +34,9 @@ func (b *bench) Fatalf(format string, args ...any) {
 }
 
 // Logf prints to standard error.
-func (*bench) Logf(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }
+func (*bench) Logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}
 
 // Failed reports whether anything has failed.
 func (b *bench) Failed() bool { return b.failed }

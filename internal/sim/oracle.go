@@ -189,14 +189,24 @@ func (o *oracle) answered(p *proc, calls []call, reqs []*resp.Request, before cr
 // crashed notes what a dying process must find again.
 func (o *oracle) crashed(p *proc, lost bool) {
 	o.collect(p)
-	p.site.must = p.log.Vector()
+	p.site.must, p.site.kept = p.log.Vector(), true
 	if lost {
 		p.site.must = p.log.Durable()
 	}
 }
 
 // replaced notes that a node's data directory is another now.
-func (o *oracle) replaced(s *site) { s.must = nil }
+func (o *oracle) replaced(s *site) { s.must, s.kept = nil, false }
+
+// rolledBack notes the same of a node that may go on in its old life: what was
+// not durable is lost as in a crash.
+func (o *oracle) rolledBack(s *site) {
+	o.replaced(s)
+	clear(s.tags)
+	o.ledger = slices.DeleteFunc(o.ledger, func(i increment) bool {
+		return i.stream.Node() == s.id && i.high > s.shown.Get(i.stream)
+	})
+}
 
 // opened checks what a process has found in its directory.
 func (o *oracle) opened(p *proc) {
@@ -206,7 +216,7 @@ func (o *oracle) opened(p *proc) {
 	o.collect(p)
 	own := p.log.Identity().Origin
 	o.ledger = slices.DeleteFunc(o.ledger, func(i increment) bool {
-		return p.site.must != nil && i.stream.Origin() == own && i.high > v.Get(i.stream)
+		return p.site.kept && i.stream.Origin() == own && i.high > v.Get(i.stream) && i.high > p.site.shown.Get(i.stream)
 	})
 }
 

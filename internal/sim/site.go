@@ -55,6 +55,7 @@ type site struct {
 	tags  map[crdt.Stream]crdt.Tag // newest of each own stream, durable or not
 	shown crdt.Vector              // all that was ever durable here
 	must  crdt.Vector              // what the next process must find in the directory
+	kept  bool                     // the directory is the one of the process before
 }
 
 func newSite(w *world, id uint16) *site {

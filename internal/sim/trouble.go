@@ -101,24 +101,43 @@ func (w *world) fault(f Fault) {
 	}
 }
 
-// midSync reports whether any node has merged a part of others' state. Writes
-// of which that part is all that is left could never be completed, nor undone:
-// the disk they came from is not to be lost just then.
-func (w *world) midSync() bool {
+// delicate reports whether no disk may be lost just now. Either a node has
+// merged a part of others' state: writes of which that part is all that is left
+// could never be completed, nor undone. Or one was rolled back without a trace,
+// and has not met those yet that know better.
+func (w *world) delicate() bool {
 	for _, s := range w.sites {
 		if s.proc != nil {
 			s.midSync = s.proc.inParts()
 		}
-		if s.midSync {
+		if s.midSync || s.fenced {
 			return true
 		}
 	}
 	return false
 }
 
+// shipped reports whether every other node has all that a node has written.
+func (s *site) shipped() bool {
+	for _, o := range s.w.sites {
+		if o == s || o.gone {
+			continue
+		}
+		if o.proc == nil {
+			return false
+		}
+		for _, q := range s.shown {
+			if q.Stream.Node() == s.id && q.Tag > o.proc.log.Durable().Get(q.Stream) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // crash ends a node's process, and does to its disk what the fault says.
 func (w *world) crash(s *site, f Fault) {
-	if f&(Wipe|Restore|Rollback) != 0 && w.midSync() {
+	if f&(Wipe|Restore|Rollback) != 0 && w.delicate() || f == Rollback && !s.shipped() {
 		w.oracle.counts["disks spared"]++
 		f = Kill
 	}
@@ -132,11 +151,9 @@ func (w *world) crash(s *site, f Fault) {
 	}
 	switch {
 	case f == Wipe:
-		s.fenced = false
 		s.fs = vfs.NewCrashableMem()
 		w.oracle.replaced(s)
 	case f == Restore && s.backup != nil:
-		s.fenced = false
 		s.fs = s.backup.CrashClone(vfs.CrashCloneCfg{})
 		// A copy has files of its own: the marker's place on the disk is
 		// another, which a file system in memory cannot tell.
@@ -144,8 +161,7 @@ func (w *world) crash(s *site, f Fault) {
 		w.oracle.replaced(s)
 	case f == Rollback && s.backup != nil:
 		s.fs = s.backup.CrashClone(vfs.CrashCloneCfg{})
-		w.oracle.replaced(s)
-		clear(s.tags)
+		w.oracle.rolledBack(s)
 		s.fenced = true
 	}
 }
@@ -179,7 +195,7 @@ func (w *world) forget(s *site) {
 			left++
 		}
 	}
-	if left <= 2 {
+	if left <= 2 || w.delicate() {
 		return
 	}
 	if s.proc != nil {

@@ -14,45 +14,38 @@ import (
 
 var hashCommands = []*Command{
 	{Name: "HDEL", Arity: -3, Flags: Write | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Delete one or more hash fields", Run: hdel},
+		Summary: "Removes fields of a hash", Run: hdel},
 	{Name: "HEXISTS", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Determine if a hash field exists"},
+		Summary: "Whether a hash has a field"},
 	{Name: "HGET", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get the value of a hash field"},
+		Summary: "A field's value"},
 	{Name: "HGETALL", Arity: 2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get all the fields and values in a hash"},
+		Summary: "A hash, field by field"},
 	{Name: "HINCRBY", Arity: 4, Flags: Write | DenyOOM | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Increment the integer value of a hash field by the given number", Run: hincrby},
+		Summary: "Adds to an integer in a field", Run: hincrby},
 	{Name: "HINCRBYFLOAT", Arity: 4, Flags: Write | DenyOOM | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.6.0",
-		Summary: "Increment the float value of a hash field by the given amount", Run: hincrbyfloat},
+		Summary: "Adds to a decimal number in a field", Run: hincrbyfloat},
 	{Name: "HKEYS", Arity: 2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get all the fields in a hash"},
+		Summary: "A hash's fields"},
 	{Name: "HLEN", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get the number of fields in a hash"},
+		Summary: "How many fields a hash has"},
 	{Name: "HMGET", Arity: -3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get the values of all the given hash fields"},
+		Summary: "The values of several fields"},
 	{Name: "HMSET", Arity: -4, Flags: Write | DenyOOM | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Set multiple hash fields to multiple values", Run: hmset},
+		Summary: "Sets several fields; HSET does the same", Run: hmset},
 	{Name: "HRANDFIELD", Arity: -2, Flags: ReadOnly | Random, First: 1, Last: 1, Step: 1, Group: "hash", Since: "6.2.0",
-		Summary: "Get one or multiple random fields from a hash"},
+		Summary: "Fields of a hash, drawn at random"},
 	{Name: "HSCAN", Arity: -3, Flags: ReadOnly | Random, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.8.0",
-		Summary: "Incrementally iterate hash fields and associated values"},
+		Summary: "A hash, some fields at a time"},
 	{Name: "HSET", Arity: -4, Flags: Write | DenyOOM | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Set the string value of a hash field", Run: hset},
+		Summary: "Sets fields of a hash", Run: hset},
 	{Name: "HSETNX", Arity: 4, Flags: Write | DenyOOM | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Set the value of a hash field, only if the field does not exist", Run: hsetnx},
+		Summary: "Sets a field that is not there", Run: hsetnx},
 	{Name: "HSTRLEN", Arity: 3, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "hash", Since: "3.2.0",
-		Summary: "Get the length of the value of a hash field"},
+		Summary: "How long a field's value is, in bytes"},
 	{Name: "HVALS", Arity: 2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "hash", Since: "2.0.0",
-		Summary: "Get all the values in a hash"},
+		Summary: "A hash's values"},
 }
-
-// Error replies of hash commands, word for word as Redis 7.0 gives them.
-const (
-	errHashNotInteger = "ERR hash value is not an integer"
-	errHashNotFloat   = "ERR hash value is not a float"
-	errNaN            = "ERR value is NaN or Infinity"
-)
 
 // wrongKind replies WRONGTYPE if the key exists with a type other than want,
 // and reports whether it did.
