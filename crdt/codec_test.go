@@ -45,7 +45,7 @@ func randomCell(rng *rand.Rand) *crdt.Cell {
 		}
 		c.Values = append(c.Values, crdt.Sibling{Dot: d, Value: v})
 	}
-	var streams crdt.Vector = randomContext(rng, 0)
+	streams := randomContext(rng, 0)
 	for _, p := range streams {
 		k := crdt.Count{Stream: p.Stream, Epoch: randomDot(rng).Tag, Tag: p.Tag, Sum: randomNumber(rng)}
 		if rng.IntN(2) == 0 {

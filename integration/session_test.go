@@ -73,8 +73,7 @@ func constdbNode(bed *testbed.Bed, id int, redis string) *testbed.Node {
 	if err != nil {
 		bed.Fatalf("%v", err)
 	}
-	var n *testbed.Node
-	n = bed.Node(testbed.Options{ID: id, View: redis, Wrap: func(args []string) []string {
+	n := bed.Node(testbed.Options{ID: id, View: redis, Wrap: func(args []string) []string {
 		text := string(example)
 		set := func(key, value string) {
 			line := regexp.MustCompile(`(?m)^#?` + key + ` *=.*$`)

@@ -146,9 +146,6 @@ func (c *Core) setMeta(name string, b []byte) error {
 func (c *viewConn) scan(ctx context.Context, fn func(db int, keys []string) error) error {
 	for db := range userDBs {
 		if _, err := c.do(db, "PING"); err != nil {
-			if db > 0 && strings.Contains(err.Error(), "out of range") {
-				return nil
-			}
 			return err
 		}
 		var cursor uint64

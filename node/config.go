@@ -198,7 +198,8 @@ type Config struct {
 
 // TLSConfig is the [tls] table.
 type TLSConfig struct {
-	// RESP makes the client port TLS only. Default false.
+	// RESP makes the client port TLS only, and MEET use TLS: all nodes must have
+	// it alike. Default false.
 	RESP bool `toml:"resp"`
 	// WAN makes the WAN port TLS only; both sides then show a certificate that
 	// CAFile signed. Default false: the exchange is then authenticated by the
@@ -207,15 +208,17 @@ type TLSConfig struct {
 	// CertFile and KeyFile are this node's certificate and key, PEM.
 	CertFile string `toml:"cert_file"`
 	KeyFile  string `toml:"key_file"`
-	// CAFile signs the certificates of other nodes, PEM. Clients are not asked
-	// for certificates.
+	// CAFile signs the certificates of other nodes, PEM. Needed by WAN; with
+	// RESP alone, MEET goes by the system's roots and by name without it.
+	// Clients are not asked for certificates.
 	CAFile string `toml:"ca_file"`
 }
 
 // WANConfig is the [wan] table.
 type WANConfig struct {
 	// Compression is the zstd level, 0 (off) to 4 (smallest). Default 2. Higher
-	// levels trade processor time for bytes.
+	// levels trade processor time for bytes, and 4 takes some 35 MB of memory
+	// for each lane and link in use.
 	Compression int `toml:"compression"`
 	// BatchLimit is the size at which a batch is closed, before compression.
 	// Larger batches fold and compress better, smaller ones arrive sooner. A

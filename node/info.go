@@ -32,7 +32,6 @@ func (n *Node) Info(section string) []resp.Section {
 
 func (n *Node) infoReplication(s *resp.Section) {
 	id := n.log.Identity()
-	list := n.members.List()
 	s.Add("role", "master")
 	s.Add("connected_slaves", "0")
 	s.Add("master_replid", fmt.Sprintf("%016x%016x00000000", uint64(id.Origin), id.Dir))
@@ -42,6 +41,10 @@ func (n *Node) infoReplication(s *resp.Section) {
 	s.Add("node_cluster", n.cfg.Cluster)
 	s.Add("node_incarnation", fmt.Sprintf("%x", id.Incarnation))
 	s.Add("node_paused", yesNo(n.paused.Load()))
+	if !n.made.Load() {
+		return // the members are not there yet
+	}
+	list := n.members.List()
 	s.Add("members", strconv.Itoa(len(list)+1))
 	s.Add("vector", n.log.Vector().String())
 	s.Add("vector_durable", n.log.Durable().String())
@@ -95,7 +98,7 @@ func (n *Node) infoPersistence(s *resp.Section) {
 
 func (n *Node) infoView(s *resp.Section) {
 	number := func(name string, v any) { s.Add(name, fmt.Sprint(v)) }
-	if n.source == nil {
+	if !n.made.Load() {
 		s.Add("view_status", "starting")
 		return
 	}

@@ -14,6 +14,11 @@ import (
 // links are the data links to the other members.
 type links struct {
 	m *wan.Manager
+	// News of durable entries goes its own way: a session that holds its lock may
+	// itself be waiting for the next sync.
+	news chan struct{}
+	stop chan struct{}
+	done chan struct{}
 }
 
 func (n *Node) startLinks(known roll) error {
@@ -43,7 +48,8 @@ func (n *Node) startLinks(known roll) error {
 	if err != nil {
 		return err
 	}
-	l := &links{m: m}
+	l := &links{m: m, news: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	go l.tell()
 	n.applier.asks = m.Peers().RequestSync
 	n.links = l
 	n.durable.Store(l)
@@ -63,8 +69,25 @@ func (n *Node) ahead(from uint16, theirs crdt.Vector) {
 	}()
 }
 
-// NotifyDurable tells that there is more to ship.
-func (l *links) NotifyDurable() { l.m.NotifyDurable() }
+// NotifyDurable tells that there is more to ship. It never waits.
+func (l *links) NotifyDurable() {
+	select {
+	case l.news <- struct{}{}:
+	default:
+	}
+}
+
+func (l *links) tell() {
+	defer close(l.done)
+	for {
+		select {
+		case <-l.news:
+			l.m.NotifyDurable()
+		case <-l.stop:
+			return
+		}
+	}
+}
 
 // Pause stops or resumes the exchange of deltas.
 func (l *links) Pause(on bool) {
@@ -116,7 +139,11 @@ func (l *links) drain(ctx context.Context) {
 }
 
 // Close ends all links.
-func (l *links) Close() { l.m.Close() }
+func (l *links) Close() {
+	close(l.stop)
+	l.m.Close()
+	<-l.done
+}
 
 // linkStats are the figures of all links by node.
 type linkStats map[uint16]wan.Stats

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type members struct {
 	port   int // of gossip, by which a MEET guesses another's
 	slog   *slog.Logger
 	update func([]gossip.Member) // the data links' part
+	tls    *tls.Config           // for MEET; nil: clients are served without TLS
 
 	ready chan struct{} // closed once gossip is set
 
@@ -124,20 +126,21 @@ func (m *members) Meet(ctx context.Context, addr string, allow bool) error {
 
 // ask asks a node at its RESP address where it gossips.
 func (m *members) ask(ctx context.Context, addr, host string) ([]string, error) {
-	c := redis.NewClient(&redis.Options{
-		Addr: addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1,
-		DialTimeout: 3 * time.Second, ReadTimeout: 3 * time.Second,
-	})
-	defer c.Close()
-	at, err := c.Do(ctx, "GOSSIP").Text()
+	at, err := askGossip(ctx, addr, m.tls)
 	var reply redis.Error
+	var dial *net.OpError
 	switch {
+	case err == nil:
 	case errors.As(err, &reply) && strings.HasPrefix(err.Error(), "LOADING"):
 		return nil, fmt.Errorf("%s is still starting, try again: it answered '%w'", addr, err)
 	case errors.As(err, &reply):
 		return nil, fmt.Errorf("%s is not a replicatord node: it answered '%w'. Give the RESP address of a node, as for redis-cli", addr, err)
-	case err != nil:
+	case errors.As(err, &dial) && dial.Op == "dial":
 		return nil, fmt.Errorf("%s is unreachable: %w", addr, err)
+	case m.oneSided(ctx, addr):
+		return nil, fmt.Errorf("%s serves clients %s TLS, this node %s: set tls.resp alike at both", addr, cond(m.tls == nil, "with", "without"), cond(m.tls == nil, "without", "with"))
+	default:
+		return nil, fmt.Errorf("%s does not answer: %w", addr, err)
 	}
 	targets := []string{at}
 	if h, p, err := net.SplitHostPort(at); err == nil && h != host {
@@ -145,6 +148,29 @@ func (m *members) ask(ctx context.Context, addr, host string) ([]string, error) 
 		targets = append(targets, net.JoinHostPort(host, p))
 	}
 	return targets, nil
+}
+
+// oneSided reports whether a node that did not answer does so with TLS where
+// this one has none, or the other way about.
+func (m *members) oneSided(ctx context.Context, addr string) bool {
+	var conf *tls.Config
+	if m.tls == nil {
+		conf = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} // nothing it says is used
+	}
+	_, err := askGossip(ctx, addr, conf)
+	var reply redis.Error
+	return err == nil || errors.As(err, &reply)
+}
+
+// askGossip asks a node where it gossips, over TLS if conf is set. What the
+// node answered instead is a redis.Error.
+func askGossip(ctx context.Context, addr string, conf *tls.Config) (string, error) {
+	c := redis.NewClient(&redis.Options{
+		Addr: addr, Protocol: 2, DisableIdentity: true, MaxRetries: -1, DialerRetries: 1, TLSConfig: conf,
+		DialTimeout: 3 * time.Second, ReadTimeout: 3 * time.Second,
+	})
+	defer c.Close()
+	return c.Do(ctx, "GOSSIP").Text()
 }
 
 // Forget removes a member for good.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -175,6 +176,9 @@ func (n *Node) startCore() error {
 	if err != nil {
 		return err
 	}
+	if err := n.checkPowerLoss(core); err != nil {
+		return err
+	}
 	n.exec = newExecutor(core, n.slog)
 	n.exec.setLoading("replicatord is starting")
 	n.recovery.exec, n.recovery.pump = n.exec, n.pump
@@ -182,6 +186,30 @@ func (n *Node) startCore() error {
 	go n.pump.loop()
 	go n.exec.loop()
 	return nil
+}
+
+// bootMeta names the run of the machine during which the node last ran; it is
+// deleted by an orderly stop.
+const bootMeta = "view/boot"
+
+// checkPowerLoss begins a new generation, so that no view is trusted, if the
+// machine went down under the node: the log may have lost its last moments
+// then, which a view that lives elsewhere still shows.
+func (n *Node) checkPowerLoss(core *Core) error {
+	was, err := n.log.Meta(bootMeta)
+	if err != nil {
+		return err
+	}
+	now := bootID()
+	if was != nil && (now == "" || now != string(was)) && n.cfg.Fsync != FsyncAlways {
+		n.slog.Warn("the machine went down while the node ran: the view will be rebuilt")
+		core.begin()
+		core.newGeneration()
+		if err := core.Commit(); err != nil {
+			return err
+		}
+	}
+	return n.log.SetMeta(bootMeta, []byte(cmp.Or(now, "unknown")))
 }
 
 func (n *Node) serve(ln net.Listener) error {
@@ -221,6 +249,11 @@ func (n *Node) startMembers() error {
 		return err
 	}
 	n.members = &members{exec: n.exec, port: n.cfg.GossipPort, slog: n.slog, list: known.Members}
+	if n.cfg.TLS.RESP {
+		if n.members.tls, err = n.cfg.TLS.Client(); err != nil {
+			return err
+		}
+	}
 	if err := n.startLinks(known); err != nil {
 		return err
 	}
@@ -385,7 +418,7 @@ func meet(a, b crdt.Vector) crdt.Vector {
 func (n *Node) Banner() string {
 	id := n.log.Identity()
 	return fmt.Sprintf("node %d (%s) of cluster %q: clients on %s, gossip on %s, data links on %s; view: %s; data in %s, %d members known",
-		id.Node, n.cfg.Alias, n.cfg.Cluster, n.server.Addr(), n.gossip.Self().Gossip, n.gossip.Self().WAN, n.source.what, n.cfg.Dir, len(n.members.List())+1)
+		id.Node, n.cfg.Alias, n.cfg.Cluster, n.cfg.Addr(), n.gossip.Self().Gossip, n.gossip.Self().WAN, n.source.what, n.cfg.Dir, len(n.members.List())+1)
 }
 
 // Done is closed when the node has ended, by Stop or by itself; Err then says
@@ -464,6 +497,9 @@ func (n *Node) teardown(ctx context.Context) error {
 		n.metrics.close()
 	}
 	if n.log != nil {
+		if n.exec != nil && n.log.Failed() == nil {
+			errs = append(errs, n.log.SetMeta(bootMeta, nil)) // the view has all, or was left behind in the same moment
+		}
 		errs = append(errs, n.log.Close())
 	}
 	return errors.Join(errs...)

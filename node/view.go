@@ -35,6 +35,7 @@ var errViewLost = errors.New("the view was lost")
 // fails what is queued until a new connection is attached.
 type pump struct {
 	in   chan *Batch
+	done chan struct{}                    // closed when loop has ended
 	lost func(err error)                  // called when a connection breaks; must not block
 	mark func(crdt.Vector, uint64) []byte // the watermark of a vector and generation
 	slog *slog.Logger
@@ -52,7 +53,7 @@ type pumpStats struct {
 }
 
 func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), logger *slog.Logger) *pump {
-	return &pump{in: make(chan *Batch, viewQueue), mark: mark, lost: lost, slog: logger}
+	return &pump{in: make(chan *Batch, viewQueue), done: make(chan struct{}), mark: mark, lost: lost, slog: logger}
 }
 
 // Send queues a batch.
@@ -104,9 +105,13 @@ func (p *pump) current() *viewConn {
 }
 
 // Stop ends the pump after what is queued; nothing is sent after it.
-func (p *pump) Stop() { close(p.in) }
+func (p *pump) Stop() {
+	close(p.in)
+	<-p.done
+}
 
 func (p *pump) loop() {
+	defer close(p.done)
 	var level *Batch // what the view holds; nil once it is marked so
 	var last []byte  // the mark the view must have; nil before the first
 	marked := time.Time{}

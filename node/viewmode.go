@@ -344,14 +344,8 @@ func (c *viewConn) readMark() ([]byte, error) {
 func (c *viewConn) keys() (int, error) {
 	total := 0
 	for db := range userDBs {
-		if c.filter && c.hidden == 0 && db > 0 {
-			break // the only database
-		}
 		raw, err := c.do(db, "DBSIZE")
 		if err != nil {
-			if db > 0 {
-				break // fewer databases than clients could select
-			}
 			return 0, err
 		}
 		n, err := strconv.Atoi(string(bytes.TrimSpace(raw[1:])))

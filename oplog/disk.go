@@ -281,7 +281,7 @@ func (voidFile) SyncTo(int64) (bool, error)             { return false, nil }
 func (voidFile) SyncData() error                        { return nil }
 func (voidFile) Prefetch(int64, int64) error            { return nil }
 func (voidFile) Fd() uintptr                            { return vfs.InvalidFd }
-func (f voidFile) Stat() (vfs.FileInfo, error)          { return voidInfo{name: f.name}, nil }
+func (f voidFile) Stat() (vfs.FileInfo, error)          { return voidInfo(f), nil }
 
 // voidInfo describes a voidFile: empty.
 type voidInfo struct{ name string }

@@ -134,7 +134,7 @@ func (l *Log) open() (err error) {
 		return err
 	}
 	if l.lock, err = pebble.LockDirectory(l.opts.Dir, fs); err != nil {
-		return fmt.Errorf("%w (%v)", ErrLocked, err)
+		return fmt.Errorf("%w (%w)", ErrLocked, err)
 	}
 	defer func() {
 		if err != nil {

@@ -142,7 +142,7 @@ func (r *replica) verify() {
 		r.t.Fatal(err)
 	}
 	defer s.Close()
-	report := verify(r.log.db, r.t.Context())
+	report := verify(r.t.Context(), r.log.db)
 	for _, f := range report.Faults {
 		r.t.Error(f)
 	}

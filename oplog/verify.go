@@ -44,7 +44,7 @@ func Verify(ctx context.Context, dir string, fs vfs.FS) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := verify(db, ctx)
+	r := verify(ctx, db)
 	return r, errors.Join(ctx.Err(), done())
 }
 
@@ -59,7 +59,7 @@ func openReadOnly(dir string, fs vfs.FS) (*pebble.DB, func() error, error) {
 	}
 	lock, err := pebble.LockDirectory(dir, fs)
 	if err != nil {
-		return nil, nil, wrap(fmt.Errorf("%w (%v)", ErrLocked, err))
+		return nil, nil, wrap(fmt.Errorf("%w (%w)", ErrLocked, err))
 	}
 	db, err := pebble.Open(storeDir, &pebble.Options{FS: rootFS{fs, dir}, WALDir: walDir, ReadOnly: true,
 		ErrorIfNotExists: true, Logger: quiet{}, EventListener: &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}}})
@@ -85,7 +85,7 @@ type verifier struct {
 	digests [Buckets]uint64
 }
 
-func verify(db *pebble.DB, ctx context.Context) *Report {
+func verify(ctx context.Context, db *pebble.DB) *Report {
 	v := &verifier{ctx: ctx, db: db}
 	if err := db.CheckLevels(nil); err != nil {
 		v.fault("tables: %v", err)

@@ -401,7 +401,7 @@ func (m *Manager) read(conn transport.Conn, s *Session, proved func()) {
 	for {
 		frame, err := conn.ReadFrame(s.MaxFrame())
 		if err != nil {
-			if errors.Is(err, transport.ErrFrameSize) {
+			if errors.Is(err, transport.ErrFrameSize) || errors.Is(err, transport.ErrTLS) {
 				s.Close(fail(CodeProtocol, "%w", err))
 			} else {
 				s.Close(fmt.Errorf("%w: %w", ErrDisconnected, err))

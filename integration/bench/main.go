@@ -49,7 +49,7 @@ func main() {
 func run(s sizes, fsync string) (code int) {
 	b := &bench{}
 	defer func() {
-		if p := recover(); p != nil && p != errFailed {
+		if p := recover(); p != nil && p != any(errFailed) {
 			panic(p)
 		}
 		b.end()

@@ -2,6 +2,7 @@ package testbed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -231,7 +232,7 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			values[i] = pipe.SMembers(ctx, k)
 		}
 	}
-	if _, err := pipe.Exec(ctx); err != nil && err != redis.Nil {
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
 	for i, k := range keys {
@@ -251,7 +252,7 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		default:
 			continue // expired meanwhile
 		}
-		if value == "" || types[i].Val() == "string" && values[i].Err() == redis.Nil {
+		if value == "" || types[i].Val() == "string" && errors.Is(values[i].Err(), redis.Nil) {
 			continue
 		}
 		out[fmt.Sprintf("%d/%s", db, k)] = fmt.Sprintf("%s %s expires %v", types[i].Val(), value, expiries[i].Val())

@@ -113,7 +113,7 @@ func FromSeed(seed uint64) Options {
 	if r.IntN(8) == 0 {
 		o.Nodes = 5
 	}
-	if r.IntN(5) == 0 {
+	if r.IntN(4) == 0 {
 		o.Pace *= 10 // long enough for expired keys to be purged on the way
 	}
 	if r.IntN(4) == 0 {

@@ -113,7 +113,7 @@ func TestSeed(t *testing.T) {
 		return
 	}
 	if *shrinkFlag {
-		o, err = shrink(o, err)
+		_, err = shrink(o, err)
 	}
 	t.Fatal(err)
 }

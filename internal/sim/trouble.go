@@ -82,6 +82,11 @@ func (w *world) fault(f Fault) {
 	case Kill, PowerLoss, Wipe, Restore, Rollback:
 		if s.proc != nil {
 			w.crash(s, f)
+			if w.opts.Faults&ClockStep != 0 && w.chance(30) {
+				// Back only: what the view let expire in the meantime, a node
+				// that comes back to an earlier time does not know of.
+				s.offset -= w.between(0, time.Hour)
+			}
 			w.after(lasts, s.start)
 		}
 	case ClockStep:

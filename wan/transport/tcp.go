@@ -21,6 +21,13 @@ const (
 	exporterLabel = "EXPORTER-replicatord-wan-1"
 )
 
+// tlsHandshake is the first byte of what a TLS client sends first.
+const tlsHandshake = 0x16
+
+// tlsAlert is what a TLS server answers to what is not TLS: a record with the
+// fatal alert protocol_version (RFC 8446, 6.2).
+var tlsAlert = []byte{0x15, 3, 3, 0, 2, 2, 70}
+
 // tcp carries frames over TCP, each behind its length in four bytes, big
 // endian; all channels share the one stream.
 type tcp struct {
@@ -110,6 +117,12 @@ func (c *tcpConn) Handshake(ctx context.Context) error {
 		return nil
 	}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
+		if header, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+			if header.Conn != nil { // nothing was sent yet: tell the other end
+				_, _ = header.Conn.Write(tlsAlert)
+			}
+			return fmt.Errorf("%w (%w)", ErrTLS, err)
+		}
 		return fmt.Errorf("TLS: %w", err)
 	}
 	state := c.tls.ConnectionState()
@@ -130,6 +143,9 @@ func (c *tcpConn) ReadFrame(limit int) ([]byte, error) {
 	}
 	n := binary.BigEndian.Uint32(head[:])
 	if n == 0 || uint64(n) > uint64(limit) {
+		if c.tls == nil && (head[0] == tlsAlert[0] || head[0] == tlsHandshake) && head[1] == tlsAlert[1] {
+			return nil, fmt.Errorf("%w (a TLS record came instead of a frame)", ErrTLS)
+		}
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrFrameSize, n, limit)
 	}
 	if cap(c.frame) < int(n) {

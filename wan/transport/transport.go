@@ -62,6 +62,9 @@ type Transport interface {
 var (
 	// ErrFrameSize reports a frame above the limit, or an empty one.
 	ErrFrameSize = errors.New("frame size not allowed")
+	// ErrTLS reports that one end of a connection uses TLS and the other does
+	// not. Either end may see the connection cut off instead.
+	ErrTLS = errors.New("only one of the two nodes has TLS: tls.wan must be on at both")
 	// ErrScheme reports an address of a transport that there is none of.
 	ErrScheme = errors.New("no transport for this address")
 )
