@@ -339,20 +339,6 @@ func (ks *Keyspace) Sweep(key Key, now int64) bool {
 	return true
 }
 
-// Purge deletes the cells of a swept key. The caller knows that every member
-// has seen the expiry and is past it (docs/SEMANTICS.md, "Expiry").
-func (ks *Keyspace) Purge(key Key) {
-	h := ks.Store.Header(key)
-	if h == nil || !h.Swept {
-		return
-	}
-	ks.Store.EachCell(key, KindAny, func(id CellID, _ *Cell) bool {
-		ks.Store.SetCell(id, &Cell{})
-		return true
-	})
-	ks.Store.SetHeader(key, &Header{Pending: h.Pending})
-}
-
 // Change changes one cell and keeps its key's header, digest and touch level.
 func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	h := ks.header(id.Key)

@@ -131,7 +131,7 @@ func (w *wanSnapshot) Next(cursor []byte, maxBytes int) (wan.SyncKeys, error) {
 func (w *wanSnapshot) Close() { _ = w.s.Close() }
 
 // encodeState encodes the state of a key: database, name, pending contexts,
-// cells. docs/PROTOCOL.md, "State of a key", describes the bytes.
+// cells. docs/STORAGE.md, "State of a key", describes the bytes.
 func encodeState(k *oplog.KeyState) []byte {
 	b := []byte{k.Key.DB}
 	b = appendBytes(b, []byte(k.Key.Name))

@@ -439,8 +439,15 @@ func TestExpiryIndex(t *testing.T) {
 	}
 	g = r.log.Begin()
 	ks.Store = g
+	ks.Have = g.Vector()
+	w := crdt.NewWriter(ks, r.log.Identity().Origin, crdt.TagAt(now+1000, r.log.Identity().Node), now+1000)
 	for _, k := range r.log.Swept(10) {
-		ks.Purge(k)
+		w.Purge(k)
+	}
+	for _, e := range w.Entries() {
+		if err := g.Append(&e); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := g.Commit(); err != nil {
 		t.Fatal(err)
