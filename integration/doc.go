@@ -12,6 +12,7 @@
 //	REPLICATORD_CRASH_SEED    seed of the crash loop (default random; a failure prints it)
 //	REPLICATORD_FULL          if set, a value of 512 MB and a hash of a million fields,
 //	                          instead of 64 MB and 200,000
+//	REPLICATORD_KEEP          a directory for the whole logs and goroutines of what failed
 //	REPLICATORD_RACE          if set, the nodes run with the race detector
 //	REPLICATORD_BINARY        a program to test instead of building one
 //

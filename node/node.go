@@ -16,6 +16,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/gossip"
 	"github.com/replicatord/replicatord/oplog"
@@ -73,6 +75,7 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Node, err e
 		return nil, faults
 	}
 	n := &Node{cfg: cfg, slog: logger, version: version(), started: time.Now(), done: make(chan struct{})}
+	redis.SetLogger(redisLog{logger})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

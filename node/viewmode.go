@@ -21,6 +21,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// redisLog takes what go-redis has to say of connections: the node says it
+// better, and with what follows from it.
+type redisLog struct{ slog *slog.Logger }
+
+func (l redisLog) Printf(_ context.Context, format string, args ...any) {
+	l.slog.Debug("go-redis", "text", fmt.Sprintf(format, args...))
+}
+
 // viewSource is where the view comes from: an address, a server the node has
 // started, or one inside the process. All are talked to alike.
 type viewSource struct {

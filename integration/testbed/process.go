@@ -37,6 +37,9 @@ func (b *Bed) process(name, dir string, args func() []string) *Process {
 	b.procs = append(b.procs, p)
 	b.mu.Unlock()
 	b.Cleanup(func() {
+		if dir := os.Getenv(EnvKeep); dir != "" && b.Failed() {
+			p.keep(dir)
+		}
 		p.kill()
 		if b.Failed() {
 			b.Logf("--- log of %s, last lines:\n%s", name, tailOf(p.log, tailLines))
@@ -118,6 +121,23 @@ func (p *Process) kill() {
 	_ = p.cmd.Process.Signal(syscall.SIGCONT)
 	_ = p.cmd.Process.Kill()
 	<-p.exited
+}
+
+// keep copies the log to a directory; a program in Go is first made to print the
+// stacks of its goroutines.
+func (p *Process) keep(dir string) {
+	if p.running() {
+		p.signal(syscall.SIGCONT)
+		p.signal(syscall.SIGQUIT)
+		_, _ = p.wait(5 * time.Second)
+	}
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = copyFile(p.log, filepath.Join(dir, fmt.Sprintf("%s-%d.log", p.name, p.pid.Load())))
+	}
+	if err != nil {
+		p.bed.Logf("%v", err)
+	}
 }
 
 // Log returns everything the process has printed.

@@ -34,6 +34,9 @@ const (
 	EnvBinary = "REPLICATORD_BINARY"
 	// EnvRace, if not empty, builds the program with the race detector.
 	EnvRace = "REPLICATORD_RACE"
+	// EnvKeep names a directory to which the whole logs of a failed test's
+	// processes are copied, with the stacks of their goroutines.
+	EnvKeep = "REPLICATORD_KEEP"
 )
 
 // Bed is where the processes of one test run.
