@@ -311,7 +311,7 @@ func TestDeletesDoNotComeBackPitfall7(t *testing.T) {
 			b.Start()
 			bed.Wait(30*time.Second, "the deletes to arrive through a third", func() (bool, string) {
 				v := b.Do("EXISTS", "string1", "bstring1", "hash1", "count")
-				return v == int64(0), fmt.Sprint(v)
+				return v == int64(0), fmt.Sprintf("%v are left; b's members %v, c's %v", v, b.Replicas(), c.Replicas())
 			})
 			a.Thaw()
 			bed.Level(a, b, c)

@@ -222,7 +222,7 @@ type WANConfig struct {
 	Compression int `toml:"compression"`
 	// BatchLimit is the size at which a batch is closed, before compression.
 	// Larger batches fold and compress better, smaller ones arrive sooner. A
-	// transaction or value larger than that still travels whole. Default 1mb.
+	// transaction or value larger than that still travels whole. Default 256kb.
 	BatchLimit Bytes `toml:"batch_limit"`
 	// Window is the credit a receiver grants per lane and link: what may be under way
 	// and unapplied. Bandwidth × round trip is enough to keep a link full; it
@@ -243,7 +243,7 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text",
-		WAN: WANConfig{Compression: 2, BatchLimit: 1 << 20, Window: 8 << 20, Heartbeat: time.Second},
+		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second},
 	}
 }
 

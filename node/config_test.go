@@ -195,7 +195,7 @@ constdb.toml:14: [tls]: a table is written [tls], once`,
 			want: `constdb.toml:2: id: 5000 is outside 1 to 4095
 --meet: "b" is not host:port
 --port: "0x10" is not a whole number
---set: wan.window: 1 is too small: at least 1mb`,
+--set: wan.window: 1 is too small: at least 256kb`,
 		},
 	}
 	for _, tt := range tests {

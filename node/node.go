@@ -170,7 +170,7 @@ func (n *Node) startCore() error {
 	if err != nil {
 		return err
 	}
-	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack}
+	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack, fatal: n.fail}
 	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.slog)
 	core, err := NewCore(CoreOptions{
 		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Logger: n.slog,
@@ -182,6 +182,7 @@ func (n *Node) startCore() error {
 	if err := n.checkPowerLoss(core); err != nil {
 		return err
 	}
+	n.awaitClock(core)
 	n.exec = newExecutor(core, n.slog)
 	n.exec.setLoading("replicatord is starting")
 	n.recovery.exec, n.recovery.pump = n.exec, n.pump
@@ -190,6 +191,21 @@ func (n *Node) startCore() error {
 	go n.exec.loop()
 	return nil
 }
+
+// awaitClock waits until the wall clock has reached the tags that an earlier
+// run had reserved, which after an orderly stop it has. A kill leaves up to a
+// second of them unused; were they skipped, this node's time, by which keys
+// expire, would stand ahead of the clock. A clock that was set back is not
+// waited for.
+func (n *Node) awaitClock(core *Core) {
+	ahead := time.Duration(core.Now()-time.Now().UnixMilli()) * time.Millisecond
+	if 0 < ahead && ahead < maxClockWait {
+		time.Sleep(ahead)
+	}
+}
+
+// maxClockWait bounds awaitClock.
+const maxClockWait = 2 * time.Second
 
 // bootMeta names the run of the machine during which the node last ran; it is
 // deleted by an orderly stop.

@@ -76,6 +76,7 @@ type recovery struct {
 	catchUps   atomic.Uint64
 	progress   func(string)            // shown to clients while they wait
 	rolledBack func(crdt.Vector) error // the view has what the log lacks
+	fatal      func(error)             // ends the node
 }
 
 // errForeign reports a Redis that the node must not overwrite.
@@ -111,6 +112,11 @@ func (r *recovery) run(ctx context.Context, started func(error)) {
 				return
 			}
 			continue
+		case oplog.Damaged(err):
+			err = fmt.Errorf("the data directory is damaged; restore it from a backup, or empty it and let the other members fill it: %w", err)
+			started(err)
+			r.fatal(err)
+			return
 		case errors.Is(err, errForeign):
 			started(err)
 		}

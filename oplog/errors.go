@@ -1,6 +1,12 @@
 package oplog
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
 
 var (
 	// ErrDisk reports that the log cannot be written: the disk is full or
@@ -19,3 +25,9 @@ var (
 	// know.
 	ErrFormat = errors.New("the data directory is of an unknown format")
 )
+
+// Damaged reports whether an error says that stored data is not as it was
+// written: trying again does not help.
+func Damaged(err error) bool {
+	return errors.Is(err, crdt.ErrCorrupt) || pebble.IsCorruptionError(err)
+}

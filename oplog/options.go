@@ -108,7 +108,7 @@ type Events struct {
 }
 
 // reserveAhead is how far ahead of use tags are reserved, in milliseconds.
-const reserveAhead = 3000
+const reserveAhead = 1000
 
 func (o *Options) ensureDefaults() error {
 	if o.Dir == "" {

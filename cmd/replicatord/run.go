@@ -48,6 +48,9 @@ func newLogger(cfg node.Config, s streams) *slog.Logger {
 		if len(groups) == 0 && a.Key == slog.TimeKey {
 			a.Value = slog.StringValue(a.Value.Time().Format("2006-01-02T15:04:05.000Z07:00"))
 		}
+		if err, ok := a.Value.Any().(error); ok {
+			a.Value = slog.StringValue(err.Error()) // "%+v", the handler's own way, prints stacks
+		}
 		return a
 	}
 	return slog.New(slog.NewTextHandler(s.err, opts))
