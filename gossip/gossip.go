@@ -47,7 +47,7 @@ type Options struct {
 	Transport memberlist.Transport
 
 	// OnChange is called with all members, as Members returns them, after
-	// something has changed: in order, one call at a time, on a goroutine of
+	// they or the verdicts have changed: in order, one call at a time, on a goroutine of
 	// its own. Changes that come while a call is running are reported by the
 	// next, together: a member that failed and recovered meanwhile may show
 	// as alive in both. It must not call Close.
@@ -405,17 +405,18 @@ func (g *Gossip) changed() {
 // something has changed since the last look.
 func (g *Gossip) report() {
 	var last []Member
+	var verdicts []Verdict // a verdict may be on a node that is not known yet
 	for {
 		select {
 		case <-g.dirty:
 		case <-g.transport.ctx.Done():
 			return
 		}
-		members := g.Members()
-		if slices.Equal(members, last) {
+		members, judged := g.Members(), g.Verdicts()
+		if slices.Equal(members, last) && slices.Equal(judged, verdicts) {
 			continue
 		}
-		last = members
+		last, verdicts = members, judged
 		g.onChange(slices.Clone(members))
 	}
 }
