@@ -57,6 +57,9 @@ func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (He
 	c.begin()
 	did := len(c.ks.Touched) > 0
 	own := c.log.Identity().Origin
+	if err := c.announce(own, members); err != nil {
+		return did, c.abort(err)
+	}
 	c.ks.Ended = func(s crdt.Stream) bool {
 		dead := slices.Contains(forgotten, s.Node()) || s.Node() == own.Node() && s.Origin() != own || c.reborn(s)
 		return dead && c.newest(s, members, heard)
@@ -88,6 +91,24 @@ func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (He
 		}
 	}
 	return did, c.Commit()
+}
+
+// announce logs an empty entry if this incarnation has written nothing yet and
+// there is somebody to read it: so others learn that earlier ones are over.
+func (c *Core) announce(own crdt.Stream, members []uint16) error {
+	written := slices.ContainsFunc(c.ks.Have, func(p crdt.Position) bool { return p.Stream.Origin() == own })
+	if written || len(members) == 0 {
+		return nil
+	}
+	e := crdt.Entry{Stream: own | crdt.Stream(DefaultLane), Tag: c.clock.Next(c.wall()), Ctx: c.ks.Have.Clone()}
+	if err := c.log.Reserve(e.Tag); err != nil {
+		return err
+	}
+	if err := c.group.Append(&e); err != nil {
+		return err
+	}
+	c.ks.Have = c.group.Vector()
+	return nil
 }
 
 // reborn reports whether the stream's node is known to have begun a later
