@@ -47,26 +47,18 @@ func (c *Core) sweep() {
 // swept ones are purged once no member can bring them back, and remnants of
 // removes are dropped once no delta under way can need them. heard tells what
 // each member other than this node was last heard to say; ok is false if it
-// has not been heard since this node started. What forgotten nodes and earlier
-// incarnations have made is all there will be of it once every member has been
-// heard to have no more. It reports whether it found anything to do.
+// has not been heard since this node started. What forgotten nodes have made is
+// all there will be of it once every member has been heard to have no more. It
+// reports whether it found anything to do.
 func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (Heard, bool)) (bool, error) {
 	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 {
 		return false, err
 	}
 	c.begin()
 	did := len(c.ks.Touched) > 0
-	own := c.log.Identity().Origin
-	if err := c.announce(own, members); err != nil {
-		return did, c.abort(err)
-	}
-	c.ks.Ended = func(s crdt.Stream) bool {
-		dead := slices.Contains(forgotten, s.Node()) || s.Node() == own.Node() && s.Origin() != own || c.reborn(s)
-		return dead && c.newest(s, members, heard)
-	}
-	defer func() { c.ks.Ended = nil }()
+	own := c.log.Identity().Node
 	known := func(s crdt.Stream) crdt.Vector {
-		if s.Origin() == own || c.ks.Ended(s) {
+		if s.Node() == own || slices.Contains(forgotten, s.Node()) && c.newest(s, members, heard) {
 			return c.ks.Have
 		}
 		v := c.log.Known(s)
@@ -91,32 +83,6 @@ func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (He
 		}
 	}
 	return did, c.Commit()
-}
-
-// announce logs an empty entry if this incarnation has written nothing yet and
-// there is somebody to read it: so others learn that earlier ones are over.
-func (c *Core) announce(own crdt.Stream, members []uint16) error {
-	written := slices.ContainsFunc(c.ks.Have, func(p crdt.Position) bool { return p.Stream.Origin() == own })
-	if written || len(members) == 0 {
-		return nil
-	}
-	e := crdt.Entry{Stream: own | crdt.Stream(DefaultLane), Tag: c.clock.Next(c.wall()), Ctx: c.ks.Have.Clone()}
-	if err := c.log.Reserve(e.Tag); err != nil {
-		return err
-	}
-	if err := c.group.Append(&e); err != nil {
-		return err
-	}
-	c.ks.Have = c.group.Vector()
-	return nil
-}
-
-// reborn reports whether the stream's node is known to have begun a later
-// incarnation: it writes to this one no more.
-func (c *Core) reborn(s crdt.Stream) bool {
-	return slices.ContainsFunc(c.ks.Have, func(p crdt.Position) bool {
-		return p.Stream.Node() == s.Node() && p.Stream.Incarnation() > s.Incarnation()
-	})
 }
 
 // newest reports whether no member has been heard to have more of a stream

@@ -176,9 +176,13 @@ func (l *Log) Remnants(limit int) []Remnant {
 func (g *Group) Tidy(ks *crdt.Keyspace, r Remnant, known func(crdt.Stream) crdt.Vector) bool {
 	switch {
 	case r.DB:
-		was := len(g.DBPending(r.ID.Key.DB))
-		ks.TidyDB(r.ID.Key.DB)
-		return len(g.DBPending(r.ID.Key.DB)) != was
+		was := g.DBPending(r.ID.Key.DB)
+		now := was.Beyond(ks.Have)
+		if len(now) == len(was) {
+			return false
+		}
+		g.SetDBPending(r.ID.Key.DB, now)
+		return true
 	case r.ID.Kind == crdt.KindAny:
 		s := g.loadHeader(r.ID.Key)
 		if s.header == nil {
