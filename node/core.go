@@ -65,11 +65,11 @@ type Core struct {
 
 // CoreStats counts what a core has done since it started.
 type CoreStats struct {
-	Groups, Commands, Writes, Reads    uint64
-	Entries, Duplicates, Gaps, Skewed  uint64
-	LocalEntries, LocalDeltas          uint64
-	Updates, Swept, Purged, Tidied     uint64
-	SyncedKeys, SyncedCells, Conflicts uint64
+	Groups, Commands, Writes, Reads   uint64
+	Entries, Duplicates, Gaps, Skewed uint64
+	LocalEntries, LocalDeltas         uint64
+	Updates, Swept, Purged, Tidied    uint64
+	SyncedKeys, SyncedCells           uint64
 }
 
 // CoreOptions are what a core is made of.

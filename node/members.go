@@ -36,7 +36,6 @@ type roll struct {
 type members struct {
 	gossip *gossip.Gossip
 	exec   *executor
-	port   int // of gossip, by which a MEET guesses another's
 	slog   *slog.Logger
 	update func([]gossip.Member) // the data links' part
 	tls    *tls.Config           // for MEET; nil: clients are served without TLS

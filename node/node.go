@@ -267,7 +267,7 @@ func (n *Node) startMembers() error {
 	if err != nil {
 		return err
 	}
-	n.members = &members{exec: n.exec, port: n.cfg.GossipPort, slog: n.slog, list: known.Members}
+	n.members = &members{exec: n.exec, slog: n.slog, list: known.Members}
 	if n.cfg.TLS.RESP {
 		if n.members.tls, err = n.cfg.TLS.Client(); err != nil {
 			return err
@@ -420,17 +420,6 @@ func (n *Node) trim() {
 			return
 		}
 	}
-}
-
-// meet returns what both vectors cover.
-func meet(a, b crdt.Vector) crdt.Vector {
-	var out crdt.Vector
-	for _, p := range a {
-		if t := min(p.Tag, b.Get(p.Stream)); t > 0 {
-			out = append(out, crdt.Position{Stream: p.Stream, Tag: t})
-		}
-	}
-	return out
 }
 
 // Banner says in a line or two what runs where.

@@ -109,13 +109,18 @@ func (r *regions) shared(have crdt.Vector) crdt.Vector {
 			out = v
 			continue
 		}
-		var both crdt.Vector
-		for _, q := range out {
-			if t := min(q.Tag, v.Get(q.Stream)); t > 0 {
-				both = append(both, crdt.Position{Stream: q.Stream, Tag: t})
-			}
+		out = meet(out, v)
+	}
+	return out
+}
+
+// meet returns what both vectors cover.
+func meet(a, b crdt.Vector) crdt.Vector {
+	var out crdt.Vector
+	for _, p := range a {
+		if t := min(p.Tag, b.Get(p.Stream)); t > 0 {
+			out = append(out, crdt.Position{Stream: p.Stream, Tag: t})
 		}
-		out = both
 	}
 	return out
 }
