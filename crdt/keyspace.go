@@ -51,6 +51,10 @@ type Store interface {
 	// kind) in order of element, live or not, until it returns false. fn may
 	// set the cell it was given and no other of the key.
 	EachCell(Key, Kind, func(CellID, *Cell) bool)
+	// EachCellFrom is EachCell for the cells of one kind from an element on:
+	// from the first that is not before it; with back from the last that is not
+	// after it ("": from the very last), towards the first.
+	EachCellFrom(k Key, kind Kind, from string, back bool, fn func(CellID, *Cell) bool)
 	// EachKey calls fn for every header of a database until it returns false.
 	// fn may change the key it was given and no other.
 	EachKey(db uint8, fn func(Key, *Header) bool)
@@ -88,6 +92,9 @@ type Keyspace struct {
 	// or ever will: its origin was forgotten, or came back as a new incarnation,
 	// and what only it had is lost. Tidy then waits for it no longer.
 	Ended func(Stream) bool
+	// OnTouch, if set, is called for every change of a key, after it is
+	// remembered in Touched; for one key perhaps many times.
+	OnTouch func(Key)
 	// Touched lists the keys changed since the caller last emptied it.
 	Touched map[Key]*Touch
 }
@@ -429,6 +436,9 @@ func (ks *Keyspace) cell(id CellID) *Cell {
 
 // touch remembers a key before its first change.
 func (ks *Keyspace) touch(k Key, h *Header) *Touch {
+	if ks.OnTouch != nil {
+		ks.OnTouch(k)
+	}
 	t := ks.Touched[k]
 	if t == nil {
 		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]struct{}{}}

@@ -18,6 +18,7 @@ type Writer struct {
 	ctx     Vector // what the step has seen; shared by its deltas, never changed
 	folds   [Lanes]Fold
 	entries []Entry // of closed steps
+	writes  int
 }
 
 // NewWriter returns a writer of an origin for a group with the given tag, or
@@ -46,6 +47,9 @@ func (w *Writer) Begin(l Lane) {
 	w.lane = l
 	w.enter(func(f *Fold) bool { return !f.Empty() })
 }
+
+// Writes returns how many deltas were made.
+func (w *Writer) Writes() int { return w.writes }
 
 // Now returns the time by which keys are expired, in Unix milliseconds.
 func (w *Writer) Now() int64 { return w.now }
@@ -149,6 +153,18 @@ func (w *Writer) EachElem(k Key, kind Kind, fn func(elem string, value []byte) b
 		return
 	}
 	w.ks.Store.EachCell(k, kind, func(id CellID, c *Cell) bool {
+		return !c.Live() || fn(id.Elem, c.Text())
+	})
+}
+
+// EachElemFrom is EachElem from an element on: from the first that is not
+// before it; with back from the last that is not after it ("": from the very
+// last), towards the first.
+func (w *Writer) EachElemFrom(k Key, kind Kind, from string, back bool, fn func(elem string, value []byte) bool) {
+	if w.Type(k) != kind.Type() {
+		return
+	}
+	w.ks.Store.EachCellFrom(k, kind, from, back, func(id CellID, c *Cell) bool {
 		return !c.Live() || fn(id.Elem, c.Text())
 	})
 }
@@ -360,4 +376,5 @@ func (w *Writer) seenIn(k Key, kind Kind) []SeenCell {
 func (w *Writer) do(d Delta) {
 	w.ks.apply(w.origin|Stream(w.lane), &d)
 	w.folds[w.lane].Add(d)
+	w.writes++
 }

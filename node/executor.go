@@ -206,7 +206,7 @@ func (x *executor) commands(r *requests) (bytes int) {
 			bytes += len(a)
 		}
 		read := q.Cmd.ByView(q.Args)
-		if !read && readOnly != nil {
+		if !read && q.Cmd.Flags&command.Write != 0 && readOnly != nil {
 			fail(q, fmt.Sprintf("MISCONF writes are stopped, because the log can't be written: %v", readOnly))
 			continue
 		}

@@ -259,28 +259,56 @@ func (g *Group) SetHeader(k crdt.Key, h *crdt.Header) {
 
 // EachCell implements crdt.Store.
 func (g *Group) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
-	was := g.cell
-	defer func() { g.cell = was }()
 	low := append(appendKeyPrefix(nil, rangeCells, key), byte(max(kind, 1)))
 	high := after(low)
 	if kind == crdt.KindAny {
 		high = after(low[:len(low)-1])
 	}
+	g.eachCell(key, kind, low, high, len(low)-1, false, fn)
+}
+
+// EachCellFrom implements crdt.Store.
+func (g *Group) EachCellFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	prefix := append(appendKeyPrefix(nil, rangeCells, key), byte(kind))
+	low, high := prefix, after(prefix)
+	switch {
+	case from == "":
+	case back:
+		high = append(append(bytes.Clone(prefix), from...), 0)
+	default:
+		low = append(bytes.Clone(prefix), from...)
+	}
+	g.eachCell(key, kind, low, high, len(prefix)-1, back, fn)
+}
+
+// eachCell calls fn for the cells of a kind whose stored keys lie in [low, high),
+// from the last to the first if back is set; the kind is a key's byte number at.
+func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	was := g.cell
+	defer func() { g.cell = was }()
 	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
 	if err != nil {
 		g.fail(err)
 		return
 	}
 	defer func() { g.fail(errors.Join(it.Error(), it.Close())) }()
+	first, next, compare := it.First, it.Next, cellKey.compare
+	if back {
+		first, next = it.Last, it.Prev
+		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
+	}
 
 	var mine []cellKey // held by the group, in order; more may be added on the way, but only those shown
 	if ks := g.keys[key]; ks != nil {
 		for ck := range ks.cells {
-			if kind == crdt.KindAny || ck.kind == kind {
-				mine = append(mine, ck)
+			if kind != crdt.KindAny {
+				if ck.kind != kind || ck.elem < string(low[at+1:]) || len(high) > at && high[at] == byte(kind) && ck.elem >= string(high[at+1:]) {
+					continue
+				}
 			}
+			mine = append(mine, ck)
 		}
-		slices.SortFunc(mine, cellKey.compare)
+		slices.SortFunc(mine, compare)
 	}
 	show := func(ck cellKey) bool {
 		cs := g.keys[key].cells[ck]
@@ -289,11 +317,10 @@ func (g *Group) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crd
 		}
 		return fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, cs.cell)
 	}
-	prefix := len(low) - 1
-	for ok := it.First(); ok; ok = it.Next() {
+	for ok := first(); ok; ok = next() {
 		k := it.Key()
-		ck := cellKey{crdt.Kind(k[prefix]), string(k[prefix+1:])}
-		for len(mine) > 0 && mine[0].compare(ck) < 0 {
+		ck := cellKey{crdt.Kind(k[at]), string(k[at+1:])}
+		for len(mine) > 0 && compare(mine[0], ck) < 0 {
 			if !show(mine[0]) {
 				return
 			}

@@ -364,6 +364,11 @@ func (m *memStore) EachCell(_ crdt.Key, _ crdt.Kind, fn func(crdt.CellID, *crdt.
 		}
 	}
 }
+
+// EachCellFrom is for writers, of which a verification has none.
+func (m *memStore) EachCellFrom(crdt.Key, crdt.Kind, string, bool, func(crdt.CellID, *crdt.Cell) bool) {
+	panic("oplog: a verification writes nothing")
+}
 func (m *memStore) EachKey(uint8, func(crdt.Key, *crdt.Header) bool) {}
 func (m *memStore) DBPending(uint8) crdt.Vector                      { return nil }
 func (m *memStore) SetDBPending(uint8, crdt.Vector)                  {}

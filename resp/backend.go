@@ -9,10 +9,11 @@ import (
 // Request is one data command on its way through a Backend. It is valid only
 // until Execute returns: sessions use requests again.
 type Request struct {
-	DB   uint8            // the connection's database when the command was sent
-	Cmd  *command.Command // never nil; the subcommand, where there is one
-	Args [][]byte         // with the command's name first; the backend's to keep
-	// Out is the reply, whole, as RESP2 bytes. The backend fills it; the
+	DB    uint8            // the connection's database when the command was sent
+	Proto int              // 2 or 3: how the client wants its reply
+	Cmd   *command.Command // never nil; the subcommand, where there is one
+	Args  [][]byte         // with the command's name first; the backend's to keep
+	// Out is the reply, whole, as bytes of the client's protocol. The backend fills it; the
 	// session owns it afterwards and only reads it.
 	Out     []byte
 	Session *Session
@@ -22,7 +23,7 @@ type Request struct {
 // goroutines at once, but for any one session by one at a time.
 type Backend interface {
 	// Execute carries out data commands of one connection in their order and
-	// returns when every Out is filled. Those whose ByView holds are read only;
+	// returns when every Out is filled. Those whose ByView holds are for the view;
 	// all others have a Run. There are at most 1,024. Args may be kept: no
 	// one else has them. A request left without a reply, or a panic, becomes
 	// an error for the client.

@@ -90,10 +90,9 @@ func (c *Session) command(args [][]byte) {
 			return
 		}
 	}
-	view := cmd.ByView(args)
 	switch {
-	case view || cmd.Flags&command.Write != 0:
-		c.enqueue(cmd, args, !view)
+	case cmd.Run != nil || cmd.ByView(args):
+		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
 		c.holdBack(false)
@@ -114,7 +113,7 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 		c.spare = append(c.spare, &Request{Session: c})
 	}
 	q := c.spare[n]
-	q.DB, q.Cmd, q.Args, q.Out = c.db, cmd, args, nil
+	q.DB, q.Proto, q.Cmd, q.Args, q.Out = c.db, c.reply.Proto, cmd, args, nil
 	c.batch = c.spare[:n+1]
 	for _, a := range args {
 		c.bytes += int64(len(a))

@@ -123,6 +123,26 @@ func (s *Store) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crd
 	}
 }
 
+// EachCellFrom implements crdt.Store.
+func (s *Store) EachCellFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	k := s.keys[key]
+	if k == nil {
+		return
+	}
+	cells := slices.Clone(k.cells)
+	if back {
+		slices.Reverse(cells)
+	}
+	for _, c := range cells {
+		if c.kind != kind || !back && c.elem < from || back && from != "" && c.elem > from {
+			continue
+		}
+		if !fn(crdt.CellID{Key: key, Kind: c.kind, Elem: c.elem}, decodeCell(c.enc)) {
+			return
+		}
+	}
+}
+
 // EachKey implements crdt.Store. Keys come in order of their names.
 func (s *Store) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	for _, key := range s.Keys() {

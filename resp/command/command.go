@@ -1,6 +1,10 @@
 package command
 
-import "github.com/replicatord/replicatord/crdt"
+import (
+	"strings"
+
+	"github.com/replicatord/replicatord/crdt"
+)
 
 // Flag describes a command, as Redis's COMMAND does and as the node needs it.
 type Flag uint32
@@ -8,7 +12,7 @@ type Flag uint32
 // Flags.
 const (
 	Write          Flag = 1 << iota // changes keys; has a Run
-	ReadOnly                        // reads keys; the view answers it
+	ReadOnly                        // reads keys; the view answers it, or its Run from the cells
 	Session                         // concerns the connection or server; the front end answers it
 	Admin                           // concerns the node or its members
 	Fast                            // O(1) or O(log n)
@@ -35,6 +39,24 @@ type Context struct {
 	DB   uint8    // the connection's database
 	Args [][]byte // with the command's name first; kept by nobody after Run
 	Out  Reply
+	// NoWait is set in transactions and scripts: a command that would wait
+	// answers at once as if its time had passed.
+	NoWait bool
+	// Waits is set by Run when there is nothing to answer yet: the command has
+	// written nothing, replied nothing, and is to be run again.
+	Waits *Wait
+	// Resumed is the State of the Wait after which the command runs again, nil
+	// the first time. Then a key of another type is no error: it waits on.
+	Resumed any
+}
+
+// Wait is what a blocking command waits for. Those that wait for one key are
+// run again in the order in which they began.
+type Wait struct {
+	Keys     []crdt.Key   // run again once one of them has changed
+	Deadline int64        // Unix milliseconds; 0: none
+	Timeout  func(*Reply) // answers when the deadline has passed
+	State    any          // handed to the next run in Resumed; not nil
 }
 
 // Key returns argument i as a key of the connection's database.
@@ -59,8 +81,9 @@ type Command struct {
 	// Reads, if set, reports of a command that may write whether it only reads
 	// with these arguments: the view answers it then, refused or not.
 	Reads func(args [][]byte) bool
-	// Run carries a Write command out. Commands without it are answered by
-	// the view (ReadOnly), the front end (Session) or the node (Admin).
+	// Run carries a Write command out, or answers a ReadOnly one from the cells.
+	// Commands without it are answered by the view (ReadOnly), the front end
+	// (Session) or the node (Admin).
 	Run func(*Context)
 	Sub []*Command // subcommands
 
@@ -71,5 +94,28 @@ type Command struct {
 
 // ByView reports whether the view answers a request for the command.
 func (c *Command) ByView(args [][]byte) bool {
-	return c.Flags&ReadOnly != 0 || c.Reads != nil && c.Reads(args)
+	return c.Flags&ReadOnly != 0 && c.Run == nil || c.Reads != nil && c.Reads(args)
+}
+
+// Call carries out another data command within this one, a script or
+// transaction, as part of the same entry, and returns its raw reply. Reads see
+// what was written before them.
+func (c *Context) Call(args [][]byte) []byte {
+	cmd, refusal := Find(args)
+	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true}
+	switch {
+	case refusal != "":
+		sub.Out.Error(refusal)
+	case cmd.ByView(args):
+		raw, err := c.View(c.DB, args...)
+		if err != nil {
+			sub.Out.Error(err.Error())
+		}
+		sub.Out.Raw(raw)
+	case cmd.Run != nil:
+		cmd.Run(&sub)
+	default:
+		sub.Out.Error("ERR '" + strings.ToLower(cmd.Name) + "' is no command about data")
+	}
+	return sub.Out.Buf
 }

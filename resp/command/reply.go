@@ -1,9 +1,15 @@
 package command
 
-import "github.com/tidwall/redcon"
+import (
+	"math"
+	"strconv"
 
-// Reply builds a command's reply as RESP bytes, by redcon's encoder. Proto is 2; the methods are
-// named for what they say, so that RESP3 can say it its own way.
+	"github.com/tidwall/redcon"
+)
+
+// Reply builds a command's reply as RESP bytes, by redcon's encoder. The
+// methods are named for what they say: RESP2 and RESP3 (Proto 3) each say it
+// their own way.
 type Reply struct {
 	Proto int
 	Buf   []byte
@@ -21,13 +27,41 @@ func (r *Reply) Error(msg string) { r.Buf = redcon.AppendError(r.Buf, msg) }
 // Int replies an integer.
 func (r *Reply) Int(n int64) { r.Buf = redcon.AppendInt(r.Buf, n) }
 
-// Bool replies 1 or 0.
+// Bool replies 1 or 0: what Redis says of yes and no in either protocol.
 func (r *Reply) Bool(b bool) {
 	if b {
 		r.Int(1)
 	} else {
 		r.Int(0)
 	}
+}
+
+// Double replies a floating-point number: in RESP2 a bulk string.
+func (r *Reply) Double(f float64) {
+	s := FormatDouble(f)
+	if r.Proto == 3 {
+		r.Buf = append(append(append(r.Buf, ','), s...), "\r\n"...)
+	} else {
+		r.BulkString(s)
+	}
+}
+
+// FormatDouble writes a score as Redis does: the fewest digits that tell it
+// from every other float64, an exponent where %.17g has one.
+func FormatDouble(f float64) string {
+	switch {
+	case math.IsInf(f, 1):
+		return "inf"
+	case math.IsInf(f, -1):
+		return "-inf"
+	case math.IsNaN(f):
+		return "nan"
+	case f == 0 && math.Signbit(f):
+		return "-0"
+	case f == math.Trunc(f) && math.Abs(f) < 1<<62:
+		return strconv.FormatInt(int64(f), 10)
+	}
+	return strconv.FormatFloat(f, 'g', 17, 64)
 }
 
 // Bulk replies a bulk string.
@@ -37,16 +71,47 @@ func (r *Reply) Bulk(b []byte) { r.Buf = redcon.AppendBulk(r.Buf, b) }
 func (r *Reply) BulkString(s string) { r.Buf = redcon.AppendBulkString(r.Buf, s) }
 
 // Null replies the null bulk string.
-func (r *Reply) Null() { r.Buf = redcon.AppendNull(r.Buf) }
+func (r *Reply) Null() {
+	if r.Proto == 3 {
+		r.Buf = append(r.Buf, "_\r\n"...)
+	} else {
+		r.Buf = redcon.AppendNull(r.Buf)
+	}
+}
 
 // NullArray replies the null array.
-func (r *Reply) NullArray() { r.Buf = append(r.Buf, "*-1\r\n"...) }
+func (r *Reply) NullArray() {
+	if r.Proto == 3 {
+		r.Buf = append(r.Buf, "_\r\n"...)
+	} else {
+		r.Buf = append(r.Buf, "*-1\r\n"...)
+	}
+}
 
 // Array begins an array of n replies, which follow.
 func (r *Reply) Array(n int) { r.Buf = redcon.AppendArray(r.Buf, n) }
 
 // Map begins a map of n pairs, which follow: in RESP2 an array of 2n.
-func (r *Reply) Map(n int) { r.Array(2 * n) }
+func (r *Reply) Map(n int) {
+	if r.Proto == 3 {
+		r.head('%', n)
+	} else {
+		r.Array(2 * n)
+	}
+}
+
+// Set begins a set of n replies, which follow: in RESP2 an array.
+func (r *Reply) Set(n int) {
+	if r.Proto == 3 {
+		r.head('~', n)
+	} else {
+		r.Array(n)
+	}
+}
+
+func (r *Reply) head(kind byte, n int) {
+	r.Buf = append(strconv.AppendInt(append(r.Buf, kind), int64(n), 10), "\r\n"...)
+}
 
 // Lines replies an array of simple strings, the form of help texts.
 func (r *Reply) Lines(lines []string) { r.statuses(lines) }

@@ -47,8 +47,8 @@ func (c *Command) finish() {
 		panic("command: no arity for " + name)
 	case c.Refused == "" && len(c.Sub) == 0 && class != 1:
 		panic("command: nobody, or several, carry out " + name)
-	case c.Refused == "" && (c.Run != nil) != (c.Flags&Write != 0):
-		panic("command: a write and only a write has a Run: " + name)
+	case c.Refused == "" && c.Run == nil && c.Flags&Write != 0, c.Run != nil && c.Flags&(Write|ReadOnly) == 0:
+		panic("command: a write, and nothing that is not about data, has a Run: " + name)
 	case c.Refused == "" && len(c.Sub) == 0 && (c.Group == "" || c.Since == "" || c.Summary == ""):
 		panic("command: undocumented " + name)
 	}

@@ -31,6 +31,10 @@ type Tx interface {
 	// EachElem calls fn for each element, in byte order, until it returns
 	// false. fn must not write to the key.
 	EachElem(k crdt.Key, kind crdt.Kind, fn func(elem string, value []byte) bool)
+	// EachElemFrom is EachElem from the first element that is not before from;
+	// with back from the last that is not after it ("": from the very last),
+	// towards the first.
+	EachElemFrom(k crdt.Key, kind crdt.Kind, from string, back bool, fn func(elem string, value []byte) bool)
 	// Expiry returns when a key expires in Unix milliseconds, 0 for never or
 	// no key.
 	Expiry(k crdt.Key) int64
@@ -55,8 +59,9 @@ type Tx interface {
 	Flush(db uint8)
 
 	// View asks the local Redis, with all effects so far in place, and returns
-	// its raw reply. For what needs an order or index that cells lack, such as
-	// a random member; it costs a round trip. The error is one to hand to the
-	// client: the view is not there.
+	// its raw reply, as RESP2. For what needs an order or index that cells lack,
+	// such as a random member; it costs a round trip, and after a write of the
+	// same command, transaction or script some more. The error is one to hand
+	// to the client: the view is not there.
 	View(db uint8, args ...[]byte) ([]byte, error)
 }
