@@ -27,6 +27,9 @@ type Batch struct {
 	Bytes int
 	// Keys are those the updates are about.
 	Keys []crdt.Key
+	// Ahead are those of them whose updates come before their commit: the view
+	// is told first, so that they are rewritten if the commit does not follow.
+	Ahead []crdt.Key
 	// Vector and Generation are what the view holds once the batch has been
 	// applied; Vector is nil if the batch changes nothing of that.
 	Vector     crdt.Vector

@@ -14,7 +14,6 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
-	"github.com/replicatord/replicatord/resp/command"
 )
 
 // View is the local Redis as the core sees it.
@@ -24,6 +23,8 @@ type View interface {
 	// Ask returns the raw reply to one command, after everything sent before
 	// it has been applied.
 	Ask(db int, args ...[]byte) ([]byte, error)
+	// Flush has all that was sent applied without further delay.
+	Flush()
 }
 
 // Core is one replica: it turns clients' commands and peers' entries into
@@ -54,6 +55,11 @@ type Core struct {
 	// by entry: a view of an earlier one cannot be caught up from the log.
 	generation uint64
 
+	waiters waiters
+	touched []crdt.Key // by the running unit; see over
+	changed func(by *resp.Request, keys []crdt.Key)
+	ahead   []crdt.Key // sent to the view before their commit, in the open group
+
 	// dirty gathers the keys that changed while the view was down; nil while
 	// it is up.
 	dirty   map[crdt.Key]struct{}
@@ -74,13 +80,17 @@ type CoreStats struct {
 
 // CoreOptions are what a core is made of.
 type CoreOptions struct {
-	Log    *oplog.Log
-	Clock  *crdt.Clock
-	Wall   func() time.Time
-	Rand   *rand.Rand
-	View   View
-	Lane   func(crdt.Key) crdt.Lane // nil: everything is in lane 1
-	Logger *slog.Logger
+	Log   *oplog.Log
+	Clock *crdt.Clock
+	Wall  func() time.Time
+	Rand  *rand.Rand
+	View  View
+	Lane  func(crdt.Key) crdt.Lane // nil: everything is in lane 1
+	// Changed, if set, is told after each unit which keys it has changed: a
+	// client's request, or, if that is nil, peers' entries or the passing of
+	// time. It does not keep the keys.
+	Changed func(by *resp.Request, keys []crdt.Key)
+	Logger  *slog.Logger
 }
 
 // DefaultLane is the lane of keys no rule speaks of.
@@ -94,6 +104,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
+	c.waiters, c.changed, c.ks.OnTouch = newWaiters(), o.Changed, c.noteTouch
 	b, err := o.Log.Meta(regionsMeta)
 	if err != nil {
 		return nil, err
@@ -132,6 +143,7 @@ func (c *Core) begin() {
 	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
 	c.batch = &Batch{}
 	c.sweep()
+	c.over(nil)
 }
 
 // Pending reports whether a group is open.
@@ -160,66 +172,6 @@ func (c *Core) startLocal() {
 		tag := c.clock.Next(now)
 		c.writer = crdt.NewWriter(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
 	}
-}
-
-// Do runs one client command. A write has its reply in req.Out at once, to be
-// sent after the commit; a read has it when the view has answered.
-func (c *Core) Do(req *resp.Request) {
-	c.Stats.Commands++
-	if req.Cmd.ByView(req.Args) {
-		c.begin()
-		c.Stats.Reads++
-		c.flushTouched()
-		c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
-		return
-	}
-	c.Stats.Writes++
-	c.startLocal()
-	c.chooseLane(req)
-	tx := &tx{Writer: c.writer, core: c}
-	ctx := command.Context{Tx: tx, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: 2}}
-	req.Cmd.Run(&ctx)
-	req.Out = ctx.Out.Buf
-}
-
-// chooseLane puts the command's writes in the lane of its most urgent key, all
-// of them in one entry.
-func (c *Core) chooseLane(req *resp.Request) {
-	lane := crdt.Lane(crdt.Lanes - 1)
-	refs := req.Cmd.FindKeys(req.Args)
-	for _, r := range refs {
-		lane = min(lane, c.lane(crdt.Key{DB: req.DB, Name: string(req.Args[r.Arg])}))
-	}
-	if len(refs) == 0 {
-		lane = DefaultLane
-	}
-	if len(refs) > 1 {
-		c.writer.Begin(lane)
-	} else {
-		c.writer.SetLane(lane)
-	}
-}
-
-// tx gives a command the writer and the view.
-type tx struct {
-	*crdt.Writer
-	core *Core
-}
-
-func (t *tx) Rand() *rand.Rand { return t.core.rand }
-
-// View commits what came before the command, asks, and lets the command go on
-// in a new group: log first, then view. The command has written nothing yet.
-func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
-	c := t.core
-	lane := c.writer.Lane()
-	if err := c.Commit(); err != nil {
-		return nil, err
-	}
-	c.startLocal()
-	c.writer.SetLane(lane)
-	t.Writer = c.writer
-	return c.view.Ask(int(db), args...)
 }
 
 // Apply applies consecutive ranges of peers' streams. done is called once they
@@ -274,6 +226,8 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		c.ks.Have = c.group.Vector()
 	}
 	c.dones = append(c.dones, done)
+	c.over(nil)
+	c.serveWaiters()
 }
 
 // ErrRolledBack reports that a peer knows writes of this node that it does not
@@ -327,6 +281,7 @@ func (c *Core) Commit() error {
 	if c.group == nil {
 		return nil
 	}
+	c.over(nil)
 	if c.writer != nil {
 		for _, e := range c.writer.Entries() {
 			c.Stats.LocalEntries++
@@ -346,9 +301,10 @@ func (c *Core) Commit() error {
 	}
 	c.Stats.Groups++
 	b, dones := c.batch, c.dones
+	c.ahead = nil
 	c.end()
 	b.Vector, b.Generation = c.log.Vector(), c.generation
-	if len(b.Cmds) > 0 {
+	if len(b.Cmds)+len(b.Keys)+len(b.Done) > 0 { // perhaps all of it was sent ahead
 		c.view.Send(b)
 	}
 	for _, done := range dones {
@@ -364,7 +320,9 @@ func (c *Core) abort(err error) error {
 	}
 	c.group.Discard()
 	dones := append(c.dones, c.batch.Done...)
+	c.touched = c.touched[:0]
 	c.end()
+	c.takeBack()
 	for _, done := range dones {
 		done(err)
 	}

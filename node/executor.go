@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,9 @@ const (
 	groupBytes    = 8 << 20
 	groupRanges   = 64
 )
+
+// tickEvery is how often the executor looks for keys that have expired.
+const tickEvery = 50 * time.Millisecond
 
 // executor is the one goroutine that owns the core. Everything that touches
 // state comes to it through one ordered queue; it drains what is waiting into
@@ -130,16 +134,24 @@ func (x *executor) Stop() {
 
 func (x *executor) loop() {
 	defer close(x.done)
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
+	deadline := time.NewTimer(tickEvery)
+	defer deadline.Stop()
 	for {
+		if at := x.core.NextDeadline(); at != 0 {
+			deadline.Reset(time.Until(time.UnixMilli(at)))
+		}
 		select {
 		case w := <-x.queue:
 			x.group(w)
+		case <-deadline.C:
+			x.core.TimeOut(time.Now().UnixMilli())
 		case <-tick.C:
 			// Keys expire on time even where nobody writes.
 			if now := x.core.Now(); x.core.SweepDue(now) {
 				x.core.Defer(func(error) {})
+				x.core.wake()
 				x.commit()
 			}
 		case <-x.stop:
@@ -148,6 +160,9 @@ func (x *executor) loop() {
 				case w := <-x.queue:
 					x.group(w)
 				default:
+					for q := range x.core.waiters.all {
+						x.core.Unblock(q, []byte("-LOADING replicatord is stopping\r\n"))
+					}
 					return
 				}
 			}
@@ -163,6 +178,7 @@ func (x *executor) group(w work) {
 		case w.fn != nil:
 			x.commit()
 			w.fn(x.core)
+			x.core.wake()
 		case w.reqs != nil:
 			bytes += x.commands(w.reqs)
 		default:
@@ -205,12 +221,15 @@ func (x *executor) commands(r *requests) (bytes int) {
 		for _, a := range q.Args {
 			bytes += len(a)
 		}
-		read := q.Cmd.ByView(q.Args)
-		if !read && q.Cmd.Flags&command.Write != 0 && readOnly != nil {
+		read := reads(q)
+		if readOnly != nil && writes(q) {
 			fail(q, fmt.Sprintf("MISCONF writes are stopped, because the log can't be written: %v", readOnly))
 			continue
 		}
 		x.run(q)
+		if x.core.Waiting(q, func(err error) { x.answered(r, q, err) }) {
+			r.left.Add(1)
+		}
 		b := x.core.batch
 		if b == nil { // the command was refused before it reached a group
 			continue
@@ -221,9 +240,7 @@ func (x *executor) commands(r *requests) (bytes int) {
 			b.Done = append(b.Done, func(err error) {
 				if err != nil {
 					for _, q := range r.list {
-						if len(q.Out) == 0 && q.Cmd.ByView(q.Args) {
-							fail(q, "LOADING the Redis behind this node was lost, and is being brought level")
-						}
+						failReads(q)
 					}
 				}
 				r.release()
@@ -245,6 +262,53 @@ func (x *executor) commands(r *requests) (bytes int) {
 	return bytes
 }
 
+// answered releases a request that has waited, once the group in which it got
+// its reply is committed, or has failed.
+func (x *executor) answered(r *requests, q *resp.Request, err error) {
+	if err != nil {
+		q.Out = nil
+		fail(q, fmt.Sprintf("MISCONF the write could not be logged and was not made: %v", err))
+	}
+	r.release()
+}
+
+// reads reports whether the view answers a request, or a part of it.
+func reads(q *resp.Request) bool {
+	return q.Subs == nil && q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, reads)
+}
+
+// writes reports whether a request may write.
+func writes(q *resp.Request) bool {
+	return q.Subs == nil && q.Cmd.Flags&command.Write != 0 && !q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, writes)
+}
+
+// viewAway answers what the view was to answer when it was lost.
+const viewAway = "LOADING the Redis behind this node was lost, and is being brought level"
+
+// failReads fails what the view has not answered of a request.
+func failReads(q *resp.Request) {
+	for _, sub := range q.Subs {
+		failReads(sub)
+	}
+	if q.Subs == nil && len(q.Out) == 0 && q.Cmd.ByView(q.Args) {
+		fail(q, viewAway)
+	}
+}
+
+// Unblock ends the wait of a session's command with a raw reply, nil for that
+// of one whose time has passed, and reports whether it was waiting.
+func (x *executor) Unblock(s *resp.Session, reply []byte) (waited bool) {
+	_ = x.Run(func(c *Core) {
+		for q := range c.waiters.all {
+			if q.Session == s {
+				waited = c.Unblock(q, reply)
+				return
+			}
+		}
+	})
+	return waited
+}
+
 // failFrom fails the commands whose group was not committed: from the first
 // in it to the last that has run.
 func (x *executor) failFrom(r *requests, from *resp.Request, err error) {
@@ -252,7 +316,7 @@ func (x *executor) failFrom(r *requests, from *resp.Request, err error) {
 	for _, q := range r.list[:r.ran] {
 		found = found || q == from
 		if found {
-			q.Out = q.Out[:0]
+			q.Out, q.Subs = q.Out[:0], nil
 			fail(q, fmt.Sprintf("MISCONF the write could not be logged and was not made: %v", err))
 		}
 	}
@@ -264,7 +328,7 @@ func (x *executor) run(q *resp.Request) {
 		if p := recover(); p != nil {
 			x.slog.Error("command failed in a way it should not", "command", q.Cmd.Name, "panic", p)
 			_ = x.core.abort(fmt.Errorf("internal error in %s", q.Cmd.Name))
-			q.Out = q.Out[:0]
+			q.Out, q.Subs = q.Out[:0], nil
 			fail(q, fmt.Sprintf("ERR internal error in '%s': nothing was written; please report it", q.Cmd.Name))
 		}
 	}()

@@ -520,6 +520,9 @@ func version() string {
 	return "0.1.0-dev"
 }
 
+// Unblock implements resp.Backend.
+func (n *Node) Unblock(s *resp.Session, reply []byte) bool { return n.exec.Unblock(s, reply) }
+
 // Execute implements resp.Backend.
 func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,7 @@ import (
 // entry by entry: a merged state, or another identity.
 
 const (
-	markVersion    = 1
+	markVersion    = 2
 	generationMeta = "view/generation"
 	rewriteStep    = 1000
 	// catchUpKeys is how many keys a catch-up rewrites before a rebuild of
@@ -41,6 +42,7 @@ type watermark struct {
 	node       uint16
 	generation uint64
 	vector     crdt.Vector
+	ahead      []crdt.Key // whose updates came before the log had them
 }
 
 func (w watermark) encode() []byte {
@@ -48,18 +50,50 @@ func (w watermark) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, w.dir)
 	b = binary.BigEndian.AppendUint16(b, w.node)
 	b = binary.BigEndian.AppendUint64(b, w.generation)
-	return w.vector.AppendBinary(b)
+	v := w.vector.AppendBinary(nil)
+	b = append(binary.AppendUvarint(b, uint64(len(v))), v...)
+	for _, k := range w.ahead {
+		b = binary.AppendUvarint(append(b, k.DB), uint64(len(k.Name)))
+		b = append(b, k.Name...)
+	}
+	return b
 }
 
 func decodeWatermark(b []byte) (watermark, error) {
+	corrupt := fmt.Errorf("%w of a watermark", crdt.ErrCorrupt)
 	if len(b) < 19 || b[0] != markVersion {
-		return watermark{}, fmt.Errorf("%w of a watermark", crdt.ErrCorrupt)
+		return watermark{}, corrupt
 	}
-	v, err := crdt.DecodeVector(b[19:])
-	return watermark{
-		dir: binary.BigEndian.Uint64(b[1:]), node: binary.BigEndian.Uint16(b[9:]),
-		generation: binary.BigEndian.Uint64(b[11:]), vector: v,
-	}, err
+	w := watermark{dir: binary.BigEndian.Uint64(b[1:]), node: binary.BigEndian.Uint16(b[9:]), generation: binary.BigEndian.Uint64(b[11:])}
+	text := func(at int) (s, rest []byte) {
+		n, size := binary.Uvarint(b[at:])
+		if size <= 0 || n > uint64(len(b)-at-size) {
+			return nil, nil
+		}
+		at += size
+		return b[at : at+int(n)], b[at+int(n):]
+	}
+	v, rest := text(19)
+	if rest == nil {
+		return watermark{}, corrupt
+	}
+	var err error
+	if w.vector, err = crdt.DecodeVector(v); err != nil {
+		return watermark{}, err
+	}
+	for len(rest) > 0 {
+		k := crdt.Key{DB: rest[0]}
+		var name []byte
+		if b = rest; len(b) > 1 {
+			name, rest = text(1)
+		}
+		if name == nil || rest == nil {
+			return watermark{}, corrupt
+		}
+		k.Name = string(name)
+		w.ahead = append(w.ahead, k)
+	}
+	return w, nil
 }
 
 // recovery brings the view level at the start and whenever it was lost.
@@ -106,7 +140,7 @@ func (r *recovery) run(ctx context.Context, started func(error)) {
 			select {
 			case err := <-r.lostc:
 				r.up.Store(false)
-				r.exec.setLoading("the Redis behind this node was lost, and is being brought level")
+				r.exec.setLoading(strings.TrimPrefix(viewAway, "LOADING "))
 				r.slog.Warn("view lost, clients are refused until it is level again", "err", err)
 			case <-ctx.Done():
 				return
@@ -225,12 +259,12 @@ func (r *recovery) plan(ctx context.Context, conn *viewConn, raw []byte, generat
 		// The view knows more than the log: the data directory is an old one.
 		return r.rebuild(conn), r.rolledBack(w.vector)
 	}
-	return r.catchUp(conn, w.vector)
+	return r.catchUp(conn, w.vector, w.ahead)
 }
 
 // catchUp rewrites the keys that entries since the watermark have changed, as
-// far as the log still tells.
-func (r *recovery) catchUp(conn *viewConn, since crdt.Vector) (func(context.Context) (int, error), error) {
+// far as the log still tells, and those that the view was given ahead of it.
+func (r *recovery) catchUp(conn *viewConn, since crdt.Vector, ahead []crdt.Key) (func(context.Context) (int, error), error) {
 	if err := r.log.Sync(); err != nil {
 		return nil, err
 	}
@@ -238,6 +272,7 @@ func (r *recovery) catchUp(conn *viewConn, since crdt.Vector) (func(context.Cont
 	if err != nil {
 		return nil, err
 	}
+	keys = append(keys, ahead...)
 	if !ok {
 		return r.rebuild(conn), nil
 	}

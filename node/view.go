@@ -59,6 +59,9 @@ func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), logger *sl
 // Send queues a batch.
 func (p *pump) Send(b *Batch) { p.in <- b }
 
+// Flush implements View: the pump never rests.
+func (p *pump) Flush() {}
+
 // Ask sends a command behind all that is queued and returns its raw reply.
 func (p *pump) Ask(db int, args ...[]byte) ([]byte, error) {
 	req := &resp.Request{}
@@ -135,7 +138,9 @@ func (p *pump) loop() {
 		if c == nil {
 			err = errViewLost
 		} else if len(batches) > 0 {
-			err = p.exec(c, batches)
+			if last, err = c.markAhead(batches, last); err == nil {
+				err = p.exec(c, batches)
+			}
 		}
 		for _, b := range batches {
 			if b.Vector != nil {
@@ -333,6 +338,34 @@ func (c *viewConn) mark(b, last []byte) error {
 	}
 	_, err := c.do(c.hidden, "SET", markKey, b)
 	return err
+}
+
+// markAhead tells the view which keys are about to change before the log has
+// it, and returns the watermark that says so, or last if there are none.
+func (c *viewConn) markAhead(batches []*Batch, last []byte) ([]byte, error) {
+	var keys []crdt.Key
+	for _, b := range batches {
+		keys = append(keys, b.Ahead...)
+	}
+	if len(keys) == 0 {
+		return last, nil
+	}
+	if last == nil {
+		var err error
+		if last, err = c.readMark(); err != nil {
+			return nil, err
+		}
+	}
+	w, err := decodeWatermark(last)
+	if err != nil {
+		return nil, err
+	}
+	if w.ahead = append(w.ahead, keys...); len(w.ahead) > rewriteStep {
+		w.generation, w.ahead = unbuilt, nil
+	}
+	mark := w.encode()
+	_, err = c.do(c.hidden, "SET", markKey, mark)
+	return mark, err
 }
 
 // checkMark fails unless the watermark is the one written last.

@@ -1,8 +1,11 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/replicatord/replicatord/crdt"
 )
 
 // TestStrip: the watermark shows in no reply, and keys that look like protocol
@@ -39,8 +42,9 @@ func TestStrip(t *testing.T) {
 
 func TestWatermarkRoundTrip(t *testing.T) {
 	w := watermark{dir: 1 << 60, node: 4095, generation: 77, vector: vec(1, 5, 9, 7)}
+	w.ahead = []crdt.Key{{DB: 3, Name: "a"}, {Name: ""}, {DB: 15, Name: "\x00b"}}
 	got, err := decodeWatermark(w.encode())
-	if err != nil || got.dir != w.dir || got.node != w.node || got.generation != w.generation || !got.vector.Equal(w.vector) {
+	if err != nil || !slices.Equal(got.ahead, w.ahead) || got.dir != w.dir || got.node != w.node || got.generation != w.generation || !got.vector.Equal(w.vector) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	for _, bad := range []string{"", "\x01", "\x02" + strings.Repeat("x", 40), string(w.encode()) + "x"} {

@@ -17,6 +17,10 @@ type Request struct {
 	// session owns it afterwards and only reads it.
 	Out     []byte
 	Session *Session
+	// Subs, if there are any, are the commands of a transaction: all of them
+	// are carried out, in their order, with nothing between them, and each gets
+	// its own Out. The transaction's own stays empty, unless it failed whole.
+	Subs []*Request
 }
 
 // Backend is the node behind a server. Its methods are called from many
@@ -28,6 +32,10 @@ type Backend interface {
 	// one else has them. A request left without a reply, or a panic, becomes
 	// an error for the client.
 	Execute(reqs []*Request)
+	// Unblock ends the wait of a session's blocking command, which Execute is
+	// carrying out, with a raw reply, nil for that of one whose time has passed.
+	// It reports whether there was one. Any goroutine may call it.
+	Unblock(s *Session, reply []byte) bool
 	// Admin answers a command with the Admin flag; args is as in Request. All
 	// earlier commands of the session have been executed. It may block, for
 	// this session alone.

@@ -43,6 +43,8 @@ func newMapBackend() *mapBackend {
 	return m
 }
 
+func (m *mapBackend) Unblock(*Session, []byte) bool { return false }
+
 func (m *mapBackend) Execute(reqs []*Request) {
 	if m.hold != nil {
 		m.entered <- struct{}{}

@@ -51,6 +51,9 @@ func (p *proc) Ask(db int, args ...[]byte) ([]byte, error) {
 	return p.site.redis.do(uint8(db), args), nil
 }
 
+// Flush implements node.View.
+func (p *proc) Flush() { p.pump() }
+
 // pump brings what is queued to the view, and now and then the watermark.
 func (p *proc) pump() {
 	queue := p.viewQueue

@@ -1,0 +1,224 @@
+package node
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// A unit is what is never seen in part: a command, a transaction, a script.
+// Its writes are one entry.
+//
+// What a unit wants to know of the view it asks for at once. If it has written
+// nothing yet, the group so far is committed first: log, then view. Else that
+// would cut the unit in two, so its updates are sent ahead of the log: the view
+// is told first, in its watermark, which keys those are. Nobody but the unit
+// reads the view before the group is committed; if it is not, or if the node
+// dies before, these keys are written anew from the cells.
+
+// unit begins a unit of the open group's local writes.
+func (c *Core) unit() *tx { return &tx{Writer: c.writer, core: c, from: c.writer.Writes()} }
+
+// tx gives the commands of a unit the writer and the view.
+type tx struct {
+	*crdt.Writer
+	core *Core
+	from int  // the writer's writes when the unit began
+	held bool // reads of the unit are in the batch
+}
+
+// Rand implements command.Tx.
+func (t *tx) Rand() *rand.Rand { return t.core.rand }
+
+// View implements command.Tx.
+func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
+	c := t.core
+	if t.held || t.Writes() > t.from {
+		if err := c.sendAhead(); err != nil {
+			return nil, err
+		}
+		return c.view.Ask(int(db), args...)
+	}
+	lane := c.writer.Lane()
+	if err := c.Commit(); err != nil {
+		return nil, err
+	}
+	c.startLocal()
+	c.writer.SetLane(lane)
+	t.Writer, t.from = c.writer, 0
+	return c.view.Ask(int(db), args...)
+}
+
+// context returns the context of a command of the unit.
+func (t *tx) context(req *resp.Request) command.Context {
+	return command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}}
+}
+
+// Do runs one client command. A write has its reply in req.Out at once, to be
+// sent after the commit; a read has it when the view has answered; one that
+// waits has it later, see Waiting.
+func (c *Core) Do(req *resp.Request) {
+	c.Stats.Commands++
+	switch {
+	case len(req.Subs) > 0:
+		c.transaction(req)
+	case req.Cmd.ByView(req.Args):
+		c.begin()
+		c.read(req)
+		return
+	default:
+		c.startLocal()
+		c.chooseLane(req)
+		c.step(c.unit(), req, false)
+	}
+	c.over(req)
+	c.serveWaiters()
+}
+
+// read puts a read into the batch, behind the updates so far.
+func (c *Core) read(req *resp.Request) {
+	c.Stats.Reads++
+	c.flushTouched()
+	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
+}
+
+// transaction runs the commands of a transaction, each of which gets its own
+// reply.
+func (c *Core) transaction(req *resp.Request) {
+	c.startLocal()
+	lane := crdt.Lane(crdt.Lanes - 1)
+	for _, q := range req.Subs {
+		lane = min(lane, c.laneOf(q))
+	}
+	c.writer.Begin(lane)
+	t := c.unit()
+	for _, q := range req.Subs {
+		if q.Cmd.ByView(q.Args) {
+			c.read(q)
+			t.held = true
+		} else {
+			c.step(t, q, true)
+		}
+	}
+}
+
+// step runs a command of a unit on the cells.
+func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
+	if req.Cmd.Flags&command.Write != 0 {
+		c.Stats.Writes++
+	} else {
+		c.Stats.Reads++
+	}
+	ctx := t.context(req)
+	ctx.NoWait = noWait
+	req.Cmd.Run(&ctx)
+	req.Out = ctx.Out.Buf
+	if ctx.Waits != nil {
+		c.waiters.add(&waiter{req: req, wait: ctx.Waits, done: func(error) {}})
+	}
+}
+
+// over ends a unit: of a client's request, or, if that is nil, of peers' ranges
+// or of time. Those who watch keys are told which it has changed.
+func (c *Core) over(by *resp.Request) {
+	if len(c.touched) == 0 {
+		return
+	}
+	if len(c.touched) > 1 {
+		slices.SortFunc(c.touched, compareKeys)
+		c.touched = slices.Compact(c.touched)
+	}
+	for _, k := range c.touched {
+		c.waiters.changed(k)
+	}
+	if c.changed != nil {
+		c.changed(by, c.touched)
+	}
+	c.touched = c.touched[:0]
+}
+
+// wake tells those who watch keys of changes that are no unit's, and runs what
+// waits for them.
+func (c *Core) wake() {
+	c.over(nil)
+	c.serveWaiters()
+}
+
+// noteTouch gathers the keys that the running unit changes.
+func (c *Core) noteTouch(k crdt.Key) {
+	if n := len(c.touched); n == 0 || c.touched[n-1] != k {
+		c.touched = append(c.touched, k)
+	}
+}
+
+// chooseLane puts the command's writes in the lane of its most urgent key, all
+// of them in one entry.
+func (c *Core) chooseLane(req *resp.Request) {
+	if refs := req.Cmd.FindKeys(req.Args); len(refs) == 1 && req.Cmd.Group != "scripting" {
+		c.writer.SetLane(c.laneOf(req))
+	} else {
+		c.writer.Begin(c.laneOf(req))
+	}
+}
+
+// laneOf returns the lane of a command's most urgent key.
+func (c *Core) laneOf(req *resp.Request) crdt.Lane {
+	refs := req.Cmd.FindKeys(req.Args)
+	if len(refs) == 0 {
+		return DefaultLane
+	}
+	lane := crdt.Lane(crdt.Lanes - 1)
+	for _, r := range refs {
+		lane = min(lane, c.lane(crdt.Key{DB: req.DB, Name: string(req.Args[r.Arg])}))
+	}
+	return lane
+}
+
+// sendAhead sends what the open group has for the view before it is committed.
+func (c *Core) sendAhead() error {
+	keys := slices.SortedFunc(maps.Keys(c.ks.Touched), compareKeys)
+	c.flushTouched()
+	c.ahead = append(c.ahead, keys...)
+	b := &Batch{Cmds: c.batch.Cmds, Bytes: c.batch.Bytes, Keys: keys, Ahead: keys}
+	c.batch.Cmds, c.batch.Bytes = nil, 0
+	if len(b.Cmds) == 0 {
+		return nil
+	}
+	var lost error
+	answered := make(chan struct{})
+	b.Done = []func(error){func(err error) { lost = err; close(answered) }}
+	c.view.Send(b)
+	c.view.Flush()
+	<-answered
+	for i := range b.Cmds {
+		if r := b.Cmds[i].Req; lost != nil && r != nil && len(r.Out) == 0 {
+			fail(r, viewAway)
+		}
+	}
+	return lost
+}
+
+// takeBack brings the view to what the cells say of the keys that an aborted
+// group has sent ahead.
+func (c *Core) takeBack() {
+	keys := c.ahead
+	c.ahead = nil
+	if len(keys) == 0 {
+		return
+	}
+	if c.dirty != nil {
+		c.Remember(keys)
+		return
+	}
+	g := c.log.Begin()
+	defer g.Discard()
+	b := &Batch{Keys: keys}
+	for _, k := range keys {
+		materialise(b, g, k, &crdt.Touch{Whole: true}, c.Now())
+	}
+	c.view.Send(b)
+}

@@ -1,0 +1,170 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// takeOne pops the string under a key, or waits for one: a blocking command as
+// small as they get.
+var takeOne = &command.Command{Name: "TAKE", Group: "list", Flags: command.Write, Run: func(c *command.Context) {
+	k := c.Key(1)
+	v, ok := c.Elem(k, crdt.KindString, "")
+	switch {
+	case ok:
+		c.Remove(k)
+		c.Out.Bulk(v)
+	case c.NoWait:
+		c.Out.Null()
+	default:
+		w := &command.Wait{Keys: []crdt.Key{k}, State: true, Timeout: func(r *command.Reply) { r.Null() }}
+		if len(c.Args) > 2 {
+			ms, _ := crdt.ParseInt(c.Args[2])
+			w.Deadline = time.Now().UnixMilli() + ms
+		}
+		c.Waits = w
+	}
+}}
+
+func request(cmd *command.Command, words ...string) *resp.Request {
+	q := &resp.Request{Cmd: cmd}
+	for _, w := range words {
+		q.Args = append(q.Args, []byte(w))
+	}
+	if cmd == nil {
+		q.Cmd, _ = command.Find(q.Args)
+	}
+	return q
+}
+
+// run executes one request and returns its reply, for a transaction those of
+// its commands.
+func run(n *Node, q *resp.Request) string {
+	n.Execute([]*resp.Request{q})
+	out := string(q.Out)
+	for _, s := range q.Subs {
+		out += string(s.Out)
+	}
+	return out
+}
+
+// Waiting commands are served in the order in which they came, each once; time
+// passes, and a wait can be ended.
+func TestWaiting(t *testing.T) {
+	n := startTestNode(t, 1, nil)
+	const waiters = 5
+	replies := make([]chan string, waiters)
+	for i := range replies {
+		replies[i] = make(chan string, 1)
+		go func() { replies[i] <- run(n, request(takeOne, "TAKE", "k")) }()
+		eventually(t, "the command to wait", func() bool {
+			waiting := 0
+			_ = n.exec.Run(func(c *Core) { waiting = c.Waiters() })
+			return waiting == i+1
+		})
+	}
+	for i := range waiters - 1 {
+		run(n, request(nil, "SET", "k", strconv.Itoa(i)))
+		if got, want := <-replies[i], fmt.Sprintf("$1\r\n%d\r\n", i); got != want {
+			t.Errorf("waiter %d: %q, want %q", i, got, want)
+		}
+		if got := run(n, request(nil, "GET", "k")); got != "$-1\r\n" {
+			t.Errorf("after waiter %d: %q", i, got)
+		}
+	}
+	if !n.exec.Unblock(nil, []byte("+enough\r\n")) || <-replies[waiters-1] != "+enough\r\n" {
+		t.Error("the last waiter was not told")
+	}
+	begun := time.Now()
+	if got := run(n, request(takeOne, "TAKE", "k", "30")); got != "$-1\r\n" || time.Since(begun) < 30*time.Millisecond {
+		t.Errorf("%q after %v", got, time.Since(begun))
+	}
+	tx := &resp.Request{Cmd: takeOne, Args: [][]byte{[]byte("EXEC")}, Subs: []*resp.Request{
+		request(takeOne, "TAKE", "k"), request(nil, "SET", "k", "v"), request(takeOne, "TAKE", "k"), request(nil, "GET", "k")}}
+	if got := run(n, tx); got != "$-1\r\n+OK\r\n$1\r\nv\r\n$-1\r\n" {
+		t.Errorf("in a transaction: %q", got)
+	}
+}
+
+// A transaction's commands see those before them, in the cells and in the
+// view, and are one entry.
+func TestTransactionIsOneEntry(t *testing.T) {
+	n := startTestNode(t, 1, nil)
+	run(n, request(nil, "SADD", "s", "old"))
+	entries := func() (e uint64) {
+		_ = n.exec.Run(func(c *Core) { e = c.Stats.LocalEntries })
+		return e
+	}
+	before := entries()
+	tx := &resp.Request{Cmd: takeOne, Args: [][]byte{[]byte("EXEC")}}
+	for _, words := range []string{"DEL s", "SADD s a b c", "SCARD s", "SPOP s 2", "SCARD s", "INCR n", "GET n", "SPOP s"} {
+		tx.Subs = append(tx.Subs, request(nil, strings.Fields(words)...))
+	}
+	got := run(n, tx)
+	if len(strings.Split(got, "$1\r\n")) != 5 || !strings.HasPrefix(got, ":1\r\n:3\r\n:3\r\n*2\r\n$1\r\n") || !strings.Contains(got, ":1\r\n:1\r\n$1\r\n1\r\n$1\r\n") {
+		t.Errorf("%q", got)
+	}
+	if n := entries() - before; n != 1 {
+		t.Errorf("%d entries", n)
+	}
+	if got := run(n, request(nil, "EXISTS", "s")); got != ":0\r\n" {
+		t.Errorf("the set is still there: %q", got)
+	}
+}
+
+// What a unit has sent to the view ahead of a commit that never came is put
+// right at the next start.
+func TestAheadIsTakenBackAtStart(t *testing.T) {
+	port := freePort(t)
+	cmd := exec.Command("redis-server", "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--databases", "17")
+	if err := cmd.Start(); err != nil {
+		t.Fatal("needs redis-server: ", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	client := redis.NewClient(&redis.Options{Addr: addr})
+	defer func() { _ = client.Close() }()
+	ctx := context.Background()
+	eventually(t, "Redis", func() bool { return client.Ping(ctx).Err() == nil })
+	hidden := redis.NewClient(&redis.Options{Addr: addr, DB: 16})
+	defer func() { _ = hidden.Close() }()
+
+	dir := t.TempDir()
+	var n *Node
+	for i := range 2 {
+		t.Run(fmt.Sprint("start ", i+1), func(t *testing.T) {
+			n = startTestNode(t, 1, func(c *Config) { c.Dir, c.Redis = dir, addr })
+			eventually(t, "the view", func() bool { return n.Loading() == "" })
+			if i == 0 {
+				run(n, request(nil, "SET", "k", "logged"))
+				return
+			}
+			if got := run(n, request(nil, "GET", "k")); got != "$6\r\nlogged\r\n" {
+				t.Errorf("after the restart: %q", got)
+			}
+			if got := n.recovery.rebuilds.Load(); got != 0 {
+				t.Errorf("%d rebuilds for one key", got)
+			}
+		})
+		if i == 0 {
+			c := &viewConn{client: hidden, conn: hidden.Conn(), hidden: 16}
+			if _, err := c.markAhead([]*Batch{{Ahead: []crdt.Key{{Name: "k"}}}}, nil); err != nil {
+				t.Fatal(err)
+			}
+			_ = c.conn.Close()
+			client.Set(ctx, "k", "of a commit that never came", 0)
+		}
+	}
+}
