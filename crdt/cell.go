@@ -37,6 +37,7 @@ const (
 	TypeZSet
 	TypeList
 	TypeStream
+	NumTypes = iota
 )
 
 // String returns the type as Redis's TYPE names it.

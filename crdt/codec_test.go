@@ -140,6 +140,11 @@ func FuzzDecode(f *testing.F) {
 		f.Add(randomHeader(rng).AppendBinary(nil))
 		f.Add(randomContext(rng, 0).AppendBinary(nil))
 		f.Add(randomNumber(rng).AppendBinary(nil))
+		id := crdt.CellID{Key: crdt.Key{DB: 3, Name: "k"}, Kind: crdt.KindField, Elem: "f"}
+		values := randomCell(rng).Values
+		if len(values) > 1 {
+			f.Add(crdt.Conflict{Visible: crdt.Rival{ID: id, Sibling: values[0]}, Hidden: crdt.Rival{ID: id, Sibling: values[1]}}.AppendBinary(nil))
+		}
 	}
 	f.Add([]byte{0xfc, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -149,6 +154,7 @@ func FuzzDecode(f *testing.F) {
 			func(b []byte) (encoder, error) { return crdt.DecodeHeader(b) },
 			func(b []byte) (encoder, error) { return crdt.DecodeVector(b) },
 			func(b []byte) (encoder, error) { return crdt.DecodeNumber(b) },
+			func(b []byte) (encoder, error) { return crdt.DecodeConflict(b) },
 		} {
 			x, err := decode(b)
 			if err != nil {

@@ -95,6 +95,9 @@ type Keyspace struct {
 	// OnTouch, if set, is called for every change of a key, after it is
 	// remembered in Touched; for one key perhaps many times.
 	OnTouch func(Key)
+	// OnConflict, if set, is told of values that meet here and whose writers
+	// had not seen each other. What it is told shares the keyspace's memory.
+	OnConflict func(Conflict)
 	// Touched lists the keys changed since the caller last emptied it.
 	Touched map[Key]*Touch
 }
@@ -353,8 +356,13 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	if !t.Whole {
 		t.Cells[id] = struct{}{}
 	}
-	ks.change(id, ks.cell(id), h, func(c *Cell) { f(c, h) })
+	c, live := ks.cell(id), h.Live
+	var buf [2]Sibling
+	was := append(buf[:0], c.Values...)
+	ks.change(id, c, h, func(c *Cell) { f(c, h) })
 	ks.finish(id.Key, h)
+	ks.meet(id, c, was)
+	ks.meetType(id, &live, &h.Live)
 }
 
 // change runs f on a cell of a key whose header the caller holds.

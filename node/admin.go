@@ -61,6 +61,8 @@ func (n *Node) admin(out *command.Reply, db uint8, name string, args [][]byte) e
 		return n.nodeCommand(out, args)
 	case "DESC":
 		out.Raw(n.Describe(crdt.Key{DB: db, Name: string(args[1])}))
+	case "CONFLICTS":
+		return n.conflicts(out, args)
 	case "REPLLOG":
 		return n.replLog(out, args[1:])
 	default:

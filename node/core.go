@@ -76,6 +76,7 @@ type CoreStats struct {
 	LocalEntries, LocalDeltas         uint64
 	Updates, Swept, Purged, Tidied    uint64
 	SyncedKeys, SyncedCells           uint64
+	Conflicts                         [crdt.NumTypes]uint64 // by the type that shows
 }
 
 // CoreOptions are what a core is made of.
@@ -104,7 +105,8 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
-	c.waiters, c.changed, c.ks.OnTouch = newWaiters(), o.Changed, c.noteTouch
+	c.waiters, c.changed = newWaiters(), o.Changed
+	c.ks.OnTouch, c.ks.OnConflict = c.noteTouch, c.noteConflict
 	b, err := o.Log.Meta(regionsMeta)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
 )
 
@@ -129,6 +130,11 @@ func (n *Node) infoView(s *resp.Section) {
 	number("core_remnants_dropped", c.Tidied)
 	number("core_synced_keys", c.SyncedKeys)
 	number("core_synced_cells", c.SyncedCells)
+	for t, n := range c.Conflicts {
+		if t > 0 {
+			number("core_conflicts_"+crdt.Type(t).String(), n)
+		}
+	}
 }
 
 // infoKeyspace asks the view, as DBSIZE would.

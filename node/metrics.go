@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/replicatord/replicatord/crdt"
 )
 
 // metrics serves Prometheus, says whether the node is fit to serve clients
@@ -121,6 +123,11 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count("entries_refused_total", "Entries not applied.", s.Skewed, "why", "clock_skew")
 		count("keys_expired_total", "Keys hidden because they expired.", s.Swept)
 		count("keys_purged_total", "Expired keys whose cells were dropped.", s.Purged)
+		for t, n := range s.Conflicts {
+			if t > 0 {
+				count("conflicts_total", "Concurrent values that met here, by the type of the one that shows.", n, "type", crdt.Type(t).String())
+			}
+		}
 		count("keys_synced_total", "Keys merged by state syncs.", s.SyncedKeys)
 	}
 	list := n.members.List()

@@ -35,6 +35,9 @@ type Group struct {
 	pending map[uint8]crdt.Vector
 	meta    map[string][]byte
 
+	conflicts [][]byte
+	skipped   uint64 // conflicts before those, too many to keep
+
 	// What EachCell and EachKey are showing: their callbacks may set it.
 	cell   shownCell
 	header shownHeader
@@ -641,7 +644,7 @@ func (g *Group) Discard() {
 
 // Empty reports whether Commit would write nothing.
 func (g *Group) Empty() bool {
-	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta) > 0 {
+	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta)+len(g.conflicts) > 0 {
 		return false
 	}
 	for _, ks := range g.keys {
@@ -745,6 +748,7 @@ func (g *Group) write() error {
 			w.set(metaKey(name), b)
 		}
 	}
+	conflicts := g.writeConflicts(&w)
 	if w.err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, w.err)
 	}
@@ -756,6 +760,7 @@ func (g *Group) write() error {
 		return f.err
 	}
 	l.expiry.committed(w.earliest, w.goneExpiry)
+	l.conflicts = conflicts
 	g.publish()
 	l.counters.commits.Add(1)
 	l.counters.entries.Add(uint64(len(g.entries)))

@@ -20,6 +20,7 @@ const (
 	rangeDigests  byte = 8 // bucket → digest
 	rangePending  byte = 9 // database → vector
 	rangeMeta     byte = 10
+	rangeConflict byte = 11 // number, rising → conflict
 )
 
 // A position names a key so that positions sort as keys are stored: slot,

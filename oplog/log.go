@@ -62,6 +62,8 @@ type Log struct {
 	pending  [256]crdt.Vector
 	closed   bool
 
+	conflicts conflictLog // the group's
+
 	failure  atomic.Pointer[failure]
 	kick     chan struct{}
 	alarm    chan struct{} // guarded by mu; closed by the next failure
@@ -275,7 +277,7 @@ func (l *Log) load() error {
 	if err != nil {
 		return err
 	}
-	return l.each([]byte{rangePending}, func(k, v []byte) error {
+	err = l.each([]byte{rangePending}, func(k, v []byte) error {
 		if len(k) != 2 {
 			return errKey(k)
 		}
@@ -283,6 +285,10 @@ func (l *Log) load() error {
 		l.pending[k[1]], err = crdt.DecodeVector(v)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return l.loadConflicts()
 }
 
 // get returns a copy of a stored value, nil if there is none.

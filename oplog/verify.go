@@ -268,6 +268,11 @@ func (v *verifier) check() {
 			v.fault("pending context of a database, %x: %v", k, err)
 		}
 	})
+	v.each(rangeConflict, func(k, val []byte) {
+		if _, _, err := decodeConflict(val); err != nil || len(k) != 9 {
+			v.fault("conflict %x: %v", k, err)
+		}
+	})
 }
 
 // log checks that each stream's entries follow each other from the floor to

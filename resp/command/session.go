@@ -144,6 +144,8 @@ var nodeCommands = []*Command{
 		Summary: "About this node; PAUSE and RESUME its exchange of deltas; its VECTOR"},
 	{Name: "DESC", Arity: 2, Flags: Admin | NoScript | Loading, First: 1, Last: 1, Step: 1, Group: "server", Since: "0.1.0",
 		Summary: "The cells of a key: who wrote what, and when"},
+	{Name: "CONFLICTS", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
+		Summary: "Concurrent values that met: which one shows, and which is hidden"},
 	{Name: "REPLLOG", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "A range of the log"},
 }
