@@ -145,6 +145,14 @@ func (n Number) Append(b []byte) []byte {
 	return append(b, t...)
 }
 
+// Exact returns the number with all its digits, with an exponent if it has many.
+func (n Number) Exact() []byte {
+	if n.big == nil {
+		return strconv.AppendInt(nil, n.small, 10)
+	}
+	return n.big.Append(nil, 'e')
+}
+
 // String returns what Append appends.
 func (n Number) String() string { return string(n.Append(nil)) }
 

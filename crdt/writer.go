@@ -125,8 +125,8 @@ func (w *Writer) Type(k Key) Type {
 }
 
 // Elem returns the visible value of an element of an existing key of the
-// kind's type; a string's element is "". A member's value is empty. The result
-// must not be changed.
+// kind's type; a string's element is "". A member's value is empty, a score
+// has all its digits. The result must not be changed.
 func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
 	if w.Type(k) != kind.Type() {
 		return nil, false
@@ -135,7 +135,7 @@ func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
 	if c == nil || !c.Live() {
 		return nil, false
 	}
-	return c.Text(), true
+	return c.Visible(kind), true
 }
 
 // Len returns the number of elements of a key, 0 if it is of another type.
@@ -153,7 +153,7 @@ func (w *Writer) EachElem(k Key, kind Kind, fn func(elem string, value []byte) b
 		return
 	}
 	w.ks.Store.EachCell(k, kind, func(id CellID, c *Cell) bool {
-		return !c.Live() || fn(id.Elem, c.Text())
+		return !c.Live() || fn(id.Elem, c.Visible(kind))
 	})
 }
 
@@ -165,7 +165,7 @@ func (w *Writer) EachElemFrom(k Key, kind Kind, from string, back bool, fn func(
 		return
 	}
 	w.ks.Store.EachCellFrom(k, kind, from, back, func(id CellID, c *Cell) bool {
-		return !c.Live() || fn(id.Elem, c.Text())
+		return !c.Live() || fn(id.Elem, c.Visible(kind))
 	})
 }
 

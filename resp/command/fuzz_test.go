@@ -243,24 +243,6 @@ func TestMatchRedis(t *testing.T) {
 	}
 }
 
-// TestUnsupportedTypeStays makes sure that what cannot be copied is refused
-// before anything is written.
-func TestUnsupportedTypeStays(t *testing.T) {
-	w := newTwin(t, 1)
-	z, s := crdt.Key{Name: "z"}, crdt.Key{Name: "s"}
-	w.writer.SetElem(z, crdt.KindScored, "m", []byte("12345678"))
-	w.writer.SetString(s, []byte("v"), false)
-	for _, request := range []string{"RENAME z s", "COPY z s REPLACE", "MOVE z 1"} {
-		got := string(w.cells(0, bytesOf(strings.Fields(request))))
-		if want := "-ERR unsupported type 'zset': this type is not replicated yet\r\n"; got != want {
-			t.Errorf("%s: %q", request, got)
-		}
-	}
-	if v, _ := w.writer.Elem(s, crdt.KindString, ""); string(v) != "v" || w.writer.Type(z) != crdt.TypeZSet {
-		t.Error("something was written")
-	}
-}
-
 // TestIncrementsAddUp makes sure that increments travel as increments: made at
 // two nodes at once they add up, also beside a value that was set.
 func TestIncrementsAddUp(t *testing.T) {

@@ -100,46 +100,37 @@ func persistKey(c *Context, k crdt.Key) bool {
 
 // content is what a node sees of a key.
 type content struct {
-	kind   crdt.Kind
 	elems  []element
 	expiry int64
 }
 
 type element struct {
+	kind  crdt.Kind
 	name  string
 	value []byte
 }
 
-// readKey reads a key that exists, whole. It replies an error and returns false
-// if the key is of a type that is not supported.
-func readKey(c *Context, k crdt.Key) (content, bool) {
+// readKey reads a key, whole. Elements keep their names, whatever the type:
+// fields, members, positions, ids.
+func readKey(c *Context, k crdt.Key) content {
 	v := content{expiry: c.Expiry(k)}
-	switch t := c.Type(k); t {
-	case crdt.TypeString:
-		s, _ := text(c, k)
-		v.kind, v.elems = crdt.KindString, []element{{"", s}}
-		return v, true
-	case crdt.TypeHash:
-		v.kind = crdt.KindField
-	case crdt.TypeSet:
-		v.kind = crdt.KindMember
-	default:
-		c.Out.Error("ERR unsupported type '" + t.String() + "': " + refusedType)
-		return v, false
+	for kind := crdt.KindAny + 1; kind < crdt.KindExpiry; kind++ {
+		c.EachElem(k, kind, func(name string, value []byte) bool {
+			if kind == crdt.KindScored {
+				value = crdt.FormatScore(crdt.ParseScore(value))
+			}
+			v.elems = append(v.elems, element{kind, name, value})
+			return true
+		})
 	}
-	v.elems = make([]element, 0, c.Len(k, v.kind))
-	c.EachElem(k, v.kind, func(name string, value []byte) bool {
-		v.elems = append(v.elems, element{name, value})
-		return true
-	})
-	return v, true
+	return v
 }
 
 // write puts the content under a key, in place of what is there.
 func (v *content) write(c *Context, k crdt.Key) {
 	c.Remove(k)
 	for _, e := range v.elems {
-		c.SetElem(k, v.kind, e.name, e.value)
+		c.SetElem(k, e.kind, e.name, e.value)
 	}
 	if v.expiry != 0 {
 		c.SetExpiry(k, v.expiry)
@@ -166,10 +157,7 @@ func rename(c *Context, nx bool) {
 		done()
 		return
 	}
-	v, ok := readKey(c, from)
-	if !ok {
-		return
-	}
+	v := readKey(c, from)
 	c.Remove(from)
 	v.write(c, to)
 	done()
@@ -202,10 +190,9 @@ func copyKey(c *Context) {
 		c.Out.Int(0)
 		return
 	}
-	if v, ok := readKey(c, from); ok {
-		v.write(c, to)
-		c.Out.Int(1)
-	}
+	v := readKey(c, from)
+	v.write(c, to)
+	c.Out.Int(1)
 }
 
 func move(c *Context) {
@@ -224,11 +211,10 @@ func move(c *Context) {
 		c.Out.Int(0)
 		return
 	}
-	if v, ok := readKey(c, from); ok {
-		c.Remove(from)
-		v.write(c, to)
-		c.Out.Int(1)
-	}
+	v := readKey(c, from)
+	c.Remove(from)
+	v.write(c, to)
+	c.Out.Int(1)
 }
 
 // flushOptions checks the options of FLUSHDB and FLUSHALL, which make no

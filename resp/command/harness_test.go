@@ -104,8 +104,8 @@ func (h *harness) level() {
 	clear(h.keys.Touched)
 }
 
-// valueOf returns what a key holds: a string, fields and values by field, or
-// members.
+// valueOf returns what a key holds: a string, fields and values by field,
+// members, or members and scores in the order of a sorted set.
 func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 	var out [][]byte
 	switch w.Type(k) {
@@ -122,6 +122,8 @@ func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 			out = append(out, []byte(m))
 			return true
 		})
+	case crdt.TypeZSet:
+		out = scoresOf(w, k)
 	}
 	return out
 }
@@ -255,7 +257,7 @@ func canonical(name string, raw []byte) []byte {
 	case "HGETALL":
 		return sortReply(raw, 2)
 	}
-	return raw
+	return plainZeroReply(name, raw)
 }
 
 // sortReply sorts an array reply in units of n elements.
@@ -399,6 +401,8 @@ func (c *redisConn) dump(db uint8) string {
 		case "set":
 			value = c.bulks("SMEMBERS", k)
 			slices.SortFunc(value, bytes.Compare)
+		case "zset":
+			value = plainZeros(c.bulks("ZRANGE", k, []byte("0"), []byte("-1"), []byte("WITHSCORES")))
 		default:
 			c.t.Fatalf("%q is a %s", k, typ)
 		}

@@ -90,7 +90,11 @@ var keyAccess = map[string]KeyAccess{
 
 	"HDEL": KeyRW | KeyDelete, "HSET": KeyRW | KeyUpdate, "HMSET": KeyRW | KeyUpdate, "HSETNX": KeyRW | KeyInsert,
 	"HINCRBY": modifyAccess, "HINCRBYFLOAT": modifyAccess,
-	"SADD": KeyRW | KeyInsert, "SREM": KeyRW | KeyDelete, "SPOP": moveAccess,
+	"ZADD": KeyRW | KeyUpdate, "ZINCRBY": modifyAccess, "ZREM": KeyRW | KeyDelete,
+	"ZREMRANGEBYLEX": KeyRW | KeyDelete, "ZREMRANGEBYRANK": KeyRW | KeyDelete, "ZREMRANGEBYSCORE": KeyRW | KeyDelete,
+	"ZPOPMIN": moveAccess, "ZPOPMAX": moveAccess, "BZPOPMIN": moveAccess, "BZPOPMAX": moveAccess,
+	"GEOADD": KeyRW | KeyUpdate,
+	"SADD":   KeyRW | KeyInsert, "SREM": KeyRW | KeyDelete, "SPOP": moveAccess,
 }
 
 // keySpecs are the specifications of all other commands that have keys.
@@ -113,6 +117,14 @@ var keySpecs = map[string][]KeySpec{
 	"ZINTERCARD": {counted(1, readAccess)},
 	"ZUNION":     {counted(1, readAccess)},
 
+	"ZDIFFSTORE":  {at(1, storeAccess), counted(2, readAccess)},
+	"ZINTERSTORE": {at(1, storeAccess), counted(2, readAccess)},
+	"ZUNIONSTORE": {at(1, storeAccess), counted(2, readAccess)},
+	"ZRANGESTORE": {at(1, storeAccess), at(2, readAccess)},
+	"ZMPOP":       {counted(1, moveAccess)},
+	"BZMPOP":      {counted(2, moveAccess)},
+
+	"GEOSEARCHSTORE":    {at(1, storeAccess), at(2, readAccess)},
 	"GEORADIUS":         {at(1, readAccess), after("STORE", 6, storeAccess), after("STOREDIST", 6, storeAccess)},
 	"GEORADIUSBYMEMBER": {at(1, readAccess), after("STORE", 5, storeAccess), after("STOREDIST", 5, storeAccess)},
 

@@ -46,8 +46,8 @@ func (r *Reply) Double(f float64) {
 	}
 }
 
-// FormatDouble writes a score as Redis does: the fewest digits that tell it
-// from every other float64, an exponent where %.17g has one.
+// FormatDouble writes a floating-point number as Redis 7.0 replies it: C's
+// "%.17g".
 func FormatDouble(f float64) string {
 	switch {
 	case math.IsInf(f, 1):
@@ -56,10 +56,6 @@ func FormatDouble(f float64) string {
 		return "-inf"
 	case math.IsNaN(f):
 		return "nan"
-	case f == 0 && math.Signbit(f):
-		return "-0"
-	case f == math.Trunc(f) && math.Abs(f) < 1<<62:
-		return strconv.FormatInt(int64(f), 10)
 	}
 	return strconv.FormatFloat(f, 'g', 17, 64)
 }

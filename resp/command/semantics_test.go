@@ -253,6 +253,11 @@ func showKey(view *redisConn, w *crdt.Writer, k crdt.Key) {
 		view.must("HSET", append([][]byte{name}, value...)...)
 	case crdt.TypeSet:
 		view.must("SADD", append([][]byte{name}, value...)...)
+	case crdt.TypeZSet:
+		for i := 0; i < len(value); i += 2 {
+			value[i], value[i+1] = value[i+1], value[i]
+		}
+		view.must("ZADD", append([][]byte{name}, value...)...)
 	}
 	if at := w.Expiry(k); at != 0 {
 		view.must("PEXPIREAT", name, strconv.AppendInt(nil, at, 10))

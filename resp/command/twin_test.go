@@ -157,10 +157,11 @@ func (w *twin) modelState(db uint8) map[string]state {
 		questions = append(questions, []string{"TYPE", string(k)}, []string{"PEXPIRETIME", string(k)})
 	}
 	answers := w.model.pipeline(questions)
-	reads := map[string]string{"string": "GET", "hash": "HGETALL", "set": "SMEMBERS"}
+	reads := map[string][]string{"string": {"GET"}, "hash": {"HGETALL"}, "set": {"SMEMBERS"}, "zset": {"ZRANGE", "0", "-1", "WITHSCORES"}}
 	questions = questions[:0]
 	for i, k := range keys {
-		questions = append(questions, []string{reads[strings.TrimSpace(string(answers[2*i][1:]))], string(k)})
+		read := reads[strings.TrimSpace(string(answers[2*i][1:]))]
+		questions = append(questions, slices.Insert(slices.Clone(read), 1, string(k)))
 	}
 	values := w.model.pipeline(questions)
 	out := map[string]state{}
@@ -177,6 +178,8 @@ func (w *twin) modelState(db uint8) map[string]state {
 			s.value = slices.Concat(pairs...)
 		case "set":
 			slices.SortFunc(s.value, bytes.Compare)
+		case "zset":
+			s.value = plainZeros(s.value)
 		}
 		at, err := strconv.ParseInt(strings.TrimSpace(string(answers[2*i+1][1:])), 10, 64)
 		if err != nil {
@@ -220,6 +223,7 @@ func (w *twin) cellState(db uint8) map[string]state {
 		w.writer.EachElem(k, crdt.KindString, func(_ string, v []byte) bool { add(v); return true })
 		w.writer.EachElem(k, crdt.KindField, func(e string, v []byte) bool { add([]byte(e)); add(v); return true })
 		w.writer.EachElem(k, crdt.KindMember, func(e string, _ []byte) bool { add([]byte(e)); return true })
+		s.value = append(s.value, scoresOf(w.writer, k)...)
 		out[k.Name] = s
 		return true
 	})
@@ -295,6 +299,11 @@ func (r *randomRequests) size() string {
 func (r *randomRequests) float() string {
 	return oneOf(r.rng, "0", "1", "-1", "0.5", "-0.25", "1.125", "3.0e2", "1e3", "5.", ".5", "+2", "inf", "-inf", "nan", "", "x", "1 ",
 		" 1", "0x1.8p1", "0x", "1e400000", "1e-400000", "1e4900", "9e4932", "0e99999", "-0", "infinity", "1e", "1e+2", "9223372036854775807", "0.1", "1e-18")
+}
+
+func (r *randomRequests) double() string {
+	return oneOf(r.rng, "0", "1", "-1", "0.1", "0.2", "3.1", "1e17", "123456789012345678", "1e308", "-1e308", "4.9e-324", "1e-400", "1e400", "inf", "+inf", "-inf", "-infinity",
+		"-0", "nan", "", "x", "1 ", " 1", "0x1.8p1", "0x10", "0x", "1e", "5.", ".5", ".", "+2", "1_0", "9007199254740993", "2.2250738585072011e-308")
 }
 
 // after returns seconds from now, or something wrong or past.
@@ -475,6 +484,9 @@ func (r *randomRequests) request() []string {
 		}
 		return []string{oneOf(r.rng, "FLUSHDB", "FLUSHALL"), r.option("SYNC", "ASYNC", "FOO")}
 	case 32:
+		if r.rng.IntN(2) == 0 {
+			return []string{"ZADD", k, r.double(), r.value(), r.double(), "m"}
+		}
 		return []string{"SADD", k, r.value(), "m"}
 	default:
 		return []string{oneOf(r.rng, "foo", "", "GET\x00", "object", "xgroup"), r.value(), r.value()}
