@@ -123,7 +123,7 @@ func (ks *Keyspace) meetType(id CellID, before, after *[numKinds]uint32) {
 			r = &mine
 		}
 		if d := c.Newest(); d.Compare(r.Dot) > 0 {
-			*r = Rival{at, Sibling{Dot: d, Value: c.Text()}}
+			*r = Rival{at, Sibling{Dot: d, Value: c.Visible(at.Kind)}}
 		}
 		return true
 	})

@@ -246,7 +246,7 @@ func (n *Node) describeCell(id crdt.CellID, c *crdt.Cell) fields {
 		f.add("element", clipValue([]byte(id.Elem)))
 	}
 	f.add("live", yesNo(c.Live()))
-	if t := c.Text(); t != nil && id.Kind != crdt.KindExpiry && id.Kind != crdt.KindMember {
+	if t := c.Visible(id.Kind); t != nil && id.Kind != crdt.KindExpiry && id.Kind != crdt.KindMember {
 		f.add("visible", clipValue(t))
 	}
 	for i, v := range c.Values {

@@ -22,7 +22,7 @@ import (
 const adoptMeta = "adopt/active"
 
 // adoptable are the types of keys a node can take over.
-var adoptable = map[string]bool{"string": true, "hash": true, "set": true}
+var adoptable = map[string]bool{"string": true, "hash": true, "set": true, "zset": true}
 
 // adoptView makes the keys of a Redis that already holds data this node's own:
 // each is logged as if it had been written now, with its expiry. It looks at
@@ -93,6 +93,7 @@ type adopted struct {
 	str    []byte
 	fields map[string]string
 	set    []string
+	scores []redis.Z
 	expiry int64
 	exact  bool // the expiry is just what the view has
 }
@@ -120,6 +121,10 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 		case a.set != nil:
 			for _, m := range a.set {
 				c.writer.SetElem(k, crdt.KindMember, m, nil)
+			}
+		case a.scores != nil:
+			for _, m := range a.scores {
+				c.writer.SetElem(k, crdt.KindScored, m.Member.(string), crdt.FormatScore(m.Score))
 			}
 		default:
 			c.writer.SetString(k, a.str, false)
@@ -206,6 +211,8 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			values[i] = pipe.HGetAll(ctx, k)
 		case "set":
 			values[i] = pipe.SMembers(ctx, k)
+		case "zset":
+			values[i] = pipe.ZRangeWithScores(ctx, k, 0, -1)
 		}
 		ttls[i] = pipe.Do(ctx, ttl, k)
 	}
@@ -229,6 +236,10 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			}
 		case *redis.StringSliceCmd:
 			if a.set = v.Val(); len(a.set) == 0 {
+				continue
+			}
+		case *redis.ZSliceCmd:
+			if a.scores = v.Val(); len(a.scores) == 0 {
 				continue
 			}
 		default:

@@ -145,6 +145,8 @@ func kindOf(t crdt.Type) crdt.Kind {
 		return crdt.KindString
 	case crdt.TypeHash:
 		return crdt.KindField
+	case crdt.TypeZSet:
+		return crdt.KindScored
 	default:
 		return crdt.KindMember
 	}
@@ -153,6 +155,7 @@ func kindOf(t crdt.Type) crdt.Kind {
 var verbs = map[crdt.Type][2][]byte{
 	crdt.TypeHash: {[]byte("HSET"), []byte("HDEL")},
 	crdt.TypeSet:  {[]byte("SADD"), []byte("SREM")},
+	crdt.TypeZSet: {[]byte("ZADD"), []byte("ZREM")},
 }
 
 func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(crdt.CellID, *crdt.Cell) bool)) {
@@ -168,9 +171,13 @@ func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(
 		if !c.Live() {
 			return true
 		}
-		args = append(args, []byte(id.Elem))
-		if t == crdt.TypeHash {
-			args = append(args, c.Text())
+		switch t {
+		case crdt.TypeZSet:
+			args = append(args, crdt.FormatScore(c.Score()), []byte(id.Elem))
+		case crdt.TypeHash:
+			args = append(args, []byte(id.Elem), c.Text())
+		default:
+			args = append(args, []byte(id.Elem))
 		}
 		if len(args) >= 2+elemsPerUpdate {
 			flush()

@@ -485,6 +485,8 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 			v.str = c.cell.Text()
 		case crdt.TypeHash:
 			v.elems[c.id.Elem] = string(c.cell.Text())
+		case crdt.TypeZSet:
+			v.elems[c.id.Elem] = scoreText(c.cell.Score())
 		default:
 			v.elems[c.id.Elem] = c.id.Elem
 		}

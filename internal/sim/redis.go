@@ -39,7 +39,7 @@ type mark struct {
 type redisKey struct {
 	typ    crdt.Type
 	str    []byte
-	elems  map[string]string // of hashes and sets
+	elems  map[string]string // of hashes, sets and sorted sets
 	expiry int64             // 0: never
 }
 
@@ -252,7 +252,9 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 			r.randomMembers(k, args, out)
 		}
 	default:
-		panic(fmt.Sprintf("the view was sent %q", args))
+		if !r.sortedSet(name, key, k, args, out) {
+			panic(fmt.Sprintf("the view was sent %q", args))
+		}
 	}
 }
 
@@ -305,7 +307,7 @@ func (k *redisKey) String() string {
 		fmt.Fprintf(&b, " %q", k.str)
 	}
 	for _, n := range k.names() {
-		if k.typ == crdt.TypeHash {
+		if k.typ != crdt.TypeSet {
 			fmt.Fprintf(&b, " %q=%q", n, k.elems[n])
 		} else {
 			fmt.Fprintf(&b, " %q", n)

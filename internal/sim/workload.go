@@ -73,12 +73,12 @@ func (w *world) call() call {
 	c := call{db: uint8(w.pick(exactDB))}
 	n := w.opts.Keys
 	str, hash, set := fmt.Sprintf("s%d", w.pick(n)), fmt.Sprintf("h%d", w.pick(n)), fmt.Sprintf("e%d", w.pick(n))
-	mixed := fmt.Sprintf("x%d", w.pick(n))
+	mixed, sorted := fmt.Sprintf("x%d", w.pick(n)), fmt.Sprintf("z%d", w.pick(n))
 	if w.chance(15) {
 		// A key of two types, now and then.
-		str, hash, set = mixed, mixed, mixed
+		str, hash, set, sorted = mixed, mixed, mixed, mixed
 	}
-	keys := []string{str, hash, set, mixed}
+	keys := []string{str, hash, set, sorted, mixed}
 	any, other := keys[w.rand.IntN(len(keys))], keys[w.rand.IntN(len(keys))]
 	field, field2 := fmt.Sprintf("f%d", w.pick(4)), fmt.Sprintf("f%d", w.pick(4))
 	value := strconv.Itoa(w.rand.IntN(1000))
@@ -130,6 +130,9 @@ func (w *world) call() call {
 		"COPY " + any + " " + other + " REPLACE",
 		"MOVE " + any + " 1",
 	}
+	if w.chance(25) {
+		forms = w.sortedSetForms(sorted, fmt.Sprintf("z%d", w.pick(n)))
+	}
 	switch {
 	case w.rand.IntN(120) == 0:
 		c.args = split("FLUSHDB")
@@ -144,7 +147,11 @@ func (w *world) exactCall() call {
 	c := call{db: exactDB, amount: int64(w.rand.IntN(21) - 10)}
 	key := crdt.Key{DB: exactDB, Name: fmt.Sprintf("c%d", w.pick(3))}
 	by := strconv.FormatInt(c.amount, 10)
-	switch w.rand.IntN(4) {
+	switch w.rand.IntN(5) {
+	case 4:
+		f := fmt.Sprintf("f%d", w.pick(2))
+		key.Name = "cz"
+		c.args, c.counter = split("ZINCRBY cz "+by+" "+f), crdt.CellID{Key: key, Kind: crdt.KindScored, Elem: f}
 	case 0:
 		f := fmt.Sprintf("f%d", w.pick(2))
 		key.Name = "ch"
