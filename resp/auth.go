@@ -1,10 +1,10 @@
 package resp
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"strings"
+
+	"github.com/replicatord/replicatord/resp/acl"
 )
 
 const (
@@ -17,38 +17,37 @@ const (
 	errClientName = "ERR Client names cannot contain spaces, newlines or special characters."
 )
 
-// login checks a user and password, and lets the session in or counts a
-// failure.
-func (c *Session) login(user, pass []byte) bool {
-	want := c.server.settings.password()
-	if string(user) == defaultUser && (want == "" || samePassword(pass, want)) {
-		c.setAuth(true)
+// needsPassword reports whether a new connection has to log in.
+func (s *Server) needsPassword() bool {
+	r := s.users.Default().Rules()
+	return !r.NoPass() || !r.Enabled()
+}
+
+// login checks a user and password, and lets the session in or logs the
+// failure; by names the command.
+func (c *Session) login(user, pass, by []byte) bool {
+	if u := c.server.users.Get(string(user)); u != nil && u.Rules().Authenticates(pass) {
+		c.setAuth(u, true)
 		return true
 	}
-	c.server.stats.authFailures.Add(1)
+	c.logDenial(acl.TopLevel, acl.DeniedAuth, string(by), string(user))
 	c.server.log.Warn("a client failed to authenticate", c.LogAttr())
 	return false
 }
 
-// samePassword compares in a time that says nothing about the password.
-func samePassword(got []byte, want string) bool {
-	a, b := sha256.Sum256(got), sha256.Sum256([]byte(want))
-	return subtle.ConstantTimeCompare(a[:], b[:]) == 1
-}
-
 func auth(c *Session, args [][]byte) {
-	user, pass := []byte(defaultUser), args[1]
+	user, pass := []byte(acl.Default), args[1]
 	switch {
 	case len(args) > 3:
 		c.reply.Error(errSyntax)
 		return
 	case len(args) == 3:
 		user, pass = args[1], args[2]
-	case c.server.settings.password() == "":
+	case c.server.users.Default().Rules().NoPass():
 		c.reply.Error(errNoPassword)
 		return
 	}
-	if !c.login(user, pass) {
+	if !c.login(user, pass, args[0]) {
 		c.reply.Error(errWrongPass)
 		return
 	}
@@ -70,7 +69,7 @@ func hello(c *Session, args [][]byte) {
 		more := len(args) - 1 - i
 		switch {
 		case equalFold(args[i], "auth") && more >= 2:
-			if !c.login(args[i+1], args[i+2]) {
+			if !c.login(args[i+1], args[i+2], args[0]) {
 				c.reply.Error(errWrongPass)
 				return
 			}
@@ -133,7 +132,7 @@ func reset(c *Session, _ [][]byte) {
 	c.db = 0
 	c.dbNow.Store(0)
 	c.replyOff, c.out.off = false, false
-	c.setAuth(c.server.settings.password() == "")
+	c.setAuth(c.server.users.Default(), !c.server.needsPassword())
 	c.mu.Lock()
 	c.name = ""
 	c.noEvict = false

@@ -51,7 +51,7 @@ func clientSetInfo(c *Session, args [][]byte) {
 func (c *Session) line() string {
 	now := time.Now().Unix()
 	c.mu.Lock()
-	name, user, library, libVer, noEvict := c.name, c.user, c.library, c.libVer, c.noEvict
+	name, library, libVer, noEvict := c.name, c.library, c.libVer, c.noEvict
 	c.mu.Unlock()
 	flags := "N"
 	if noEvict {
@@ -69,7 +69,7 @@ func (c *Session) line() string {
 	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=%d name=%s age=%d idle=%d flags=%s db=%d sub=0 psub=0 ssub=0 multi=-1 "+
 		"qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=%d tot-mem=%d events=r cmd=%s user=%s redir=-1 resp=2 lib-name=%s lib-ver=%s",
 		c.id, c.addr, c.laddr, c.id, name, now-c.begun.Unix(), max(now-c.active.Load(), 0), flags, c.dbNow.Load(),
-		unread, size-unread, queued, size+queued, cmd, user, library, libVer)
+		unread, size-unread, queued, size+queued, cmd, c.user().Name(), library, libVer)
 }
 
 func clientInfo(c *Session, _ [][]byte) { c.reply.BulkString(c.line() + "\n") }
@@ -165,10 +165,12 @@ func clientKill(c *Session, args [][]byte) {
 		case equalFold(opt, "laddr"):
 			match = append(match, func(o *Session) bool { return o.laddr == s })
 		case equalFold(opt, "user"):
-			if s != defaultUser {
+			u := c.server.users.Get(s)
+			if u == nil {
 				c.reply.Error("ERR No such user '" + shown(v) + "'")
 				return
 			}
+			match = append(match, func(o *Session) bool { return o.user() == u })
 		case equalFold(opt, "skipme") && equalFold(v, "yes"):
 			skipMe = true
 		case equalFold(opt, "skipme") && equalFold(v, "no"):

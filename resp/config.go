@@ -33,7 +33,10 @@ var parameters = map[string]parameter{
 	"requirepass": {
 		get: func(s *Server) string { return s.settings.password() },
 		set: func(s *Server, v string) (func(), error) {
-			return func() { s.settings.requirePass.Store(&v) }, nil
+			return func() {
+				s.settings.requirePass.Store(&v)
+				s.users.SetPassword(v)
+			}, nil
 		},
 		live:   true,
 		secret: true,
@@ -42,35 +45,18 @@ var parameters = map[string]parameter{
 	"timeout":                    number(func(s *Server) *atomic.Int64 { return &s.settings.timeout }, 0, math.MaxInt32),
 	"proto-max-bulk-len":         memory(func(s *Server) *atomic.Int64 { return &s.settings.maxBulk }, 1<<20),
 	"client-query-buffer-limit":  memory(func(s *Server) *atomic.Int64 { return &s.settings.maxQuery }, 1<<20),
-	"maxmemory-clients":          memory(func(s *Server) *atomic.Int64 { return &s.budget.limit }, 1<<20),
 	"client-output-buffer-limit": {get: outputLimits, set: setOutputLimits, live: true},
 	"slowlog-log-slower-than":    number(func(s *Server) *atomic.Int64 { return &s.settings.slowTime }, -1, math.MaxInt64),
 	"slowlog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.slowLen }, 0, maxSlowLogLen),
-	"port":                       fixed(func(s *Server) string { return s.port(false) }),
 	"tls-port":                   fixed(func(s *Server) string { return s.port(true) }),
 	"bind":                       fixed((*Server).host),
 	"dir":                        fixed(func(s *Server) string { return s.opt.Dir }),
 	"databases":                  immutable(strconv.Itoa(Databases)),
-	"appendonly":                 constant("yes"), // the log
-	"save":                       constant(""),    // there are no snapshots
-	"maxmemory":                  constant("0"),
-	"maxmemory-policy":           constant("noeviction"),
-	"cluster-enabled":            immutable("no"),
-	"replica-read-only":          constant("no"),
-	"slave-read-only":            constant("no"),
-	"repl-diskless-sync":         constant("yes"),
-	"daemonize":                  immutable("no"),
-	"rdbcompression":             constant("no"),
 	"notify-keyspace-events":     constant(""),
-	"lua-time-limit":             constant("5000"),
-	"latency-monitor-threshold":  constant("0"),
-	"io-threads":                 immutable("1"),
-	"hz":                         constant("10"),
 	"unixsocket":                 immutable(""),
 	"logfile":                    immutable(""),
 	"pidfile":                    immutable(""),
 	"tcp-backlog":                immutable("511"),
-	"tcp-keepalive":              constant("15"),
 }
 
 // constant is a parameter that may be set to the value it has: tools do.
@@ -238,34 +224,48 @@ func configSet(c *Session, args [][]byte) {
 	for _, p := range s.backend.ConfigGet() {
 		old[p.Name] = p.Value
 	}
-	seen := map[string]bool{}
-	var apply []func()
-	var others [][2]string
+	// All names are looked at before any value.
+	names := make([]string, 0, len(args)/2)
+	mine := func(name string) bool {
+		p, own := parameters[name]
+		_, theirs := old[name]
+		return own && (p.live || !theirs)
+	}
 	for i := 2; i < len(args); i += 2 {
-		name, value := strings.ToLower(string(args[i])), string(args[i+1])
-		if seen[name] {
+		if name := strings.ToLower(string(args[i])); !mine(name) && old[name] == "" {
+			if _, theirs := old[name]; !theirs {
+				c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
+				return
+			}
+		}
+	}
+	for i := 2; i < len(args); i += 2 {
+		name := strings.ToLower(string(args[i]))
+		switch main, ok := alike[name]; {
+		case mine(name) && parameters[name].set == nil:
+			failed(args[i], ErrImmutable)
+			return
+		case slices.Contains(names, name), ok && slices.Contains(names, main),
+			slices.ContainsFunc(names, func(n string) bool { return alike[n] == name }):
 			failed(args[i], errors.New("duplicate parameter"))
 			return
 		}
-		seen[name] = true
-		p, own := parameters[name]
-		_, theirs := old[name]
+		names = append(names, name)
+	}
+	var apply []func()
+	var others [][2]string
+	for i, name := range names {
+		arg, value := args[2+2*i], string(args[3+2*i])
 		switch {
-		case !own && !theirs:
-			c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
-			return
-		case own && p.set != nil && (p.live || !theirs):
-			fn, err := p.set(s, value)
+		case mine(name):
+			fn, err := parameters[name].set(s, value)
 			if err != nil {
-				failed(args[i], err)
+				failed(arg, err)
 				return
 			}
 			apply = append(apply, fn)
-		case theirs:
+		case value != old[name]:
 			others = append(others, [2]string{name, value})
-		default:
-			failed(args[i], ErrImmutable)
-			return
 		}
 	}
 	for i, o := range others {
@@ -284,7 +284,7 @@ func configSet(c *Session, args [][]byte) {
 	for _, fn := range apply {
 		fn()
 	}
-	s.log.Info("configuration changed by a client", c.LogAttr(), "parameters", slices.Sorted(maps.Keys(seen)))
+	s.log.Info("configuration changed by a client", c.LogAttr(), "parameters", names)
 	c.reply.OK()
 }
 

@@ -25,16 +25,11 @@ type row struct {
 // table makes the rows of all commands.
 func (s *Server) table() map[*command.Command]*row {
 	rows := map[*command.Command]*row{}
-	var add func(list []*command.Command)
-	add = func(list []*command.Command) {
-		for _, cmd := range list {
-			r := &row{handle: handlers[cmd.Name], inline: inline[cmd.Name]}
-			r.stat.name = strings.ToLower(cmd.Name)
-			rows[cmd] = r
-			add(cmd.Sub)
-		}
+	for _, cmd := range command.Rows() {
+		r := &row{handle: handlers[cmd.Name], inline: inline[cmd.Name]}
+		r.stat.name = strings.ToLower(cmd.Name)
+		rows[cmd] = r
 	}
-	add(command.All())
 	return rows
 }
 
@@ -69,18 +64,29 @@ func (c *Session) command(args [][]byte) {
 		return
 	}
 	cmd, refusal := command.Find(args)
+	refused := false // by the node, though Redis knows the command and it is well formed
 	if cmd == nil {
-		if c.needsAuth() && !strings.HasPrefix(refusal, "ERR unknown ") && !strings.HasPrefix(refusal, "ERR wrong number ") {
-			refusal = errNoAuth
-		}
-		c.fail(refusal)
-		return
+		cmd = command.Lookup(args)
+		refused = cmd != nil && !strings.HasPrefix(refusal, "ERR wrong number ")
 	}
 	r := s.rows[cmd]
-	c.current.Store(cmd)
-	if c.needsAuth() && cmd.Flags&command.NoAuth == 0 {
-		r.stat.rejected.Add(1)
-		c.fail(errNoAuth)
+	if r != nil {
+		c.current.Store(cmd)
+	}
+	switch {
+	case refusal != "" && !refused:
+	case c.needsAuth() && cmd.Flags&command.NoAuth == 0:
+		refusal = errNoAuth
+	default:
+		if denied := c.permit(cmd, args, c.db); denied != "" {
+			refusal = denied
+		}
+	}
+	if refusal != "" {
+		if r != nil {
+			r.stat.rejected.Add(1)
+		}
+		c.fail(refusal)
 		return
 	}
 	if cmd.Flags&command.Loading == 0 {
@@ -89,6 +95,11 @@ func (c *Session) command(args [][]byte) {
 			c.fail(why)
 			return
 		}
+	}
+	if cmd.Flags&command.DenyOOM != 0 && s.settings.full.Load() && !cmd.ByView(args) {
+		r.stat.rejected.Add(1)
+		c.fail(errOOM)
+		return
 	}
 	switch {
 	case cmd.Run != nil || cmd.ByView(args):
@@ -147,6 +158,7 @@ func (c *Session) run(cmd *command.Command, r *row, fn func(), args [][]byte) {
 	took := time.Since(start)
 	c.server.stats.commands.Add(1)
 	r.stat.add(1, took)
+	c.server.took(cmd, 1, took)
 	c.server.noteSlow(c, cmd, args, took)
 	if len(c.reply.Buf) > 0 && c.reply.Buf[0] == '-' {
 		r.stat.failed.Add(1)
@@ -242,6 +254,7 @@ func (c *Session) account(took time.Duration) {
 		}
 		st := &s.rows[cmd].stat
 		st.add(int64(j-i), share*time.Duration(j-i))
+		s.took(cmd, int64(j-i), share)
 		if failed > 0 {
 			st.failed.Add(failed)
 		}

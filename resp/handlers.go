@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"maps"
 	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
@@ -31,8 +32,11 @@ func init() {
 		"COMMAND|GETKEYSANDFLAGS": describe, "COMMAND|HELP": describe, "COMMAND|INFO": describe, "COMMAND|LIST": describe,
 
 		"INFO": info, "TIME": serverTime, "LASTSAVE": lastSave, "SAVE": save, "BGSAVE": bgSave, "BGREWRITEAOF": bgRewrite,
-		"ROLE": role, "SHUTDOWN": shutdown, "ACL|WHOAMI": whoAmI,
+		"ROLE": role, "SHUTDOWN": shutdown,
 		"SLOWLOG|GET": slowlogGet, "SLOWLOG|LEN": slowlogLen, "SLOWLOG|RESET": slowlogReset, "SLOWLOG|HELP": help(slowlogHelp),
+	}
+	for _, more := range []map[string]handler{aclHandlers(), latencyHandlers(), serverHandlers()} {
+		maps.Copy(handlers, more)
 	}
 }
 
@@ -82,8 +86,6 @@ func role(c *Session, _ [][]byte) {
 	c.reply.Int(0)
 	c.reply.Array(0)
 }
-
-func whoAmI(c *Session, _ [][]byte) { c.reply.BulkString(c.user) }
 
 // shutdown stops the node. Both NOSAVE and SAVE keep everything.
 func shutdown(c *Session, args [][]byte) {

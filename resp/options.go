@@ -18,6 +18,7 @@ const (
 	DefaultStallTimeout    = 10 * time.Second
 	DefaultSlowLogTime     = 10 * time.Millisecond
 	DefaultSlowLogLen      = 128
+	DefaultACLLogLen       = 128
 )
 
 // Databases is the number of databases SELECT accepts.
@@ -38,6 +39,8 @@ const (
 	maxNameLen    = 64 << 10 // of a connection
 	maxErrorKinds = 128      // kinds of errors counted apart
 	maxSlowLogLen = 10_000
+	maxACLLogLen  = 10_000
+	maxACLFile    = 64 << 20
 	handshakeTime = 10 * time.Second
 )
 
@@ -57,6 +60,13 @@ type Options struct {
 
 	// RequirePass is the password of the user "default"; empty: none is asked for.
 	RequirePass string
+	// ACLFile holds the users, as lines that Redis would take (aclfile); empty:
+	// they last as long as the server. A file without a default user leaves that
+	// one to RequirePass.
+	ACLFile string
+	// DebugCommand says who may use DEBUG (enable-debug-command): DebugNo, the
+	// default, DebugLocal or DebugYes.
+	DebugCommand string
 	// MaxClients limits connections; one more is told so and closed.
 	MaxClients int
 	// MaxBulkLen limits one argument in bytes (proto-max-bulk-len).
@@ -110,6 +120,9 @@ func (o *Options) ensureDefaults() {
 	if o.RunID == "" {
 		o.RunID = randomID()
 	}
+	if o.DebugCommand == "" {
+		o.DebugCommand = DebugNo
+	}
 	if o.Version == "" {
 		o.Version = "unknown"
 	}
@@ -130,6 +143,7 @@ func (o *Options) validate() error {
 	bad(o.MaxOutputBuffer > 0, "MaxOutputBuffer %d is not positive", o.MaxOutputBuffer)
 	bad(o.MaxMemory > 0, "MaxMemory %d is not positive", o.MaxMemory)
 	bad(o.StallTimeout > 0, "StallTimeout %v is not positive", o.StallTimeout)
+	bad(o.DebugCommand == DebugNo || o.DebugCommand == DebugLocal || o.DebugCommand == DebugYes, "DebugCommand %q is not no, local or yes", o.DebugCommand)
 	bad(o.IdleTimeout >= 0, "IdleTimeout %v is negative", o.IdleTimeout)
 	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/replicatord/replicatord/resp/acl"
 	"github.com/replicatord/replicatord/resp/command"
 )
 
@@ -32,6 +33,10 @@ type Server struct {
 	stats    stats
 	slow     slowLog
 	pause    pause
+	users    *acl.Users
+	denied   acl.Log
+	latency  latencyMonitor
+	kept     keptValues
 	shutdown sync.Once
 
 	mu       sync.Mutex
@@ -51,9 +56,15 @@ func New(opt Options) (*Server, error) {
 	}
 	s := &Server{
 		opt: opt, backend: opt.Backend, log: opt.Logger, started: time.Now(),
-		sessions: map[int64]*Session{}, stop: make(chan struct{}),
+		sessions: map[int64]*Session{}, stop: make(chan struct{}), users: acl.NewUsers(),
 	}
 	s.settings.init(&opt)
+	s.users.SetPassword(opt.RequirePass)
+	if opt.ACLFile != "" {
+		if _, err := s.loadUsers(); err != nil {
+			return nil, err
+		}
+	}
 	s.budget.limit.Store(opt.MaxMemory)
 	s.rows = s.table()
 	s.pause.init()
@@ -200,6 +211,9 @@ func (s *Server) tick() {
 			return
 		case now := <-t.C:
 			s.stats.sample(now)
+			if s.settings.maxMemory.Load() > 0 {
+				s.measure()
+			}
 			if n%int(time.Second/sampleEvery) == 0 {
 				s.closeIdle(now)
 			}
@@ -248,6 +262,12 @@ type settings struct {
 	slowTime    atomic.Int64 // microseconds
 	slowLen     atomic.Int64
 	requirePass atomic.Pointer[string]
+	aclLogLen   atomic.Int64
+	latencyMin  atomic.Int64 // milliseconds; 0: the latency monitor is off
+	tracking    atomic.Bool  // of latencies
+	percentiles atomic.Pointer[percentileList]
+	maxMemory   atomic.Int64 // bytes of the backend's data; 0: no limit
+	full        atomic.Bool  // maxMemory is exceeded
 }
 
 func (p *settings) init(o *Options) {
@@ -262,9 +282,13 @@ func (p *settings) init(o *Options) {
 	}
 	p.slowLen.Store(DefaultSlowLogLen)
 	p.requirePass.Store(&o.RequirePass)
+	p.aclLogLen.Store(DefaultACLLogLen)
+	p.tracking.Store(true)
+	p.percentiles.Store(&percentileList{50, 99, 99.9})
 }
 
-// password returns the user's password, "" for none.
+// password returns requirepass, "" for none. The default user's rules may
+// have been changed since it was set.
 func (p *settings) password() string { return *p.requirePass.Load() }
 
 // pid is the process id, as INFO and others show it.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/replicatord/replicatord/resp/acl"
 	"github.com/replicatord/replicatord/resp/command"
 )
 
@@ -51,9 +52,10 @@ type Session struct {
 	bufSize  atomic.Int64
 	queuedOn atomic.Pointer[output]
 
+	who atomic.Pointer[acl.User]
+
 	mu      sync.Mutex
 	name    string
-	user    string
 	library string
 	libVer  string
 	noEvict bool
@@ -66,18 +68,17 @@ type Session struct {
 // number at.
 type localReply struct{ at, end int }
 
-const (
-	defaultUser = "default"
-	firstBatch  = 64 // the limit of the first batch; it grows while replies are small
-)
+// firstBatch is the limit of the first batch; it grows while replies are small.
+const firstBatch = 64
 
 func newSession(s *Server, id int64, conn net.Conn) *Session {
 	c := &Session{
 		server: s, id: id, raw: conn, begun: time.Now(),
 		addr: addrString(conn.RemoteAddr()), laddr: addrString(conn.LocalAddr()),
-		authed: s.settings.password() == "", user: defaultUser,
 		limit: firstBatch, gone: make(chan struct{}),
 	}
+	c.who.Store(s.users.Default())
+	c.authed = !s.needsPassword()
 	c.reply.Proto = 2
 	c.active.Store(c.begun.Unix())
 	c.busy.Store(true)
@@ -216,12 +217,13 @@ func (c *Session) limits() limits {
 	return limits{args: maxArgs, bulk: p.maxBulk.Load(), command: p.maxQuery.Load(), unauth: c.needsAuth()}
 }
 
-// needsAuth reports whether the client has still to give the password.
-func (c *Session) needsAuth() bool { return !c.authed && c.server.settings.password() != "" }
+// needsAuth reports whether the client has still to log in.
+func (c *Session) needsAuth() bool { return !c.authed && c.server.needsPassword() }
 
-// setAuth records whether the client has given the password, which widens
-// what it may send.
-func (c *Session) setAuth(ok bool) {
+// setAuth records who the client is, and whether it has shown that, which
+// widens what it may send.
+func (c *Session) setAuth(u *acl.User, ok bool) {
+	c.who.Store(u)
 	c.authed = ok
 	c.in.lim = c.limits()
 }

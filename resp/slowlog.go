@@ -31,19 +31,16 @@ type slowEntry struct {
 	name   string
 }
 
-// noteSlow logs a command if it took long. What may hold a password is not
-// logged.
+// noteSlow logs a command if it took long. Passwords are
+// not logged.
 func (s *Server) noteSlow(c *Session, cmd *command.Command, args [][]byte, took time.Duration) {
 	limit := s.settings.slowTime.Load()
-	if limit < 0 || took.Microseconds() < limit || cmd.Flags&command.SkipSlowlog != 0 || secretCommands[cmd.Name] {
+	if limit < 0 || took.Microseconds() < limit || cmd.Flags&command.SkipSlowlog != 0 {
 		return
 	}
-	s.slow.add(slowEntry{at: time.Now(), micros: took.Microseconds(), args: slowCopy(args), addr: c.addr, name: c.Name()},
+	s.slow.add(slowEntry{at: time.Now(), micros: took.Microseconds(), args: slowCopy(hideSecrets(cmd, args)), addr: c.addr, name: c.Name()},
 		int(s.settings.slowLen.Load()))
 }
-
-// secretCommands have passwords, or may have, among their arguments.
-var secretCommands = map[string]bool{"AUTH": true, "HELLO": true, "CONFIG|SET": true}
 
 func slowCopy(args [][]byte) []string {
 	n := min(len(args), slowArgs)

@@ -25,6 +25,9 @@ type stats struct {
 	commands       atomic.Int64
 	netIn, netOut  atomic.Int64
 	authFailures   atomic.Int64
+	deniedCommand  atomic.Int64
+	deniedKey      atomic.Int64
+	deniedChannel  atomic.Int64
 	protocolErrors atomic.Int64
 	queryLimit     atomic.Int64 // clients disconnected, and so below
 	outputLimit    atomic.Int64
@@ -89,6 +92,7 @@ func (s *stats) errorKinds() []Field {
 func (s *stats) reset() {
 	for _, c := range []*atomic.Int64{
 		&s.connections, &s.rejected, &s.commands, &s.netIn, &s.netOut, &s.authFailures,
+		&s.deniedCommand, &s.deniedKey, &s.deniedChannel,
 		&s.protocolErrors, &s.queryLimit, &s.outputLimit, &s.evicted, &s.errors,
 	} {
 		c.Store(0)
@@ -130,6 +134,7 @@ type commandStat struct {
 	nanos    atomic.Int64
 	rejected atomic.Int64 // before it ran
 	failed   atomic.Int64 // with an error
+	times    histogram    // of latency-tracking
 }
 
 func (c *commandStat) add(calls int64, took time.Duration) {
@@ -142,6 +147,7 @@ func (c *commandStat) reset() {
 	c.nanos.Store(0)
 	c.rejected.Store(0)
 	c.failed.Store(0)
+	c.times.reset()
 }
 
 // field returns the command's line of INFO commandstats, and whether it has

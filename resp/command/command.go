@@ -31,6 +31,7 @@ const (
 	NoAsyncLoading                  // Redis: not allowed while it loads in the background
 	NoMulti                         // not allowed in transactions
 	Unlisted                        // with ReadOnly: Redis does not call it so, but the view answers it
+	CalledRead                      // with Session: Redis calls it read-only, but the front end answers it
 )
 
 // Context is one command on its way through the executor.

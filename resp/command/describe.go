@@ -60,7 +60,7 @@ func byFullName(name []byte) *Command {
 	if c != nil && isSub {
 		c = named(c.sub, sub)
 	}
-	if c == nil || !c.supported() {
+	if c == nil || !c.described() {
 		return nil
 	}
 	return c
@@ -132,8 +132,11 @@ var flagNames = []struct {
 
 // redisFlags returns the flags as Redis has them.
 func (c *Command) redisFlags() Flag {
-	if c.Flags&Unlisted != 0 {
+	switch {
+	case c.Flags&Unlisted != 0:
 		return c.Flags &^ ReadOnly
+	case c.Flags&CalledRead != 0:
+		return c.Flags | ReadOnly
 	}
 	return c.Flags
 }
@@ -161,6 +164,7 @@ var ownCategories = map[string][]string{
 	"SORT_RO": {"set", "sortedset", "list", "dangerous"},
 	"KEYS":    {"keyspace", "dangerous"},
 	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil,
+	"WAIT": {"connection"}, "WAITAOF": {"connection"}, "ASKING": {"connection"}, "READONLY": {"connection"}, "READWRITE": {"connection"},
 	"DBSIZE": {"keyspace"}, "FLUSHALL": {"keyspace", "dangerous"}, "FLUSHDB": {"keyspace", "dangerous"},
 	"INFO": {"dangerous"}, "LASTSAVE": {"admin", "dangerous"}, "ROLE": {"admin", "dangerous"},
 	"COMMAND": {"connection"}, "COMMAND|COUNT": {"connection"}, "COMMAND|DOCS": {"connection"},
@@ -168,38 +172,38 @@ var ownCategories = map[string][]string{
 	"COMMAND|INFO": {"connection"}, "COMMAND|LIST": {"connection"},
 }
 
-// categories returns the command's ACL categories with their "@".
+// categories returns the command's ACL categories with "@" before each.
 func (c *Command) categories() []string {
+	names := c.Categories()
+	for i := range names {
+		names[i] = "@" + names[i]
+	}
+	return names
+}
+
+// Categories are the names of Redis 7.0's ACL categories, in its order.
+var Categories = []string{
+	"keyspace", "read", "write", "set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo", "stream",
+	"pubsub", "admin", "fast", "slow", "blocking", "dangerous", "connection", "transaction", "scripting",
+}
+
+// Categories returns the ACL categories of the command, as Redis 7.0 has them.
+func (c *Command) Categories() []string {
 	own, ok := ownCategories[c.Name]
 	if g := groupCategories[c.Group]; !ok && g != "" {
 		own = []string{g}
 	}
 	f := c.redisFlags()
-	has := func(name string, flag Flag) bool { return f&flag != 0 || slices.Contains(own, name) }
+	flags := map[string]bool{
+		"read": f&ReadOnly != 0, "write": f&Write != 0, "pubsub": f&PubSub != 0, "admin": f&(Operator|Admin) != 0,
+		"fast": f&Fast != 0, "slow": f&Fast == 0, "blocking": f&Blocking != 0, "dangerous": f&(Operator|Admin) != 0,
+	}
 	var out []string
-	add := func(name string, has bool) {
-		if has {
-			out = append(out, "@"+name)
+	for _, name := range Categories {
+		if flags[name] || slices.Contains(own, name) {
+			out = append(out, name)
 		}
 	}
-	// In the order of Redis's table of categories.
-	for _, name := range []string{"keyspace"} {
-		add(name, has(name, 0))
-	}
-	add("read", f&ReadOnly != 0)
-	add("write", f&Write != 0)
-	for _, name := range []string{"set", "sortedset", "list", "hash", "string", "bitmap", "hyperloglog", "geo", "stream"} {
-		add(name, has(name, 0))
-	}
-	add("pubsub", f&PubSub != 0)
-	add("admin", has("admin", Operator|Admin))
-	add("fast", f&Fast != 0)
-	add("slow", f&Fast == 0)
-	add("blocking", f&Blocking != 0)
-	add("dangerous", has("dangerous", Operator|Admin))
-	add("connection", has("connection", 0))
-	add("transaction", has("transaction", 0))
-	add("scripting", has("scripting", 0))
 	return out
 }
 
@@ -220,6 +224,22 @@ var commandTips = map[string][]string{
 	"KEYS":       {"request_policy:all_shards", tipOrder},
 	"RANDOMKEY":  {"request_policy:all_shards", tipRandom},
 	"SCAN":       {tipRandom, "request_policy:special"},
+
+	"WAIT": {"request_policy:all_shards", "response_policy:agg_min"}, "WAITAOF": {"request_policy:all_shards", "response_policy:agg_min"},
+	"LATENCY|DOCTOR":      {tipRandom, "request_policy:all_nodes", "response_policy:special"},
+	"LATENCY|GRAPH":       {tipRandom, "request_policy:all_nodes", "response_policy:special"},
+	"LATENCY|HISTOGRAM":   {tipRandom, "request_policy:all_nodes", "response_policy:special"},
+	"LATENCY|HISTORY":     {tipRandom, "request_policy:all_nodes", "response_policy:special"},
+	"LATENCY|LATEST":      {tipRandom, "request_policy:all_nodes", "response_policy:special"},
+	"LATENCY|RESET":       {"request_policy:all_nodes", "response_policy:all_succeeded"},
+	"MEMORY|DOCTOR":       {tipRandom, "request_policy:all_shards", "response_policy:special"},
+	"MEMORY|MALLOC-STATS": {tipRandom, "request_policy:all_shards", "response_policy:special"},
+	"MEMORY|PURGE":        {"request_policy:all_shards", "response_policy:all_succeeded"},
+	"MEMORY|STATS":        {tipRandom, "request_policy:all_shards", "response_policy:special"},
+	"MODULE|LIST":         {tipOrder},
+	"CLUSTER|BUMPEPOCH":   {tipRandom}, "CLUSTER|COUNT-FAILURE-REPORTS": {tipRandom}, "CLUSTER|GETKEYSINSLOT": {tipRandom},
+	"CLUSTER|INFO": {tipRandom}, "CLUSTER|LINKS": {tipRandom}, "CLUSTER|NODES": {tipRandom}, "CLUSTER|REPLICAS": {tipRandom},
+	"CLUSTER|SHARDS": {tipRandom}, "CLUSTER|SLAVES": {tipRandom}, "CLUSTER|SLOTS": {tipRandom},
 
 	"SLOWLOG|GET":   {"request_policy:all_nodes", tipRandom},
 	"SLOWLOG|LEN":   {"request_policy:all_nodes", "response_policy:agg_sum", tipRandom},
@@ -339,7 +359,7 @@ func (r *Reply) docs(list []*Command) {
 			n++
 		}
 		r.Map(n)
-		for _, pair := range [][2]string{{"summary", c.Summary}, {"since", c.Since}, {"group", c.Group}} {
+		for _, pair := range [][2]string{{"summary", c.summary()}, {"since", c.Since}, {"group", c.Group}} {
 			r.BulkString(pair[0])
 			r.BulkString(pair[1])
 		}
@@ -348,6 +368,17 @@ func (r *Reply) docs(list []*Command) {
 			r.docs(subs)
 		}
 	}
+}
+
+// summary returns what a command is for or, of one that is refused, why.
+func (c *Command) summary() string {
+	switch {
+	case c.supported():
+		return c.Summary
+	case c.Refused == "":
+		return "Refused, all of it"
+	}
+	return "Refused: " + strings.TrimPrefix(c.Refused, "ERR ")
 }
 
 func describeList(args [][]byte, out *Reply) {
@@ -387,7 +418,7 @@ func describeList(args [][]byte, out *Reply) {
 func describeKeys(args [][]byte, out *Reply, flags bool) {
 	c := lookup(args)
 	switch {
-	case c == nil || !c.supported():
+	case c == nil || !c.described():
 		out.Error(errGetKeysCommand)
 		return
 	case !c.HasKeys():

@@ -84,16 +84,6 @@ var readOnlyCommands = []*Command{
 			{Name: "OBJECT|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "generic", Since: "6.2.0",
 				Summary: "The subcommands of OBJECT"},
 		}},
-	{Name: "MEMORY", Arity: -2, Group: "server", Since: "4.0.0",
-		Summary: "About memory", Sub: []*Command{
-			{Name: "MEMORY|USAGE", Arity: -3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "server", Since: "4.0.0",
-				Summary: "How many bytes a key takes in the view"},
-			{Name: "MEMORY|DOCTOR", Arity: 2, Refused: refusedMemory},
-			{Name: "MEMORY|HELP", Arity: 2, Refused: refusedMemory},
-			{Name: "MEMORY|MALLOC-STATS", Arity: 2, Refused: refusedMemory},
-			{Name: "MEMORY|PURGE", Arity: 2, Refused: refusedMemory},
-			{Name: "MEMORY|STATS", Arity: 2, Refused: refusedMemory},
-		}},
 	{Name: "XINFO", Arity: -2, Group: "stream", Since: "5.0.0",
 		Summary: "About streams and their groups", Sub: []*Command{
 			{Name: "XINFO|CONSUMERS", Arity: 4, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
@@ -105,9 +95,6 @@ var readOnlyCommands = []*Command{
 			{Name: "XINFO|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "stream", Since: "5.0.0",
 				Summary: "The subcommands of XINFO"},
 		}},
-
-	{Name: "LOLWUT", Arity: -1, Flags: ReadOnly | Fast, Group: "server", Since: "5.0.0",
-		Summary: "A picture"},
 
 	// These may write or block, and read with most arguments.
 	{Name: "SORT", Arity: -2, Flags: Write | DenyOOM | MovableKeys, First: 1, Last: 1, Step: 1, Group: "generic", Since: "1.0.0",

@@ -16,8 +16,7 @@ const (
 	refusedServer       = "the node does not let clients do this"
 	refusedTracking     = "the node does not track what clients have read"
 	refusedRewrite      = "the configuration file is the operator's: change it there"
-	refusedUsers        = "there is one user, whose password requirepass sets"
-	refusedMemory       = "the node and its view each have memory of their own"
+	refusedModules      = "what a module wrote would be in no log and at no other node"
 	refusedCluster      = "ERR This instance has cluster support disabled"
 )
 
@@ -54,16 +53,8 @@ var refusedCommands = slices.Concat(
 	refuse(refusedSwap, map[string]int{
 		"SWAPDB": 3,
 	}),
-	refuse(refusedReplication, map[string]int{
-		"WAIT": 3, "FAILOVER": -1, "PSYNC": -3, "REPLCONF": -1, "REPLICAOF": 3,
-		"SLAVEOF": 3, "SYNC": 1,
-	}),
 	refuse(refusedServer, map[string]int{
-		"DEBUG": -2, "LATENCY": -2, "MODULE": -2,
 		"MONITOR": 1,
-	}),
-	refuse(refusedCluster, map[string]int{
-		"ASKING": 1, "CLUSTER": -2, "READONLY": 1, "READWRITE": 1,
 	}),
 )
 

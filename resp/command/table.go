@@ -9,8 +9,21 @@ import (
 
 // commands is the command table by upper-case name; subcommands are in their
 // containers' rows.
-var commands = buildTable(stringCommands, bitmapCommands, genericCommands, hashCommands, setCommands, zsetCommands, geoCommands,
-	readOnlyCommands, sessionCommands, nodeCommands, refusedCommands)
+var commands = buildTable(
+	stringCommands,
+	bitmapCommands,
+	genericCommands,
+	hashCommands,
+	setCommands,
+	zsetCommands,
+	geoCommands,
+	readOnlyCommands,
+	sessionCommands,
+	serverCommands,
+	nodeCommands,
+	reservedCommands,
+	refusedCommands,
+)
 
 // maxName is longer than the name of any command.
 const maxName = 32
@@ -113,29 +126,61 @@ func Find(args [][]byte) (*Command, string) {
 	return c, ""
 }
 
-// All returns the rows of what the node carries out, by name. Subcommands are
-// in Sub.
+// Lookup finds the row of a request, carried out or refused, whatever the
+// number of its arguments; nil if there is none. args is not empty.
+func Lookup(args [][]byte) *Command { return lookup(args) }
+
+// Named finds a row by a full name in any case, such as "get" or
+// "client|list"; nil if there is none.
+func Named(name string) *Command {
+	container, sub, isSub := strings.Cut(name, "|")
+	c := named(commands, []byte(container))
+	if c != nil && isSub {
+		return named(c.sub, []byte(sub))
+	}
+	return c
+}
+
+// Rows returns every row of the table, refused or not, in order of name, each
+// followed by its subcommands.
+func Rows() []*Command {
+	var out []*Command
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		c := commands[name]
+		out = append(out, c)
+		for _, sub := range slices.Sorted(maps.Keys(c.sub)) {
+			out = append(out, c.sub[sub])
+		}
+	}
+	return out
+}
+
+// All returns the rows that COMMAND tells of, by name: also of what is refused,
+// for clients and proxies go by what they say. Subcommands are in Sub.
 func All() []*Command {
 	var out []*Command
 	for _, name := range slices.Sorted(maps.Keys(commands)) {
-		if c := commands[name]; c.supported() {
+		if c := commands[name]; c.described() {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
+// described reports whether the row tells all that COMMAND tells.
+func (c *Command) described() bool { return c.Group != "" }
+
 // supported reports whether the node carries the command out, if not with all
 // arguments.
 func (c *Command) supported() bool {
-	return c.Refused == "" && len(c.Sub) == 0 || c.Reads != nil || len(c.subs()) > 0
+	return c.Refused == "" && len(c.Sub) == 0 || c.Reads != nil || slices.ContainsFunc(c.Sub, (*Command).supported)
 }
 
-// subs returns the subcommands that the node carries out, by name.
+// subs returns the subcommands that COMMAND tells of, by name.
 func (c *Command) subs() []*Command {
 	var out []*Command
 	for _, s := range c.Sub {
-		if s.supported() {
+		if s.described() {
 			out = append(out, s)
 		}
 	}

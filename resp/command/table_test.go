@@ -125,7 +125,7 @@ func TestTableIsRedis(t *testing.T) {
 			check(s)
 		}
 		checked++
-		if !c.supported() {
+		if !c.described() { // a refusal that no row tells more of yet
 			return
 		}
 		got := ask(t, "COMMAND", "INFO", name).list[0]
