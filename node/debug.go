@@ -64,7 +64,7 @@ func (n *Node) reload(s *resp.Session) error {
 	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
-	n.recovery.viewLost(errors.New("a client wants it filled again (DEBUG RELOAD)"))
+	n.pump.Send(&Batch{Lose: errors.New("a client wants it filled again (DEBUG RELOAD)")})
 	over := time.NewTimer(reloadTime)
 	defer over.Stop()
 	poll := time.NewTicker(waitPoll)
