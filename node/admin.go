@@ -20,13 +20,25 @@ const (
 )
 
 // Admin answers the commands about the node and its members.
-func (n *Node) Admin(s *resp.Session, _ *command.Command, args [][]byte) []byte {
+func (n *Node) Admin(s *resp.Session, cmd *command.Command, args [][]byte) []byte {
 	out := &command.Reply{Proto: 2}
 	if !n.made.Load() {
 		out.Error("LOADING replicatord is starting")
 		return out.Buf
 	}
-	err := n.admin(out, s.DB(), strings.ToUpper(string(args[0])), args)
+	var err error
+	switch cmd.Name {
+	case "DEBUG":
+		err = n.debug(s, out, args)
+	case "WAIT", "WAITAOF":
+		err = n.waitFor(s, out, args, cmd.Name == "WAITAOF")
+	case "MEMORY|STATS", "MEMORY|PURGE":
+		var raw []byte
+		raw, err = n.pump.Ask(0, args...)
+		out.Raw(raw)
+	default:
+		err = n.admin(out, s.DB(), cmd.Name, args)
+	}
 	if err != nil {
 		out.Buf = nil
 		out.Error("ERR " + strings.NewReplacer("\r", " ", "\n", " ").Replace(err.Error()))

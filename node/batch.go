@@ -22,6 +22,7 @@ type ViewCmd struct {
 // Batch is what one commit group sends to the view, in order. Only what has
 // been committed is sent.
 type Batch struct {
+	Lose error // if set, the view is given up for this reason, and brought level anew
 	Cmds []ViewCmd
 	// Bytes is the size of the arguments, about.
 	Bytes int

@@ -19,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/replicatord/replicatord/resp"
 )
 
 // MaxNodeID is the greatest node id: an id has 12 bits in every tag.
@@ -131,6 +133,16 @@ type Config struct {
 	RequirePass string `toml:"requirepass"`
 	// RequirePassFile is a file that holds RequirePass instead.
 	RequirePassFile string `toml:"requirepass_file"`
+	// ACLFile holds the users and their rules, as in Redis: it is read at the
+	// start and by ACL LOAD, and written by ACL SAVE. It must exist. Users are each
+	// node's own. Default: none; what ACL SETUSER changes then lasts until the node
+	// stops. A file without a line for the default user leaves that one to
+	// RequirePass.
+	ACLFile string `toml:"aclfile"`
+	// EnableDebugCommand says who may use DEBUG: no (default, as in Redis), local (clients
+	// on this machine) or yes. It can hold a client up, read the whole data
+	// and have the view rebuilt; what would harm the data is not in it.
+	EnableDebugCommand string `toml:"enable_debug_command"`
 	// Secret is shared by all members; it encrypts gossip and proves membership
 	// on the WAN. At least 16 characters. Default: none, which only a loopback
 	// Bind permits.
@@ -242,7 +254,7 @@ func DefaultConfig() Config {
 		Redis: RedisAuto, MaxClockSkew: 10 * time.Second,
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
-		LogLevel: "info", LogFormat: "text",
+		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
 		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second},
 	}
 }
@@ -264,6 +276,7 @@ func (c *Config) EnsureDefaults() {
 	c.ClientQueryBufferLimit = cmp.Or(c.ClientQueryBufferLimit, d.ClientQueryBufferLimit)
 	c.ClientOutputBufferLimit = cmp.Or(c.ClientOutputBufferLimit, d.ClientOutputBufferLimit)
 	c.LogLevel = cmp.Or(c.LogLevel, d.LogLevel)
+	c.EnableDebugCommand = cmp.Or(c.EnableDebugCommand, d.EnableDebugCommand)
 	c.LogFormat = cmp.Or(c.LogFormat, d.LogFormat)
 	c.WAN.BatchLimit = cmp.Or(c.WAN.BatchLimit, d.WAN.BatchLimit)
 	c.WAN.Window = cmp.Or(c.WAN.Window, d.WAN.Window)
@@ -333,7 +346,7 @@ func (c *Config) Validate() Faults {
 	if !validHost(c.Bind) {
 		bad("bind", "%q is not an address or host name (the port is a key of its own)", clip(c.Bind))
 	} else if !isLoopback(c.Bind) {
-		if c.RequirePass == "" && c.ProtectedMode {
+		if c.RequirePass == "" && c.ACLFile == "" && c.ProtectedMode {
 			fs = append(fs, Fault{Key: "bind", needs: []string{"requirepass", "requirepass_file", "protected_mode"},
 				Message: fmt.Sprintf("%s lets other machines in: set requirepass or requirepass_file (or protected_mode = false where the network keeps strangers out)", c.Bind)})
 		}
@@ -416,6 +429,7 @@ func (c *Config) Validate() Faults {
 		bad("max_clock_skew", "%s is outside 10ms to 24h", formatDuration(c.MaxClockSkew))
 	}
 	oneOf("fsync", c.Fsync, FsyncAlways, FsyncEverySec, FsyncNo)
+	oneOf("enable_debug_command", c.EnableDebugCommand, resp.DebugNo, resp.DebugLocal, resp.DebugYes)
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("log_format", c.LogFormat, "text", "json")
 	atLeast("log_retention_bytes", c.LogRetentionBytes, 1<<20)

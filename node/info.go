@@ -13,14 +13,21 @@ import (
 // view.
 func (n *Node) Info(section string) []resp.Section {
 	var out []resp.Section
+	var view map[string][]resp.Field
+	switch section {
+	case "", "keyspace", "memory", "stats":
+		view = n.viewSections(section)
+	}
 	for _, s := range []struct {
 		name string
 		fill func(*resp.Section)
 	}{
 		{"Replication", n.infoReplication},
 		{"Persistence", n.infoPersistence},
+		{"Memory", func(s *resp.Section) { infoMemory(s, view["memory"]) }},
+		{"Stats", func(s *resp.Section) { n.infoStats(s, view["stats"]) }},
 		{"View", n.infoView},
-		{"Keyspace", n.infoKeyspace},
+		{"Keyspace", func(s *resp.Section) { infoKeyspace(s, view["keyspace"]) }},
 	} {
 		if section == "" || strings.EqualFold(section, s.name) {
 			sec := resp.Section{Name: s.name}
@@ -35,7 +42,16 @@ func (n *Node) infoReplication(s *resp.Section) {
 	id := n.log.Identity()
 	s.Add("role", "master")
 	s.Add("connected_slaves", "0")
+	s.Add("master_failover_state", "no-failover")
 	s.Add("master_replid", fmt.Sprintf("%016x%016x00000000", uint64(id.Origin), id.Dir))
+	m := n.log.Metrics()
+	s.Add("master_replid2", strings.Repeat("0", 40))
+	s.Add("master_repl_offset", fmt.Sprint(m.EntryBytes)) // since the start
+	s.Add("second_repl_offset", "-1")
+	s.Add("repl_backlog_active", "1") // the log
+	s.Add("repl_backlog_size", fmt.Sprint(int64(n.cfg.LogRetentionBytes)))
+	s.Add("repl_backlog_first_byte_offset", "0")
+	s.Add("repl_backlog_histlen", fmt.Sprint(m.LogBytes))
 	s.Add("node_id", strconv.Itoa(int(id.Node)))
 	s.Add("node_alias", n.cfg.Alias)
 	s.Add("node_region", n.cfg.Region)
@@ -137,39 +153,32 @@ func (n *Node) infoView(s *resp.Section) {
 	}
 }
 
-// infoKeyspace asks the view, as DBSIZE would.
-func (n *Node) infoKeyspace(s *resp.Section) {
-	if !n.recovery.up.Load() {
-		return
-	}
-	raw, err := n.pump.Ask(0, []byte("INFO"), []byte("keyspace"))
-	if err != nil {
-		return
-	}
-	body, _ := readBulk(raw)
-	for line := range strings.Lines(string(body)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+// infoKeyspace tells of the databases that clients see.
+func infoKeyspace(s *resp.Section, view []resp.Field) {
+	for _, f := range view {
 		var db int
-		if _, err := fmt.Sscanf(name, "db%d", &db); !ok || err != nil || db >= userDBs {
-			continue
+		if _, err := fmt.Sscanf(f.Name, "db%d", &db); err == nil && db < userDBs {
+			s.Fields = append(s.Fields, f)
 		}
-		s.Add(name, value)
 	}
 }
 
 // ConfigGet implements resp.Backend: every setting of the configuration, under
-// Redis's spelling.
+// Redis's spelling, and how the view stores values.
 func (n *Node) ConfigGet() []resp.Param {
 	var out []resp.Param
 	for _, s := range n.cfg.Settings() {
 		out = append(out, resp.Param{Name: strings.ReplaceAll(s.Key, "_", "-"), Value: s.Value})
 	}
-	return out
+	return append(out, n.viewConfig()...)
 }
 
 // ConfigSet implements resp.Backend. What the node owns is decided at its
-// start.
+// start; how the view stores values can be changed.
 func (n *Node) ConfigSet(name, value string) error {
+	if isViewParam(name) {
+		return n.setViewConfig(name, value)
+	}
 	for _, p := range n.ConfigGet() {
 		if p.Name == name {
 			return resp.ErrImmutable

@@ -242,13 +242,16 @@ func (n *Node) serve(ln net.Listener) error {
 	var err error
 	n.server, err = resp.New(resp.Options{
 		Backend: n, Version: n.version, Logger: n.slog, TLS: conf,
-		RequirePass: n.cfg.RequirePass, MaxClients: n.cfg.MaxClients,
+		RequirePass: n.cfg.RequirePass, ACLFile: n.cfg.ACLFile, DebugCommand: n.cfg.EnableDebugCommand, MaxClients: n.cfg.MaxClients,
 		MaxBulkLen: int64(n.cfg.ProtoMaxBulkLen), MaxQueryBuffer: int64(n.cfg.ClientQueryBufferLimit),
 		MaxOutputBuffer: int64(n.cfg.ClientOutputBufferLimit), IdleTimeout: n.cfg.Timeout,
 		Dir: n.cfg.Dir, Shutdown: func() { n.fail(nil) },
 	})
 	if err != nil {
 		return err
+	}
+	if n.cfg.ProtectedMode && !isLoopback(n.cfg.Bind) && n.server.Open() {
+		return fmt.Errorf("%s lets other machines in, and %s lets the default user do so without a password: give it one, or turn it off (or set protected_mode = false where the network keeps strangers out)", n.cfg.Bind, n.cfg.ACLFile)
 	}
 	go func() {
 		if err := n.server.Serve(ln); err != nil && !errors.Is(err, resp.ErrClosed) {

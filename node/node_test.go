@@ -265,7 +265,7 @@ func TestAdminWhileStarting(t *testing.T) {
 			t.Errorf("%s: %q", line, got)
 		}
 	}
-	if s := early.Info(""); len(s) != 4 {
+	if s := early.Info(""); len(s) != 6 {
 		t.Errorf("INFO has the sections %v", s)
 	}
 }

@@ -143,6 +143,9 @@ func (p *pump) loop() {
 			}
 		}
 		for _, b := range batches {
+			if err == nil {
+				err = b.Lose
+			}
 			if b.Vector != nil {
 				level = &Batch{Vector: b.Vector, Generation: b.Generation}
 			}

@@ -37,6 +37,7 @@ type viewSource struct {
 	stop   func() error
 	alive  func() error // restarts what the node has to keep running itself
 	tls    *tls.Config
+	params viewParams
 }
 
 // userDBs is the number of databases clients see.
@@ -300,6 +301,7 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 	for _, db := range []int{userDBs, userDBs - 1} {
 		if _, err := c.do(db, "PING"); err == nil {
 			c.hidden, c.filter = db, db < userDBs
+			v.params.apply(c)
 			return c, nil
 		}
 	}

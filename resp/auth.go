@@ -23,6 +23,9 @@ func (s *Server) needsPassword() bool {
 	return !r.NoPass() || !r.Enabled()
 }
 
+// Open reports whether a new connection is let in without a password.
+func (s *Server) Open() bool { return !s.needsPassword() }
+
 // login checks a user and password, and lets the session in or logs the
 // failure; by names the command.
 func (c *Session) login(user, pass, by []byte) bool {

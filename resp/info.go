@@ -113,10 +113,14 @@ func (s *Server) fields(section string) []Field {
 	case "replication":
 		sec.Add("role", "master")
 		sec.Add("connected_slaves", "0")
+		sec.Add("master_replid", s.opt.RunID)
+		sec.Add("master_repl_offset", "0")
 	case "cpu":
 		infoCPU(&sec)
 	case "commandstats":
 		sec.Fields = s.commandStats()
+	case "latencystats":
+		sec.Fields = s.latencyStats()
 	case "errorstats":
 		sec.Fields = s.stats.errorKinds()
 	case "cluster":
@@ -136,8 +140,12 @@ func (s *Server) infoServer(sec *Section) {
 	sec.Add("redis_version", RedisVersion)
 	sec.Add("redis_mode", "standalone")
 	sec.Add("replicatord_version", s.opt.Version)
+	sec.Add("redis_git_sha1", "00000000")
+	sec.Add("redis_git_dirty", "0")
+	sec.Add("redis_build_id", "0")
 	sec.Add("os", runtime.GOOS+" "+runtime.GOARCH)
 	sec.Add("arch_bits", strconv.Itoa(strconv.IntSize))
+	sec.Add("multiplexing_api", "go")
 	sec.Add("go_version", runtime.Version())
 	sec.Add("process_id", strconv.Itoa(pid))
 	sec.Add("run_id", s.opt.RunID)
@@ -145,8 +153,12 @@ func (s *Server) infoServer(sec *Section) {
 	sec.Add("server_time_usec", itoa(now.UnixMicro()))
 	sec.Add("uptime_in_seconds", itoa(up))
 	sec.Add("uptime_in_days", itoa(up/86400))
+	sec.Add("hz", s.kept.get("hz", "10"))
+	sec.Add("configured_hz", s.kept.get("hz", "10"))
+	sec.Add("lru_clock", itoa(now.Unix()&(1<<24-1)))
 	sec.Add("executable", exe)
 	sec.Add("config_file", "")
+	sec.Add("io_threads_active", "0")
 }
 
 func (s *Server) infoClients(sec *Section) {
@@ -163,7 +175,7 @@ func (s *Server) infoClients(sec *Section) {
 	sec.Add("maxclients", itoa(s.settings.maxClients.Load()))
 	sec.Add("client_recent_max_input_buffer", itoa(in))
 	sec.Add("client_recent_max_output_buffer", itoa(out))
-	sec.Add("blocked_clients", "0")
+	sec.Add("blocked_clients", itoa(s.pause.held.Load()))
 	sec.Add("tracking_clients", "0")
 	sec.Add("clients_in_timeout_table", "0")
 }
@@ -175,21 +187,27 @@ func (s *Server) infoMemory(sec *Section) {
 		sec.Add(name, itoa(n))
 		sec.Add(name+"_human", human(n))
 	}
-	size("used_memory", int64(m.HeapAlloc))
+	// The backend says what the data take; this is for one that does not.
 	rss := residentBytes(int64(m.Sys - m.HeapReleased))
-	sec.Add("used_memory_rss", itoa(rss))
-	sec.Add("used_memory_rss_human", human(rss))
-	sec.Add("total_system_memory", itoa(systemMemory()))
+	size("used_memory", int64(m.HeapAlloc))
+	size("used_memory_rss", rss)
+	size("total_system_memory", systemMemory())
+	size("node_used_memory", int64(m.HeapAlloc))
+	size("node_used_memory_rss", rss)
 	limit := debug.SetMemoryLimit(-1) // only reads it
 	if limit == 1<<63-1 {
 		limit = 0
 	}
-	size("maxmemory", 0)
+	size("maxmemory", s.settings.maxMemory.Load())
 	sec.Add("maxmemory_policy", "noeviction")
-	sec.Add("go_memory_limit", itoa(limit))
+	sec.Add("node_memory_limit", itoa(limit))
+	sec.Add("mem_clients_slaves", "0")
+	sec.Add("mem_cluster_links", "0")
+	sec.Add("mem_replication_backlog", "0")
+	sec.Add("mem_total_replication_buffers", "0")
 	sec.Add("mem_clients_normal", itoa(s.budget.used.Load()))
 	sec.Add("mem_allocator", "go")
-	sec.Add("gc_cycles", itoa(int64(m.NumGC)))
+	sec.Add("node_gc_cycles", itoa(int64(m.NumGC)))
 }
 
 func (s *Server) infoPersistence(sec *Section) {
@@ -198,13 +216,20 @@ func (s *Server) infoPersistence(sec *Section) {
 		loading = "1"
 	}
 	sec.Add("loading", loading)
-	sec.Add("rdb_changes_since_last_save", "0")
-	sec.Add("rdb_bgsave_in_progress", "0")
-	sec.Add("rdb_last_save_time", itoa(time.Now().Unix()))
-	sec.Add("rdb_last_bgsave_status", "ok")
-	sec.Add("aof_enabled", "1")
-	sec.Add("aof_rewrite_in_progress", "0")
-	sec.Add("aof_last_write_status", "ok")
+	sec.Add("rdb_last_save_time", itoa(time.Now().Unix())) // the log has every write
+	for _, f := range []Field{
+		{"async_loading", "0"}, {"current_cow_peak", "0"}, {"current_cow_size", "0"}, {"current_cow_size_age", "0"},
+		{"current_fork_perc", "0.00"}, {"current_save_keys_processed", "0"}, {"current_save_keys_total", "0"},
+		{"rdb_changes_since_last_save", "0"}, {"rdb_bgsave_in_progress", "0"}, {"rdb_last_bgsave_status", "ok"},
+		{"rdb_last_bgsave_time_sec", "-1"}, {"rdb_current_bgsave_time_sec", "-1"}, {"rdb_saves", "0"}, {"rdb_last_cow_size", "0"},
+		{"rdb_last_load_keys_expired", "0"}, {"rdb_last_load_keys_loaded", "0"},
+		{"aof_enabled", "1"}, {"aof_rewrite_in_progress", "0"}, {"aof_rewrite_scheduled", "0"}, {"aof_last_rewrite_time_sec", "-1"},
+		{"aof_current_rewrite_time_sec", "-1"}, {"aof_last_bgrewrite_status", "ok"}, {"aof_rewrites", "0"},
+		{"aof_rewrites_consecutive_failures", "0"}, {"aof_last_write_status", "ok"}, {"aof_last_cow_size", "0"},
+		{"module_fork_in_progress", "0"}, {"module_fork_last_cow_size", "0"},
+	} {
+		sec.set(f)
+	}
 }
 
 func (s *Server) infoStats(sec *Section) {
@@ -239,9 +264,22 @@ func (s *Server) infoStats(sec *Section) {
 		{"evicted_clients", t.evicted.Load()},
 		{"client_query_buffer_limit_disconnections", t.queryLimit.Load()},
 		{"client_output_buffer_limit_disconnections", t.outputLimit.Load()},
+		{"unexpected_error_replies", 0},
+		{"total_reads_processed", t.reads.Load()},
+		{"total_writes_processed", t.writes.Load()},
+		// What there is none of, or the backend counts.
+		{"total_net_repl_input_bytes", 0}, {"total_net_repl_output_bytes", 0},
+		{"sync_full", 0}, {"sync_partial_ok", 0}, {"sync_partial_err", 0},
+		{"expired_keys", 0}, {"evicted_keys", 0}, {"keyspace_hits", 0}, {"keyspace_misses", 0},
+		{"latest_fork_usec", 0}, {"total_forks", 0}, {"migrate_cached_sockets", 0}, {"slave_expires_tracked_keys", 0},
+		{"active_defrag_hits", 0}, {"active_defrag_misses", 0}, {"active_defrag_key_hits", 0}, {"active_defrag_key_misses", 0},
+		{"dump_payload_sanitizations", 0}, {"io_threaded_reads_processed", 0}, {"io_threaded_writes_processed", 0},
 	} {
 		sec.Add(f.name, itoa(f.n))
 	}
+	sec.Add("instantaneous_input_repl_kbps", "0.00")
+	sec.Add("instantaneous_output_repl_kbps", "0.00")
+	sec.Add("expired_stale_perc", "0.00")
 }
 
 // human shows a size as Redis does.

@@ -14,6 +14,7 @@ type pause struct {
 	change chan struct{} // closed and replaced at each change
 	ended  bool          // no pause any more: the server closes
 	on     atomic.Bool   // there may be one: saves looking
+	held   atomic.Int64  // clients that wait
 }
 
 func (p *pause) init() { p.change = make(chan struct{}) }
@@ -75,6 +76,8 @@ func (p *pause) holds(write bool) (bool, time.Time, <-chan struct{}) {
 
 // wait waits while commands of that kind are held back, or until gone is closed.
 func (p *pause) wait(write bool, gone <-chan struct{}) {
+	p.held.Add(1)
+	defer p.held.Add(-1)
 	for {
 		held, until, change := p.holds(write)
 		if !held {

@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"runtime"
@@ -136,7 +137,41 @@ func memoryDoctor(c *Session, _ [][]byte) {
 }
 
 func memoryStats(c *Session, args [][]byte) {
-	c.reply.Raw(c.server.backend.Admin(c, command.Named("memory|stats"), args))
+	raw := c.server.backend.Admin(c, command.Named("memory|stats"), args)
+	if c.reply.Proto == 3 {
+		raw = asMap(raw)
+	}
+	c.reply.Raw(raw)
+}
+
+// asMap makes of a reply in RESP2, names and values in turn, the map of RESP3:
+// arrays become maps, and text values numbers.
+func asMap(raw []byte) []byte {
+	var out []byte
+	isName := false
+	for line := range bytes.Lines(raw) {
+		switch line[0] {
+		case '*':
+			n, _ := parseInt(bytes.TrimSpace(line[1:]))
+			out = fmt.Appendf(out, "%%%d\r\n", n/2)
+			isName = true
+			continue
+		case '$':
+			if isName {
+				out = append(out, line...)
+			}
+			continue // the text follows
+		case ':':
+			out = append(out, line...)
+		default:
+			if !isName {
+				out = append(out, ',')
+			}
+			out = append(out, line...)
+		}
+		isName = !isName
+	}
+	return out
 }
 
 func memoryPurge(c *Session, args [][]byte) {

@@ -137,7 +137,7 @@ func (c *Session) serve() {
 	if err != nil {
 		return
 	}
-	c.in = newReader(countReads{conn, &s.stats.netIn}, c.limits(), &s.budget)
+	c.in = newReader(countReads{conn, &s.stats}, c.limits(), &s.budget)
 	c.out = newOutput(conn, &s.settings.maxOutput, s.opt.StallTimeout, &s.budget, &s.stats.netOut)
 	c.queuedOn.Store(c.out)
 	err = c.loop()
@@ -151,12 +151,13 @@ func (c *Session) serve() {
 // countReads counts what is read.
 type countReads struct {
 	io.Reader
-	n *atomic.Int64
+	s *stats
 }
 
 func (r countReads) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	r.n.Add(int64(n))
+	r.s.netIn.Add(int64(n))
+	r.s.reads.Add(1)
 	return n, err
 }
 
@@ -169,7 +170,7 @@ func (c *Session) loop() error {
 			c.dispatch(args)
 			if len(c.batch) >= c.limit || c.bytes >= maxBatchBytes {
 				c.execute()
-				err = c.out.flush()
+				err = c.flush()
 			}
 			if err != nil {
 				return err
@@ -180,12 +181,12 @@ func (c *Session) loop() error {
 		if bad := protocolError(""); errors.As(err, &bad) {
 			c.fail("ERR " + bad.Error())
 			c.server.stats.protocolErrors.Add(1)
-			return c.out.flush()
+			return c.flush()
 		}
 		if !errors.Is(err, errMore) {
 			return err
 		}
-		if err := c.out.flush(); err != nil || c.last {
+		if err := c.flush(); err != nil || c.last {
 			return err
 		}
 		if err := c.fill(); err != nil {
@@ -196,6 +197,12 @@ func (c *Session) loop() error {
 		}
 	}
 	c.execute()
+	return c.flush()
+}
+
+// flush sends the replies made so far.
+func (c *Session) flush() error {
+	c.server.stats.writes.Add(1)
 	return c.out.flush()
 }
 

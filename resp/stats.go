@@ -24,6 +24,7 @@ type stats struct {
 	rejected       atomic.Int64 // connections, for maxclients
 	commands       atomic.Int64
 	netIn, netOut  atomic.Int64
+	reads, writes  atomic.Int64
 	authFailures   atomic.Int64
 	deniedCommand  atomic.Int64
 	deniedKey      atomic.Int64
@@ -91,7 +92,7 @@ func (s *stats) errorKinds() []Field {
 // reset sets all counters back to zero.
 func (s *stats) reset() {
 	for _, c := range []*atomic.Int64{
-		&s.connections, &s.rejected, &s.commands, &s.netIn, &s.netOut, &s.authFailures,
+		&s.connections, &s.rejected, &s.commands, &s.netIn, &s.netOut, &s.reads, &s.writes, &s.authFailures,
 		&s.deniedCommand, &s.deniedKey, &s.deniedChannel,
 		&s.protocolErrors, &s.queryLimit, &s.outputLimit, &s.evicted, &s.errors,
 	} {

@@ -201,6 +201,10 @@ func (r *Rules) apply(op string, allChannels bool) error {
 	case op[0] == '(' && op[len(op)-1] == ')':
 		s := newSelector(allChannels)
 		for _, word := range strings.Fields(op[1 : len(op)-1]) {
+			// It would end the selector where its text is read again.
+			if strings.HasSuffix(word, ")") {
+				return errWrong
+			}
 			if err := s.apply(word); err != nil {
 				return err
 			}
