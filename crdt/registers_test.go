@@ -65,4 +65,11 @@ func TestStringKind(t *testing.T) {
 	if _, ok := w.Elem(k, crdt.KindRegisters, "b"); ok || w.Len(k, crdt.KindRegisters) != 1 || text(w, k, crdt.KindString, "") != "(nil)" {
 		t.Error("a write left what was behind")
 	}
+	// Also within one commit group, whose writes have one tag.
+	w.SetString(k, []byte("v"), false)
+	w.SetElem(k, crdt.KindRegisters, "", []byte{1})
+	w.SetElem(k, crdt.KindRegisters, "d", []byte{2})
+	if w.Len(k, crdt.KindRegisters) != 2 || text(w, k, crdt.KindString, "") != "(nil)" {
+		t.Error("registers written after a string in one group are not what shows")
+	}
 }

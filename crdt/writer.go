@@ -305,14 +305,17 @@ func (w *Writer) prepare(k Key, kind Kind) {
 		return
 	}
 	h := w.ks.Store.Header(k)
-	if h == nil || h.Live[KindRegisters] == 0 || h.Live[KindString] == 0 && kind == KindRegisters {
+	if h == nil {
 		return
 	}
-	// Registers behind a string go with it.
-	if kind == KindString || StringKind(w.ks.Store, k) == KindString {
+	str, regs := h.Live[KindString] > 0, h.Live[KindRegisters] > 0
+	switch {
+	case kind == KindString && regs:
 		w.removeKind(k, KindRegisters)
-	}
-	if kind == KindRegisters {
+	case kind == KindRegisters && str:
+		if regs && StringKind(w.ks.Store, k) == KindString { // they were hidden behind it
+			w.removeKind(k, KindRegisters)
+		}
 		w.removeKind(k, KindString)
 	}
 }

@@ -35,7 +35,7 @@ func TestHyperLogLogsAnswerAsRedis(t *testing.T) {
 	for _, seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHarness(t, seed)
-			for range 700 {
+			for range 400 {
 				if h.rng.IntN(20) == 0 {
 					disturb(h, giveSet)
 				}
