@@ -175,6 +175,33 @@ func (c *Cell) Text() []byte {
 	return base.Add(c.Amount()).Append(nil)
 }
 
+// Visible returns the visible value of a live cell of the kind: its Text; of a
+// score all its digits, for ParseScore or ParseNumber; of registers the greatest
+// of each over the siblings. The result may share the cell's memory.
+func (c *Cell) Visible(kind Kind) []byte {
+	switch {
+	case kind == KindScored:
+		return c.scoreText()
+	case kind == KindRegisters && len(c.Values) > 1:
+		return c.joined()
+	}
+	return c.Text()
+}
+
+// joined returns the greatest of each byte over the values.
+func (c *Cell) joined() []byte {
+	var out []byte
+	for _, v := range c.Values {
+		for len(out) < len(v.Value) {
+			out = append(out, 0)
+		}
+		for i, r := range v.Value {
+			out[i] = max(out[i], r)
+		}
+	}
+	return out
+}
+
 // Expiry returns the visible time of an expiry cell, the latest of its
 // siblings: Unix milliseconds, Never, or 0 if there is none.
 func (c *Cell) Expiry() int64 {

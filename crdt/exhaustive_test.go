@@ -205,6 +205,8 @@ var menus = []menu{
 	{name: "expired", depth: 3, merges: 3, ops: []op{set(k), expire(k, 15), incr(k, crdt.KindField, "f"), setElem(k, crdt.KindMember, "m")}},
 	{name: "two types", depth: 3, merges: 3, ops: []op{set(k), setElem(k, crdt.KindMember, "m"), incr(k, crdt.KindField, "f"), del(k), flush()}},
 	{name: "two types of counters", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindString, ""), incr(k, crdt.KindField, "f"), set(k), del(k)}},
+	{name: "registers", depth: 3, merges: 3, ops: []op{setElem(k, crdt.KindRegisters, ""), setElem(k, crdt.KindRegisters, "b"), set(k), del(k)}},
+	{name: "registers, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{setElem(k, crdt.KindRegisters, "b"), set(k), expire(k, 1000), del(k)}},
 	{name: "lanes", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 3}, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), del(k), flush()}},
 	{name: "lanes of a hash", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 1}, ops: []op{incr(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), removeElem(k, crdt.KindField, "f"), del(k)}},
 	{name: "sync", depth: 3, merges: 2, sync: true, ops: []op{incr(k, crdt.KindString, ""), set(j), flush()}},

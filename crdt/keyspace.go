@@ -428,6 +428,28 @@ func (ks *Keyspace) visible(key Key, h *Header) Type {
 	return only
 }
 
+// StringKind returns the kind of cells that a key of TypeString shows:
+// KindRegisters if it is a HyperLogLog, else KindString. Where nodes made it both
+// at once, the greatest live tag decides, as between types.
+func StringKind(s Store, k Key) Kind {
+	h := s.Header(k)
+	switch {
+	case h == nil || h.Live[KindRegisters] == 0:
+		return KindString
+	case h.Live[KindString] == 0:
+		return KindRegisters
+	}
+	newest := s.Cell(CellID{k, KindString, ""}).Newest()
+	kind := KindString
+	s.EachCell(k, KindRegisters, func(_ CellID, c *Cell) bool {
+		if d := c.Newest(); d.Compare(newest) > 0 {
+			newest, kind = d, KindRegisters
+		}
+		return true
+	})
+	return kind
+}
+
 func (ks *Keyspace) header(k Key) *Header {
 	if h := ks.Store.Header(k); h != nil {
 		return h

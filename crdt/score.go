@@ -29,15 +29,6 @@ func (c *Cell) scoreText() []byte {
 	return n.Exact()
 }
 
-// Visible returns the visible value of a live cell of the kind: its Text, and
-// of a score all its digits, for ParseScore or ParseNumber.
-func (c *Cell) Visible(kind Kind) []byte {
-	if kind == KindScored {
-		return c.scoreText()
-	}
-	return c.Text()
-}
-
 // ParseScore reads what FormatScore writes, or any decimal; what is too large
 // is infinite, and what is no number 0.
 func ParseScore(text []byte) float64 {

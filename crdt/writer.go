@@ -124,11 +124,17 @@ func (w *Writer) Type(k Key) Type {
 	return TypeNone
 }
 
+// shows reports whether a key exists and cells of the kind are what it shows.
+func (w *Writer) shows(k Key, kind Kind) bool {
+	t := w.Type(k)
+	return t == kind.Type() && (t != TypeString || StringKind(w.ks.Store, k) == kind)
+}
+
 // Elem returns the visible value of an element of an existing key of the
 // kind's type; a string's element is "". A member's value is empty, a score
 // has all its digits. The result must not be changed.
 func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
-	if w.Type(k) != kind.Type() {
+	if !w.shows(k, kind) {
 		return nil, false
 	}
 	c := w.ks.Store.Cell(CellID{k, kind, elem})
@@ -140,7 +146,7 @@ func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
 
 // Len returns the number of elements of a key, 0 if it is of another type.
 func (w *Writer) Len(k Key, kind Kind) int {
-	if w.Type(k) != kind.Type() {
+	if !w.shows(k, kind) {
 		return 0
 	}
 	return w.ks.Store.Header(k).Len(kind)
@@ -149,7 +155,7 @@ func (w *Writer) Len(k Key, kind Kind) int {
 // EachElem calls fn for the elements of a key in their order until it returns
 // false. fn must not write to the key.
 func (w *Writer) EachElem(k Key, kind Kind, fn func(elem string, value []byte) bool) {
-	if w.Type(k) != kind.Type() {
+	if !w.shows(k, kind) {
 		return
 	}
 	w.ks.Store.EachCell(k, kind, func(id CellID, c *Cell) bool {
@@ -161,7 +167,7 @@ func (w *Writer) EachElem(k Key, kind Kind, fn func(elem string, value []byte) b
 // before it; with back from the last that is not after it ("": from the very
 // last), towards the first.
 func (w *Writer) EachElemFrom(k Key, kind Kind, from string, back bool, fn func(elem string, value []byte) bool) {
-	if w.Type(k) != kind.Type() {
+	if !w.shows(k, kind) {
 		return
 	}
 	w.ks.Store.EachCellFrom(k, kind, from, back, func(id CellID, c *Cell) bool {
@@ -186,14 +192,14 @@ func (w *Writer) Expiry(k Key) int64 {
 // otherwise.
 func (w *Writer) SetElem(k Key, kind Kind, elem string, value []byte) {
 	w.enterKey(k)
-	w.prepare(k, kind.Type())
+	w.prepare(k, kind)
 	w.put(CellID{k, kind, elem}, value)
 }
 
 // SetString makes the key a string, whatever it was. keepTTL leaves its expiry.
 func (w *Writer) SetString(k Key, value []byte, keepTTL bool) {
 	w.enterKey(k)
-	w.prepare(k, TypeString)
+	w.prepare(k, KindString)
 	if !keepTTL {
 		w.removeCell(CellID{k, KindExpiry, ""})
 	}
@@ -204,7 +210,7 @@ func (w *Writer) SetString(k Key, value []byte, keepTTL bool) {
 // caller has checked the type, and that the value is a number.
 func (w *Writer) AddElem(k Key, kind Kind, elem string, n Number) {
 	w.enterKey(k)
-	w.prepare(k, kind.Type())
+	w.prepare(k, kind)
 	id := CellID{k, kind, elem}
 	s := w.origin | Stream(w.lane)
 	a := &Add{Tag: w.tag, Epoch: w.tag, Sum: n}
@@ -223,7 +229,7 @@ func (w *Writer) RemoveElem(k Key, kind Kind, elem string) bool {
 		return false
 	}
 	w.enterKey(k)
-	w.prepare(k, kind.Type())
+	w.prepare(k, kind)
 	w.removeCell(CellID{k, kind, elem})
 	if h := w.ks.Store.Header(k); h != nil && h.Type == TypeNone {
 		w.clear(k)
@@ -265,7 +271,7 @@ func (w *Writer) SetExpiry(k Key, at int64) {
 		w.clear(k)
 		return
 	}
-	w.prepare(k, t)
+	w.prepareType(k, t)
 	w.put(CellID{k, KindExpiry, ""}, encodeExpiry(at))
 }
 
@@ -290,10 +296,32 @@ func (w *Writer) Flush(db uint8) {
 	w.do(Delta{Level: LevelDB, ID: CellID{Key: Key{DB: db}}, Remove: r})
 }
 
-// prepare clears what a write to the key as type t must not leave: the whole
-// of it if it has expired or only an expiry is left, and what is hidden behind
-// the visible type or replaced by t.
-func (w *Writer) prepare(k Key, t Type) {
+// prepare clears what a write of a cell of the kind must not leave: the whole
+// key if it has expired or only an expiry is left, and what is hidden behind the
+// visible type or replaced by the kind's.
+func (w *Writer) prepare(k Key, kind Kind) {
+	w.prepareType(k, kind.Type())
+	if kind.Type() != TypeString {
+		return
+	}
+	h := w.ks.Store.Header(k)
+	if h == nil {
+		return
+	}
+	str, regs := h.Live[KindString] > 0, h.Live[KindRegisters] > 0
+	switch {
+	case kind == KindString && regs:
+		w.removeKind(k, KindRegisters)
+	case kind == KindRegisters && str:
+		if regs && StringKind(w.ks.Store, k) == KindString { // they were hidden behind it
+			w.removeKind(k, KindRegisters)
+		}
+		w.removeKind(k, KindString)
+	}
+}
+
+// prepareType is prepare for a write that is of any kind of a type.
+func (w *Writer) prepareType(k Key, t Type) {
 	h := w.ks.Store.Header(k)
 	if h == nil || h.Live == [numKinds]uint32{} {
 		return

@@ -8,6 +8,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // ViewCmd is one command for the view: an update that follows from changed
@@ -90,8 +91,10 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	// expiry is another.
 	whole := t.Whole || was != 0 && was != expiry && was-now <= expiryMargin
 	if h.Type == crdt.TypeString {
-		if c := s.Cell(crdt.CellID{Key: k, Kind: crdt.KindString}); c != nil && (whole || t.Type != h.Type || changed(t, crdt.KindString)) {
-			args := [][]byte{[]byte("SET"), name, c.Text()}
+		if !whole && t.Type == h.Type && patchRegisters(b, s, k, t) {
+			// Only what has changed.
+		} else if whole || t.Type != h.Type || changed(t, crdt.KindString) || changed(t, crdt.KindRegisters) {
+			args := [][]byte{[]byte("SET"), name, stringOf(s, k)}
 			if expiry != 0 {
 				args = append(args, []byte("PXAT"), strconv.AppendInt(nil, expiry, 10))
 			}
@@ -121,6 +124,51 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	case expiry == 0 && was != 0:
 		b.update(k.DB, []byte("PERSIST"), name)
 	}
+}
+
+// stringOf returns the value of a key of TypeString.
+func stringOf(s crdt.Store, k crdt.Key) []byte {
+	if crdt.StringKind(s, k) == crdt.KindString {
+		return s.Cell(crdt.CellID{Key: k, Kind: crdt.KindString}).Text()
+	}
+	return command.HyperLogLogString(func(fn func(string, []byte) bool) {
+		s.EachCell(k, crdt.KindRegisters, func(id crdt.CellID, c *crdt.Cell) bool {
+			return !c.Live() || fn(id.Elem, c.Visible(id.Kind))
+		})
+	})
+}
+
+// maxPatches is how many blocks of a HyperLogLog are worth patching; above it
+// the string is sent whole.
+const maxPatches = 32
+
+// patchRegisters appends updates of only those registers of a HyperLogLog that
+// have changed, if the view has its dense form, and reports whether that was it.
+func patchRegisters(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch) bool {
+	form := crdt.CellID{Key: k, Kind: crdt.KindRegisters}
+	if _, touched := t.Cells[form]; touched || len(t.Cells) > maxPatches || changed(t, crdt.KindString) || !changed(t, crdt.KindRegisters) {
+		return false
+	}
+	c := s.Cell(form)
+	if c == nil || !c.Live() || !command.HyperLogLogDense(c.Visible(form.Kind)) || s.Header(k).Len(crdt.KindString) > 0 {
+		return false
+	}
+	patch := func(elem string, value []byte) {
+		offset, p := command.HyperLogLogPatch(elem, value)
+		b.update(k.DB, []byte("SETRANGE"), []byte(k.Name), strconv.AppendInt(nil, int64(offset), 10), p)
+	}
+	for _, id := range cellsOf(t) {
+		if id.Kind != crdt.KindRegisters || len(id.Elem) != 1 {
+			continue
+		}
+		var value []byte
+		if c := s.Cell(id); c != nil {
+			value = c.Visible(id.Kind)
+		}
+		patch(id.Elem, value)
+	}
+	patch("", nil) // last: a count in between would be kept
+	return true
 }
 
 func changed(t *crdt.Touch, kind crdt.Kind) bool {

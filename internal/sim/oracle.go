@@ -476,13 +476,14 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 	if ks.header.Expiry != crdt.Never {
 		v.expiry = ks.header.Expiry
 	}
+	var str []cellState
 	for _, c := range ks.cells {
 		if c.id.Kind.Type() != v.typ || !c.cell.Live() {
 			continue
 		}
 		switch v.typ {
 		case crdt.TypeString:
-			v.str = c.cell.Text()
+			str = append(str, c)
 		case crdt.TypeHash:
 			v.elems[c.id.Elem] = string(c.cell.Text())
 		case crdt.TypeZSet:
@@ -490,6 +491,9 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 		default:
 			v.elems[c.id.Elem] = c.id.Elem
 		}
+	}
+	if len(str) > 0 {
+		v.str = visibleString(str)
 	}
 	return v
 }

@@ -45,6 +45,7 @@ type redisKey struct {
 
 func (k *redisKey) clone() *redisKey {
 	c := *k
+	c.str = bytes.Clone(k.str)
 	c.elems = maps.Clone(k.elems)
 	return &c
 }
@@ -121,6 +122,16 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 		r.keys[key] = k
 		r.expire()
 		out.OK()
+	case "SETRANGE":
+		// Only ever within the string.
+		if of(crdt.TypeString) && k != nil {
+			at := int(number(args[2]))
+			if at+len(args[3]) > len(k.str) {
+				panic(fmt.Sprintf("the view was sent %q for %d bytes", args, len(k.str)))
+			}
+			copy(k.str[at:], args[3])
+			out.Int(int64(len(k.str)))
+		}
 	case "DEL":
 		n := 0
 		for _, a := range args[1:] {

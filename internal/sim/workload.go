@@ -136,6 +136,9 @@ func (w *world) call() call {
 	switch {
 	case w.rand.IntN(120) == 0:
 		c.args = split("FLUSHDB")
+	case w.rand.IntN(12) == 0:
+		forms := w.hyperLogLogCalls()
+		c.args = split(forms[w.rand.IntN(len(forms))])
 	default:
 		c.args = split(forms[w.rand.IntN(len(forms))])
 	}

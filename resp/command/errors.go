@@ -55,6 +55,9 @@ const (
 	errTimeout         = "ERR timeout is not a float or out of range"
 	errTimeoutNegative = "ERR timeout is negative"
 
+	errNotHLL = "WRONGTYPE Key is not a valid HyperLogLog string value."
+	errBadHLL = "INVALIDOBJ Corrupted HLL object detected"
+
 	errGetKeysCommand = "ERR Invalid command specified"
 	errGetKeysNone    = "ERR The command has no key arguments"
 	errGetKeysArity   = "ERR Invalid number of arguments specified for command"

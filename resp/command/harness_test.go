@@ -110,7 +110,7 @@ func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 	var out [][]byte
 	switch w.Type(k) {
 	case crdt.TypeString:
-		v, _ := w.Elem(k, crdt.KindString, "")
+		v, _ := StringOf(w, k)
 		out = append(out, v)
 	case crdt.TypeHash:
 		w.EachElem(k, crdt.KindField, func(f string, v []byte) bool {
@@ -246,6 +246,9 @@ func (h *harness) dump(ks *crdt.Keyspace) string {
 }
 
 func dumpLine(key, typ string, expiry int64, value [][]byte) string {
+	if typ == "string" {
+		value = [][]byte{hllForm(value[0])}
+	}
 	return fmt.Sprintf("%q %s until %d: %q", key, typ, expiry, value)
 }
 

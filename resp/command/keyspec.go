@@ -88,6 +88,8 @@ var keyAccess = map[string]KeyAccess{
 	"EXPIRE": KeyRW | KeyUpdate, "EXPIREAT": KeyRW | KeyUpdate, "PEXPIRE": KeyRW | KeyUpdate,
 	"PEXPIREAT": KeyRW | KeyUpdate, "PERSIST": KeyRW | KeyUpdate,
 
+	"PFADD": KeyRW | KeyInsert, "PFCOUNT": KeyRW | KeyAccessed, "PFDEBUG": KeyRW | KeyAccessed,
+
 	"HDEL": KeyRW | KeyDelete, "HSET": KeyRW | KeyUpdate, "HMSET": KeyRW | KeyUpdate, "HSETNX": KeyRW | KeyInsert,
 	"HINCRBY": modifyAccess, "HINCRBYFLOAT": modifyAccess,
 	"ZADD": KeyRW | KeyUpdate, "ZINCRBY": modifyAccess, "ZREM": KeyRW | KeyDelete,
@@ -105,6 +107,8 @@ var keySpecs = map[string][]KeySpec{
 	"RENAMENX": {at(1, moveAccess), at(2, KeyOW|KeyInsert)},
 	"SORT":     {at(1, readAccess), {Access: readAccess}, {Access: storeAccess}},
 	"SORT_RO":  {at(1, readAccess), {Access: readAccess}},
+
+	"PFMERGE": {at(1, KeyRW|KeyAccessed|KeyInsert), from(2, readAccess)},
 
 	"SMOVE":       {at(1, moveAccess), at(2, KeyRW|KeyInsert)},
 	"SDIFFSTORE":  {at(1, storeAccess), from(2, readAccess)},

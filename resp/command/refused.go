@@ -25,8 +25,7 @@ const (
 // as Redis does first.
 var refusedCommands = slices.Concat(
 	refuse(refusedType, map[string]int{
-		"PFADD": -2, "PFCOUNT": -2, "PFDEBUG": 3, "PFMERGE": -2,
-		"PFSELFTEST": 1, "LINSERT": 5, "LMOVE": 5, "LMPOP": -4, "LPOP": -2, "LPUSH": -3,
+		"LINSERT": 5, "LMOVE": 5, "LMPOP": -4, "LPOP": -2, "LPUSH": -3,
 		"LPUSHX": -3, "LREM": 4, "LSET": 4, "LTRIM": 4, "RPOP": -2, "RPOPLPUSH": 3,
 		"RPUSH": -3, "RPUSHX": -3,
 

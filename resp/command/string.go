@@ -48,7 +48,21 @@ var stringCommands = []*Command{
 }
 
 // text returns the string at a key; nil, false if there is none.
-func text(c *Context, k crdt.Key) ([]byte, bool) { return c.Elem(k, crdt.KindString, "") }
+func text(c *Context, k crdt.Key) ([]byte, bool) { return StringOf(c.Tx, k) }
+
+// StringOf returns the string at a key, which may be a HyperLogLog; nil, false
+// if there is none.
+func StringOf(tx interface {
+	Elem(crdt.Key, crdt.Kind, string) ([]byte, bool)
+	Len(crdt.Key, crdt.Kind) int
+	EachElem(crdt.Key, crdt.Kind, func(string, []byte) bool)
+}, k crdt.Key) ([]byte, bool) {
+	v, ok := tx.Elem(k, crdt.KindString, "")
+	if !ok && tx.Len(k, crdt.KindRegisters) > 0 {
+		return HyperLogLogString(func(fn func(string, []byte) bool) { tx.EachElem(k, crdt.KindRegisters, fn) }), true
+	}
+	return v, ok
+}
 
 // bulkOrNull replies what text returned.
 func bulkOrNull(c *Context, v []byte, ok bool) {

@@ -17,6 +17,7 @@ var commands = buildTable(
 	setCommands,
 	zsetCommands,
 	geoCommands,
+	hyperLogLogCommands,
 	readOnlyCommands,
 	sessionCommands,
 	serverCommands,

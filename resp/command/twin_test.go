@@ -489,7 +489,7 @@ func (r *randomRequests) request() []string {
 		}
 		return []string{"SADD", k, r.value(), "m"}
 	default:
-		return []string{oneOf(r.rng, "foo", "", "GET\x00", "object", "xgroup"), r.value(), r.value()}
+		return []string{oneOf(r.rng, "foo", "", "object", "xgroup"), r.value(), r.value()}
 	}
 }
 

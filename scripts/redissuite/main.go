@@ -105,12 +105,15 @@ func run(s *suite, source string, units []string, expectedPath, plainPath string
 		}
 		p, known := plain[unit]
 		if !known {
-			if p, err = s.runUnit(unit, false); err != nil {
+			if p, err = s.runPlain(unit); err != nil {
 				return false, fmt.Errorf("plain Redis, %s: %w", unit, err)
 			}
 			plain[unit] = p
+			if err := writeJSON(plainPath, plain); err != nil {
+				return false, err
+			}
 		}
-		n, err := s.runUnit(unit, true)
+		n, err := s.runNode(unit, p)
 		if errors.Is(err, errStopped) {
 			return false, err
 		} else if err != nil {
@@ -118,14 +121,16 @@ func run(s *suite, source string, units []string, expectedPath, plainPath string
 		}
 		rep.unit(unit, p, n)
 	}
-	if plainPath != "" {
-		text, err := json.MarshalIndent(plain, "", " ")
-		if err == nil {
-			err = os.WriteFile(plainPath, append(text, '\n'), 0o600)
-		}
-		if err != nil {
-			return false, err
-		}
-	}
 	return rep.finish(), nil
+}
+
+func writeJSON(path string, v any) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o600)
 }
