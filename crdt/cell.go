@@ -338,15 +338,10 @@ func (c *Cell) count(s Stream) (int, bool) {
 // tidy drops resets of which the count's own origin is known to know, so that
 // no delta to come can need them. known(s) is the context of the newest entry
 // or heartbeat of s, and is read together with have: everything s wrote up to
-// then is here. ended may be nil.
-func (c *Cell) tidy(have Vector, known func(Stream) Vector, ended func(Stream) bool) {
+// then is here.
+func (c *Cell) tidy(have Vector, known func(Stream) Vector) {
 	c.Counts = slices.DeleteFunc(c.Counts, func(k Count) bool {
-		switch {
-		case k.Live():
-			return false
-		case ended != nil && ended(k.Stream):
-			return true
-		case k.ResetTag > have.Get(k.Stream):
+		if k.Live() || k.ResetTag > have.Get(k.Stream) {
 			return false
 		}
 		// A count that never came though its stream has passed it was

@@ -21,7 +21,8 @@
 //     entries came: in any order of streams, again and again, folded or not,
 //     or as a merged state.
 //   - Removes leave nothing behind but what deltas still under way can need;
-//     Tidy drops that in time.
+//     Tidy drops that in time. What a remove saw of writes that are lost
+//     everywhere stays, for nobody can know that no copy of them comes back.
 //   - The visible value is a function of the live cells alone.
 //
 // TestExhaustive proves this for small cases: histories of up to four
@@ -38,10 +39,13 @@
 // away increments one by one: it tells how far it saw (Seen), and every replica
 // subtracts just that, also from a sum that has gone further. The same must
 // work where the remove comes first, so a replica keeps the reset, a remnant,
-// until it knows that the count's own origin has it too. From then on the
-// origin's increments begin a new epoch, and a greater epoch replaces the count
-// whole: an increment with a new epoch is at once a remove of all the earlier
-// increments of its stream in the cell.
+// until it knows that the count's own origin has it too, or that the origin is
+// over and nothing more of the stream can come. From then on the origin's
+// increments begin a new epoch, and a greater epoch replaces the count whole: an
+// increment with a new epoch is at once a remove of all the earlier increments
+// of its stream in the cell. One that goes on with an epoch whose count was
+// dropped fits nowhere, and Astray tells: only an old copy of a replica, brought
+// back when its entries were given up for lost, has such.
 //
 // Every header tells of remnants under its key (Rest), for the remove of a
 // database must tell what it saw of them too.

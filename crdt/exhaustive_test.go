@@ -584,6 +584,9 @@ func (x *explorer) apply(h *history, r *replica, e *crdt.Entry) *replica {
 	x.steps++
 	x.step = func() string { return "delivery of " + describe(*e) + " to " + r.String() }
 	ks, store := r.keyspace()
+	if ks.Astray(e) {
+		x.fatal(h, r, "refused is %s", describe(*e))
+	}
 	ks.Apply(e)
 	x.checkTouched(h, r, ks, store, "apply")
 	if e.Tag <= r.have.Get(e.Stream) && string(store.AppendBinary(nil)) != string(r.store.AppendBinary(nil)) {
@@ -793,7 +796,7 @@ func (x *explorer) checkFinal(h *history, r *replica) {
 	}
 	ks, store := r.keyspace()
 	crdttest.Tidy(ks, store, func(crdt.Stream) crdt.Vector { return all })
-	if left := store.Remnants(); len(left) > 0 {
+	if left := store.Remnants(nil); len(left) > 0 {
 		x.fatal(h, r, "everything is known by all, and left is\n%s", strings.Join(left, "\n"))
 	}
 	if !crdttest.Same(r.live, store.LiveCells(nil)) || len(ks.Touched) > 0 {
@@ -832,5 +835,5 @@ func (x *explorer) fatal(h *history, r *replica, format string, args ...any) {
 }
 
 func (r *replica) String() string {
-	return fmt.Sprintf("a replica at %v, ahead %v, owed %v, with\n%sand beside that\n%s\n", short(r.have), r.ahead, r.owed, lines(r.store.LiveCells(nil)), strings.Join(r.store.Remnants(), "\n"))
+	return fmt.Sprintf("a replica at %v, ahead %v, owed %v, with\n%sand beside that\n%s\n", short(r.have), r.ahead, r.owed, lines(r.store.LiveCells(nil)), strings.Join(r.store.Remnants(nil), "\n"))
 }

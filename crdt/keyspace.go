@@ -88,10 +88,6 @@ type Keyspace struct {
 	// addition to the store's, as long as HaveOf does: of the removes that it
 	// comes from, the rest of the keyspace has not seen what they reset.
 	PendingOf func(Key) Vector
-	// Ended, if set, reports that no replica has more of a stream than this one
-	// or ever will: its origin was forgotten, or came back as a new incarnation,
-	// and what only it had is lost. Tidy then waits for it no longer.
-	Ended func(Stream) bool
 	// OnTouch, if set, is called for every change of a key, after it is
 	// remembered in Touched; for one key perhaps many times.
 	OnTouch func(Key)
@@ -272,15 +268,16 @@ func (ks *Keyspace) MergeDBPending(db uint8, pending Vector) {
 // Tidy drops the remnants of a cell that have had their time; see Cell.tidy.
 // known returns what a stream's origin is known to have seen when it had made
 // no more of the stream than this replica has applied: the context of the
-// stream's newest entry here, or the vector of a later heartbeat. It reports
-// whether anything that is not live remains. It changes nothing visible.
+// stream's newest entry here, or the vector of a later heartbeat; all that this
+// replica has, if no more of the stream can come. It reports whether anything
+// that is not live remains. It changes nothing visible.
 func (ks *Keyspace) Tidy(id CellID, known func(Stream) Vector) bool {
 	c := ks.Store.Cell(id)
 	if c == nil {
 		return false
 	}
-	c.Pending = ks.awaited(c.Pending, ks.vector(id.Key))
-	c.tidy(ks.vector(id.Key), known, ks.Ended)
+	c.Pending = c.Pending.Beyond(ks.vector(id.Key))
+	c.tidy(ks.vector(id.Key), known)
 	ks.Store.SetCell(id, c)
 	if c.Empty() {
 		h := ks.header(id.Key)
@@ -297,7 +294,7 @@ func (ks *Keyspace) TidyKey(key Key) {
 		return
 	}
 	have := ks.vector(key)
-	h.trim(func(v Vector) Vector { return ks.awaited(v, have) })
+	h.trim(func(v Vector) Vector { return v.Beyond(have) })
 	ks.Store.SetHeader(key, h)
 }
 
@@ -305,17 +302,33 @@ func (ks *Keyspace) TidyKey(key Key) {
 // caught up with.
 func (ks *Keyspace) TidyDB(db uint8) {
 	if p := ks.Store.DBPending(db); len(p) > 0 {
-		ks.Store.SetDBPending(db, ks.awaited(p, ks.Have))
+		ks.Store.SetDBPending(db, p.Beyond(ks.Have))
 	}
 }
 
-// awaited returns the part of a pending context that can still come.
-func (ks *Keyspace) awaited(v, have Vector) Vector {
-	v = v.Beyond(have)
-	if ks.Ended == nil {
-		return v
+// Astray reports whether an entry goes on with a count that the replica once
+// had and dropped, for it was reset and nothing more was to come: the entry
+// cannot be applied. It is of a stream that was held to be over, and comes from
+// an old copy of a replica.
+func (ks *Keyspace) Astray(e *Entry) bool {
+	return slices.ContainsFunc(e.Deltas, func(d Delta) bool {
+		return d.Level == LevelCell && d.Add != nil && ks.astray(d.ID, e.Stream, d.Add.Epoch, d.Add.Tag)
+	})
+}
+
+// AstrayState is Astray for a cell of another replica's state.
+func (ks *Keyspace) AstrayState(id CellID, o *Cell) bool {
+	return slices.ContainsFunc(o.Counts, func(k Count) bool { return ks.astray(id, k.Stream, k.Epoch, k.Tag) })
+}
+
+func (ks *Keyspace) astray(id CellID, s Stream, epoch, tag Tag) bool {
+	have := ks.vector(id.Key).Get(s)
+	if tag <= have || epoch > have {
+		return false
 	}
-	return slices.DeleteFunc(v, func(p Position) bool { return ks.Ended(p.Stream) })
+	c := ks.cell(id)
+	_, ok := c.count(s)
+	return !ok && !ks.stopped(id, Dot{tag, s}, c, ks.header(id.Key))
 }
 
 // trim replaces each pending context by what f leaves of it.

@@ -318,6 +318,9 @@ func (c *cluster) deliverTo(n *node, s crdt.Stream, upto int) {
 	if err := e.Validate(); err != nil {
 		c.errorf("node %d: folded: %v", n.id, err)
 	}
+	if n.ks.Astray(&e) {
+		c.errorf("node %d: refuses %v", n.id, e)
+	}
 	n.ks.Apply(&e)
 	n.ks.Have = n.ks.Have.Clone()
 	n.ks.Have.Raise(s, e.Tag)
@@ -405,8 +408,8 @@ func (c *cluster) syncPart(n *node) {
 }
 
 // tidy drops the remnants of random cells, with what the node knows: the
-// contexts of the newest entries, or what a heartbeat has told of an origin
-// that has written no more.
+// contexts of the newest entries, what a heartbeat has told of an origin that
+// has written no more, or that nothing can come any more of one that is over.
 func (c *cluster) tidy(n *node) {
 	if n.syncing() {
 		return
@@ -417,6 +420,9 @@ func (c *cluster) tidy(n *node) {
 			if o.origin == s.Origin() && o.ks.Have.Get(s) == n.ks.Have.Get(s) {
 				return o.ks.Have
 			}
+		}
+		if l := c.log[s]; c.over(s) && (len(l) == 0 || l[len(l)-1].Tag <= n.ks.Have.Get(s)) {
+			return n.ks.Have
 		}
 		return n.known[s]
 	}
@@ -435,6 +441,11 @@ func (c *cluster) tidy(n *node) {
 	if len(n.ks.Touched) > 0 {
 		c.errorf("node %d: Tidy touches keys", n.id)
 	}
+}
+
+// over reports whether a stream is of an earlier life of its node.
+func (c *cluster) over(s crdt.Stream) bool {
+	return !slices.ContainsFunc(c.nodes, func(o *node) bool { return o.origin == s.Origin() })
 }
 
 func (c *cluster) sweep(n *node) {
@@ -512,11 +523,9 @@ func (c *cluster) heal() {
 		if n.store.Digest() != c.nodes[0].store.Digest() {
 			c.errorf("digests of node 1 and %d differ at the end", n.id)
 		}
-		n.ks.Ended = func(s crdt.Stream) bool {
-			return !slices.ContainsFunc(c.nodes, func(o *node) bool { return o.origin == s.Origin() })
-		}
 		crdttest.Tidy(n.ks, n.store, func(crdt.Stream) crdt.Vector { return all })
-		if left := n.store.Remnants(); len(left) > 0 {
+		lost := func(d crdt.Dot) bool { return c.over(d.Stream) && d.Tag > all.Get(d.Stream) }
+		if left := n.store.Remnants(lost); len(left) > 0 {
 			c.errorf("everything is known by all, and node %d is left with\n%s", n.id, strings.Join(left, "\n"))
 		}
 		c.check(n)

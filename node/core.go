@@ -14,6 +14,7 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/wan"
 )
 
 // View is the local Redis as the core sees it.
@@ -56,7 +57,7 @@ type Core struct {
 	generation uint64
 
 	waiters waiters
-	touched []crdt.Key // by the running unit; see over
+	touched []crdt.Key // by the running unit; see endUnit
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
 
@@ -145,7 +146,7 @@ func (c *Core) begin() {
 	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
 	c.batch = &Batch{}
 	c.sweep()
-	c.over(nil)
+	c.endUnit(nil)
 }
 
 // Pending reports whether a group is open.
@@ -198,6 +199,8 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		}
 		switch {
 		case err != nil:
+		case c.ks.Astray(&e):
+			err = fmt.Errorf("%w: stream %v", ErrAstray, e.Stream)
 		case e.Prev > have.Get(e.Stream):
 			c.Stats.Gaps++
 			err = fmt.Errorf("%w: stream %v is at %v here, the range begins after %v", ErrGap, e.Stream, have.Get(e.Stream), e.Prev)
@@ -228,13 +231,18 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		c.ks.Have = c.group.Vector()
 	}
 	c.dones = append(c.dones, done)
-	c.over(nil)
+	c.endUnit(nil)
 	c.serveWaiters()
 }
 
 // ErrRolledBack reports that a peer knows writes of this node that it does not
 // know itself: its data directory is older than what it has shipped.
 var ErrRolledBack = errors.New("a peer knows later writes of this node than this node does")
+
+// ErrAstray reports writes of an earlier life of a node that all members had
+// given up for lost, and which no longer fit. The directory they come from is
+// an old copy, to be removed.
+var ErrAstray = errors.New("increments of a life that had ended come from an old copy of a data directory, to a counter that was deleted since: remove that directory and start its node anew")
 
 // flushTouched appends the view updates for everything changed so far.
 func (c *Core) flushTouched() {
@@ -283,7 +291,7 @@ func (c *Core) Commit() error {
 	if c.group == nil {
 		return nil
 	}
-	c.over(nil)
+	c.endUnit(nil)
 	if c.writer != nil {
 		for _, e := range c.writer.Entries() {
 			c.Stats.LocalEntries++
@@ -428,22 +436,27 @@ func (c *Core) ViewUp() (again bool, err error) {
 	return false, err
 }
 
-// Beat returns what a heartbeat may say: every entry this node ever makes with
-// a tag not greater than the one returned is covered by the vector returned,
-// and both are durable. ok is false while something is not durable yet.
-func (c *Core) Beat() (t crdt.Tag, v crdt.Vector, ok bool) {
-	if c.group != nil {
-		return 0, nil, false
+// Beat returns what heartbeats may say. ok is false while something is not
+// durable yet.
+func (c *Core) Beat(co *Company) (f wan.Frontier, ok bool) {
+	v := c.log.Durable()
+	if c.group != nil || !v.Equal(c.log.Vector()) {
+		return f, false
 	}
-	v = c.log.Durable()
-	if !v.Equal(c.log.Vector()) {
-		return 0, nil, false
+	f.Tag = c.clock.Next(c.wall())
+	if c.log.Reserve(f.Tag) != nil {
+		return f, false // a crash could take the promise back
 	}
-	t = c.clock.Next(c.wall())
-	if c.log.Reserve(t) != nil {
-		return 0, nil, false // a crash could take the promise back
+	own := c.log.Identity()
+	for _, p := range v {
+		if p.Stream.Node() == own.Node {
+			f.Own = append(f.Own, p)
+		}
 	}
-	return t, v, true
+	if len(c.regions.parts) == 0 {
+		f.Census = census(co.lives(own.Origin))
+	}
+	return f, true
 }
 
 // reincarnate gives this node a new incarnation; what it wrote in the old one

@@ -24,7 +24,7 @@ type links struct {
 func (n *Node) startLinks(known roll) error {
 	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
-	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]Heard{}, needed: map[uint16]bool{}, ahead: n.ahead}
+	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead}
 	var over transport.Options
 	if n.cfg.TLS.WAN {
 		var err error

@@ -1,10 +1,14 @@
 package node
 
 import (
+	"encoding/binary"
 	"slices"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/wan"
 )
 
 // sweepPerGroup bounds the expired keys one group hides, and the remnants and
@@ -15,11 +19,53 @@ const (
 	purgeGraceMillis = int64(60 * time.Second / time.Millisecond)
 )
 
-// Heard is what a member was last heard to say in a heartbeat.
-type Heard struct {
-	Tag    crdt.Tag    // every entry that is not in Own has a greater tag
-	Own    crdt.Vector // positions of its own streams at Tag
-	Vector crdt.Vector // what it has, durably, all of it at one moment
+// Company is who belongs to the cluster, as a node knows it.
+type Company struct {
+	Members []uint16 // the others
+	// Forgotten are the nodes with which there is no session any more, nor will
+	// be.
+	Forgotten []uint16
+	// Heard is what each member was last heard to say, if it has said anything
+	// since this node started.
+	Heard map[uint16]wan.Heard
+}
+
+// lives lists the origins that entries are had from, own among them, and for
+// each forgotten node one that no life of a node has; sorted. nil if not every
+// member has been heard.
+func (co *Company) lives(own crdt.Stream) []crdt.Stream {
+	out := []crdt.Stream{own}
+	for _, n := range co.Forgotten {
+		out = append(out, crdt.NewStream(n, 0, 0))
+	}
+	for _, m := range co.Members {
+		h, ok := co.Heard[m]
+		if !ok {
+			return nil
+		}
+		out = append(out, h.Origin)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// census returns the number by which nodes compare their lives.
+func census(lives []crdt.Stream) uint64 {
+	if lives == nil {
+		return 0
+	}
+	var b []byte
+	for _, s := range lives {
+		b = binary.BigEndian.AppendUint64(b, uint64(s))
+	}
+	return max(xxhash.Sum64(b), 1)
+}
+
+// agree reports whether every member was heard to take entries from the same
+// lives.
+func (co *Company) agree(lives []crdt.Stream) bool {
+	mine := census(lives)
+	return mine != 0 && !slices.ContainsFunc(co.Members, func(m uint16) bool { return co.Heard[m].Census != mine })
 }
 
 // SweepDue reports whether a key has expired that is not hidden yet.
@@ -45,25 +91,38 @@ func (c *Core) sweep() {
 
 // Maintain does one bounded step of what has no hurry: expired keys are swept,
 // swept ones are purged once no member can bring them back, and remnants of
-// removes are dropped once no delta under way can need them. heard tells what
-// each member other than this node was last heard to say; ok is false if it
-// has not been heard since this node started. What forgotten nodes have made is
-// all there will be of it once every member has been heard to have no more. It
-// reports whether it found anything to do.
-func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (Heard, bool)) (bool, error) {
+// removes are dropped once no delta under way can need them. It reports whether
+// it found anything to do.
+//
+// The reset of a count is needed as long as increments can come whose origin
+// did not know of it. An origin that is there says in heartbeats what it knows.
+// One that is over, for its node was forgotten or has begun another life,
+// learns nothing any more: there the reset is dropped when nothing of the
+// stream can come that is not applied here. See Core.over.
+//
+// What a remove has seen of a stream that is over and of which nobody has as
+// much, for it went down with the disks of all who had, is kept for good, in
+// the cell, key or database that the remove was about. No rule could drop it:
+// an old copy of such a disk, should one come back, would bring back what the
+// remove took away, and nothing would tell. It does not grow: it is from removes
+// whose nodes shipped them, and had yet to ship what they had seen, when the
+// last of those disks was lost.
+func (c *Core) Maintain(co *Company) (bool, error) {
 	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 {
 		return false, err
 	}
 	c.begin()
 	did := len(c.ks.Touched) > 0
-	own := c.log.Identity().Node
+	own := c.log.Identity().Origin
+	lives := co.lives(own)
+	agreed := co.agree(lives)
 	known := func(s crdt.Stream) crdt.Vector {
-		if s.Node() == own || slices.Contains(forgotten, s.Node()) && c.newest(s, members, heard) {
+		if s.Origin() == own || agreed && c.over(s, co, lives) {
 			return c.ks.Have
 		}
 		v := c.log.Known(s)
-		if h, ok := heard(s.Node()); ok && c.complete(s.Node(), h) {
-			v = v.Join(h.Vector)
+		if h, ok := co.Heard[s.Node()]; ok && h.Origin == s.Origin() && c.complete(&h) {
+			v = v.Join(h.Durable)
 		}
 		return v
 	}
@@ -74,7 +133,7 @@ func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (He
 		}
 	}
 	for _, k := range c.log.Swept(maintainPerStep) {
-		if c.purgeable(k, members, heard) {
+		if c.purgeable(k, co) {
 			c.startLocal()
 			c.writer.SetLane(c.lane(k))
 			c.writer.Purge(k)
@@ -85,26 +144,33 @@ func (c *Core) Maintain(members, forgotten []uint16, heard func(node uint16) (He
 	return did, c.Commit()
 }
 
-// newest reports whether no member has been heard to have more of a stream
-// than this node.
-func (c *Core) newest(s crdt.Stream, members []uint16, heard func(uint16) (Heard, bool)) bool {
-	for _, m := range members {
-		if h, ok := heard(m); !ok || h.Vector.Get(s) > c.ks.Have.Get(s) {
-			return false
-		}
+// over reports whether a stream's origin is over, and nothing of the stream can
+// come that is not applied here. All members must agree on the lives.
+//
+// That no member has been heard to have more would not be enough: one may have
+// got it since, from the origin itself or from an earlier life of another
+// member, which has lost it. But each was heard to take entries from the same
+// lives as this node, and to have had no more of the stream at a later moment.
+// Whoever was the first to have more after that would have got it from one of
+// these lives, which had it then, and so got it before. What is left is an old
+// copy of a directory with entries that no member has: where those go on with
+// a count that was dropped, they are refused (crdt.Keyspace.Astray).
+func (c *Core) over(s crdt.Stream, co *Company, lives []crdt.Stream) bool {
+	if slices.Contains(lives, s.Origin()) || !slices.ContainsFunc(lives, func(l crdt.Stream) bool { return l.Node() == s.Node() }) {
+		return false
 	}
-	return true
+	return !slices.ContainsFunc(co.Members, func(m uint16) bool { return co.Heard[m].Durable.Get(s) > c.ks.Have.Get(s) })
 }
 
 // complete reports whether everything the member had made when it was heard is
-// applied here. What it makes later, it makes knowing h.Vector, and with
+// applied here. What it makes later, it makes knowing h.Durable, and with
 // greater tags than h.Tag.
-func (c *Core) complete(node uint16, h Heard) bool {
+func (c *Core) complete(h *wan.Heard) bool {
 	if !h.Own.In(c.ks.Have) {
 		return false
 	}
-	for _, p := range h.Vector {
-		if p.Stream.Node() == node && p.Tag > c.ks.Have.Get(p.Stream) {
+	for _, p := range h.Durable {
+		if p.Stream.Node() == h.Origin.Node() && p.Tag > c.ks.Have.Get(p.Stream) {
 			return false
 		}
 	}
@@ -119,7 +185,7 @@ func (c *Core) complete(node uint16, h Heard) bool {
 // The removal is logged, by one node for all. Were the cells dropped by each
 // node for itself, one that had done so could write to the key anew, and the
 // others, where the old expiry is still there, would take the new for old.
-func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard, bool)) bool {
+func (c *Core) purgeable(k crdt.Key, co *Company) bool {
 	h := c.group.Header(k)
 	if h == nil || !h.Swept || h.Expiry+purgeGraceMillis > c.Now() {
 		return false
@@ -128,16 +194,16 @@ func (c *Core) purgeable(k crdt.Key, members []uint16, heard func(uint16) (Heard
 	if cell == nil {
 		return false
 	}
-	if c.purger(cell, members) != c.log.Identity().Node {
+	if c.purger(cell, co.Members) != c.log.Identity().Node {
 		return false
 	}
-	for _, m := range members {
-		was, ok := heard(m)
-		if !ok || was.Tag.Millis() <= h.Expiry || !c.complete(m, was) {
+	for _, m := range co.Members {
+		was, ok := co.Heard[m]
+		if !ok || was.Tag.Millis() <= h.Expiry || !c.complete(&was) {
 			return false
 		}
 		for _, v := range cell.Values {
-			if !was.Vector.Covers(v.Dot) {
+			if !was.Durable.Covers(v.Dot) {
 				return false
 			}
 		}

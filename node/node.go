@@ -33,21 +33,22 @@ type Node struct {
 	ctx     context.Context // ends when the node stops
 	cancel  context.CancelFunc
 
-	log      *oplog.Log
-	exec     *executor
-	pump     *pump
-	source   *viewSource
-	recovery *recovery
-	wanLog   *wanLog
-	applier  *wanApplier
-	links    *links
-	gossip   *gossip.Gossip
-	members  *members
-	server   *resp.Server
-	metrics  *metrics
-	paused   atomic.Bool
-	made     atomic.Bool           // all of the above are there, but for metrics
-	durable  atomic.Pointer[links] // whom to tell of durable entries, once there are links
+	log       *oplog.Log
+	exec      *executor
+	pump      *pump
+	source    *viewSource
+	recovery  *recovery
+	wanLog    *wanLog
+	applier   *wanApplier
+	links     *links
+	gossip    *gossip.Gossip
+	members   *members
+	server    *resp.Server
+	metrics   *metrics
+	paused    atomic.Bool
+	forgotten atomic.Pointer[[]uint16]
+	made      atomic.Bool           // all of the above are there, but for metrics
+	durable   atomic.Pointer[links] // whom to tell of durable entries, once there are links
 
 	work sync.WaitGroup // goroutines that end with ctx
 	once sync.Once
@@ -325,10 +326,12 @@ func (n *Node) advertised(port, fallback int) string {
 // membersChanged tells the data links, and forgets what those who are gone
 // have said.
 func (n *Node) membersChanged(list []gossip.Member) {
-	n.links.update(list, n.gossip.Forgotten())
-	for _, id := range n.gossip.Forgotten() {
+	forgotten := n.gossip.Forgotten()
+	n.links.update(list, forgotten)
+	for _, id := range forgotten {
 		n.applier.forget(id)
 	}
+	n.forgotten.Store(&forgotten) // now that there are no sessions with them
 }
 
 func (n *Node) startView(ctx context.Context) error {
@@ -386,15 +389,18 @@ func (n *Node) maintain() {
 		case <-n.ctx.Done():
 			return
 		}
-		var ids []uint16
+		co := Company{Heard: n.applier.lastHeard()}
 		for _, m := range n.members.List() {
-			ids = append(ids, m.ID)
+			co.Members = append(co.Members, m.ID)
+		}
+		if f := n.forgotten.Load(); f != nil {
+			co.Forgotten = *f
 		}
 		_ = n.exec.Run(func(c *Core) {
-			if t, v, ok := c.Beat(); ok {
-				n.wanLog.setFrontier(t, v)
+			if f, ok := c.Beat(&co); ok {
+				n.wanLog.frontier.Store(&f)
 			}
-			if _, err := c.Maintain(ids, n.gossip.Forgotten(), n.applier.lastHeard); err != nil && n.log.Failed() == nil {
+			if _, err := c.Maintain(&co); err != nil && n.log.Failed() == nil {
 				n.slog.Error("maintenance failed", "err", err)
 			}
 		})

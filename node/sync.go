@@ -83,6 +83,13 @@ func (c *Core) mergeState(s *SyncState, from, upto []byte, keys []SyncKey) error
 		return err
 	}
 	c.begin()
+	for i := range keys {
+		for _, x := range keys[i].Cells {
+			if c.ks.AstrayState(crdt.CellID{Key: keys[i].Key, Kind: x.Kind, Elem: x.Elem}, x.Cell) {
+				return ErrAstray
+			}
+		}
+	}
 	c.newGeneration()
 	i := 0
 	err := c.group.EachKeyBetween(from, upto, func(k crdt.Key) bool {

@@ -75,7 +75,7 @@ func (c *Core) Do(req *resp.Request) {
 		c.chooseLane(req)
 		c.step(c.unit(), req, false)
 	}
-	c.over(req)
+	c.endUnit(req)
 	c.serveWaiters()
 }
 
@@ -122,9 +122,9 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	}
 }
 
-// over ends a unit: of a client's request, or, if that is nil, of peers' ranges
+// endUnit ends a unit: of a client's request, or, if that is nil, of peers' ranges
 // or of time. Those who watch keys are told which it has changed.
-func (c *Core) over(by *resp.Request) {
+func (c *Core) endUnit(by *resp.Request) {
 	if len(c.touched) == 0 {
 		return
 	}
@@ -144,7 +144,7 @@ func (c *Core) over(by *resp.Request) {
 // wake tells those who watch keys of changes that are no unit's, and runs what
 // waits for them.
 func (c *Core) wake() {
-	c.over(nil)
+	c.endUnit(nil)
 	c.serveWaiters()
 }
 

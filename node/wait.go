@@ -156,7 +156,7 @@ func (c *Core) resume(w *waiter) bool {
 	c.waiters.remove(w)
 	w.req.Out = ctx.Out.Buf
 	c.Defer(w.done)
-	c.over(w.req)
+	c.endUnit(w.req)
 	return true
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,39 +19,18 @@ import (
 // wanLog shows the log to the data links.
 type wanLog struct {
 	log      *oplog.Log
-	frontier atomic.Pointer[frontier]
-}
-
-type frontier struct {
-	tag crdt.Tag
-	own crdt.Vector
+	frontier atomic.Pointer[wan.Frontier] // what Core.Beat last returned
 }
 
 func (w *wanLog) Origin() crdt.Stream  { return w.log.Identity().Origin }
 func (w *wanLog) Durable() crdt.Vector { return w.log.Durable() }
 func (w *wanLog) Applied() crdt.Vector { return w.log.Vector() }
 
-func (w *wanLog) Frontier() (crdt.Tag, crdt.Vector) {
+func (w *wanLog) Frontier() wan.Frontier {
 	if f := w.frontier.Load(); f != nil {
-		return f.tag, f.own
+		return *f
 	}
-	return 0, nil
-}
-
-// setFrontier publishes what Core.Beat returned.
-func (w *wanLog) setFrontier(t crdt.Tag, v crdt.Vector) {
-	w.frontier.Store(&frontier{t, ownPart(v, w.log.Identity().Node)})
-}
-
-// ownPart returns the positions of one node's streams.
-func ownPart(v crdt.Vector, node uint16) crdt.Vector {
-	var own crdt.Vector
-	for _, p := range v {
-		if p.Stream.Node() == node {
-			own = append(own, p)
-		}
-	}
-	return own
+	return wan.Frontier{}
 }
 
 func (w *wanLog) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, error) {
@@ -210,7 +190,7 @@ type wanApplier struct {
 	ahead func(from uint16, theirs crdt.Vector)
 
 	mu     sync.Mutex
-	heard  map[uint16]Heard
+	heard  map[uint16]wan.Heard
 	needed map[uint16]bool // peers that cannot serve from their logs
 	from   uint16          // peer of the sync under way, 0 if none
 	state  SyncState
@@ -229,18 +209,19 @@ func (a *wanApplier) Apply(from uint16, entries []crdt.Entry, done func(error)) 
 }
 
 // Heard notes what a member says; see Core.Maintain.
-func (a *wanApplier) Heard(from uint16, tag crdt.Tag, own, durable crdt.Vector) {
+func (a *wanApplier) Heard(from uint16, h wan.Heard) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.heard[from] = Heard{Tag: tag, Own: own, Vector: durable}
+	a.heard[from] = h
 }
 
-// lastHeard returns what a member was last heard to say.
-func (a *wanApplier) lastHeard(node uint16) (Heard, bool) {
+// lastHeard returns what each was last heard to say in heartbeats.
+func (a *wanApplier) lastHeard() map[uint16]wan.Heard {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	h, ok := a.heard[node]
-	return h, ok && h.Tag != 0
+	out := maps.Clone(a.heard)
+	maps.DeleteFunc(out, func(_ uint16, h wan.Heard) bool { return h.Tag == 0 })
+	return out
 }
 
 func (a *wanApplier) forget(node uint16) {

@@ -36,6 +36,7 @@ type heartbeat struct {
 	marks   []mark
 	tag     crdt.Tag
 	own     crdt.Vector
+	census  uint64
 
 	ackAll bool // the next ack is of all streams
 }
@@ -50,8 +51,9 @@ type mark struct {
 	own crdt.Vector
 }
 
-// nextHeartbeat makes the heartbeat that is due.
-func (s *Session) nextHeartbeat(now time.Time) []byte {
+// nextHeartbeat makes the heartbeat that is due. The ack of all streams follows
+// it, so that what the census says held before what the ack says.
+func (s *Session) nextHeartbeat(now time.Time, f *Frontier) []byte {
 	h := &s.beat
 	h.due = now.Add(s.cfg.Heartbeat)
 	h.last++
@@ -60,8 +62,7 @@ func (s *Session) nextHeartbeat(now time.Time) []byte {
 	}
 	h.pings = append(h.pings, ping{h.last, now})
 	h.ackAll, s.control.ack = true, true
-	tag, own := s.cfg.Log.Frontier()
-	m := wire.Heartbeat{Ping: h.last, Tag: tag, Positions: own}
+	m := wire.Heartbeat{Ping: h.last, Tag: f.Tag, Positions: f.Own, Census: f.Census}
 	return m.Encode()
 }
 
@@ -80,7 +81,7 @@ func (s *Session) onHeartbeat(b []byte) ([]func(), error) {
 		}
 	}
 	h.heard, h.pong = m.Ping, true
-	h.tag, h.own = m.Tag, m.Positions
+	h.tag, h.own, h.census = m.Tag, m.Positions, m.Census
 	if len(h.marks) < maxMarks {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})
 	}

@@ -38,7 +38,9 @@ type testNode struct {
 	needed           map[uint16][]crdt.Stream
 	ahead            []crdt.Vector
 	aborted          int
-	heard            map[uint16]crdt.Tag
+	heard            map[uint16]Heard
+	census           uint64
+	hear             func(Heard)
 	refuse           error // what the next Apply ends with
 
 	syncing *syncState
@@ -83,7 +85,7 @@ func (s *syncState) merge(ks *crdt.Keyspace, mine *crdttest.Store) crdt.Vector {
 
 func newTestNode(t testing.TB, id uint16, change func(*Config)) *testNode {
 	n := &testNode{t: t, id: id, origin: crdt.NewStream(id, 1, 0), store: crdttest.New(), entries: map[crdt.Stream][]crdt.Entry{},
-		trimmed: map[crdt.Stream]crdt.Tag{}, needed: map[uint16][]crdt.Stream{}, heard: map[uint16]crdt.Tag{}, tag: crdt.TagAt(epoch.UnixMilli(), id)}
+		trimmed: map[crdt.Stream]crdt.Tag{}, needed: map[uint16][]crdt.Stream{}, heard: map[uint16]Heard{}, tag: crdt.TagAt(epoch.UnixMilli(), id)}
 	n.start(change)
 	return n
 }
@@ -185,7 +187,7 @@ func (n *testNode) Durable() crdt.Vector {
 }
 func (n *testNode) Applied() crdt.Vector { n.mu.Lock(); defer n.mu.Unlock(); return n.have.Clone() }
 
-func (n *testNode) Frontier() (crdt.Tag, crdt.Vector) {
+func (n *testNode) Frontier() Frontier {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var own crdt.Vector
@@ -194,7 +196,7 @@ func (n *testNode) Frontier() (crdt.Tag, crdt.Vector) {
 			own = append(own, p)
 		}
 	}
-	return n.tag, own
+	return Frontier{Tag: n.tag, Own: own, Census: n.census}
 }
 
 func (n *testNode) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, error) {
@@ -395,10 +397,13 @@ func (n *testNode) ApplyState(_ uint16, keys *SyncKeys, done func(error)) {
 
 func (n *testNode) AbortSync(uint16) { n.mu.Lock(); n.aborted++; n.mu.Unlock() }
 
-func (n *testNode) Heard(from uint16, tag crdt.Tag, _, _ crdt.Vector) {
+func (n *testNode) Heard(from uint16, h Heard) {
 	n.mu.Lock()
-	n.heard[from] = max(n.heard[from], tag)
+	n.heard[from] = h
 	n.mu.Unlock()
+	if n.hear != nil {
+		n.hear(h)
+	}
 }
 
 func (n *testNode) Ahead(_ uint16, theirs crdt.Vector) {

@@ -80,7 +80,7 @@ func choose(o crdt.Stream, was choice, now time.Time, grace time.Duration, appli
 		if v.node == was.node {
 			current = v
 		}
-		if best == nil || better(o, v, best) {
+		if best == nil || better(o, applied, v, best) {
 			best = v
 		}
 	}
@@ -99,9 +99,13 @@ func choose(o crdt.Stream, was choice, now time.Time, grace time.Duration, appli
 	return choice{node: best.node}, true
 }
 
-// better orders candidates: the one that is further, else by a hash that
+// better orders candidates: the one that has something new, for that one may
+// be further in another lane; the one that is further; else by a hash that
 // spreads origins over peers.
-func better(o crdt.Stream, a, b *view) bool {
+func better(o crdt.Stream, applied crdt.Vector, a, b *view) bool {
+	if x, y := gives(a.has, o, applied), gives(b.has, o, applied); x != y {
+		return x
+	}
 	if x, y := newest(a.has, o), newest(b.has, o); x != y {
 		return x > y
 	}

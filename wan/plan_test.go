@@ -19,6 +19,12 @@ func at(pairs ...uint64) crdt.Vector {
 	return v
 }
 
+// lane2 adds a position in lane 2 of origin 31.
+func lane2(v crdt.Vector, t crdt.Tag) crdt.Vector {
+	v.Set(inc(31)|2, t)
+	return v
+}
+
 func inc(n uint64) crdt.Stream { return crdt.NewStream(uint16(n/10), n%10, 0) }
 
 // TestPlan shows what node 1 wants of whom. Origins are written as node and
@@ -43,6 +49,7 @@ func TestPlan(t *testing.T) {
 		{"never one's own", at(11, 5), []view{direct(21, at(11, 5))}, "2:21"},
 		{"an older one of one's own", nil, []view{direct(21, at(10, 5))}, "2:10,21"},
 		{"the origin cannot serve it, another can", nil, []view{direct(21, at(21, 3), inc(21)), direct(31, at(21, 3))}, "2: 3:21,31"},
+		{"all are as far in one lane: the one that has more in another", lane2(at(31, 9), 5), []view{direct(21, lane2(at(31, 9), 5)), direct(41, lane2(at(31, 9), 6)), direct(51, lane2(at(31, 9), 5))}, "2:21 4:31,41 5:51"},
 		{"nobody can serve it", nil, []view{direct(21, at(21, 3), inc(21)), direct(31, at(21, 3), inc(21))}, "2: 3:31"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

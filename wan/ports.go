@@ -20,12 +20,9 @@ type Log interface {
 	// Applied is the vector of what is applied here, durable or not.
 	Applied() crdt.Vector
 
-	// Frontier returns a tag and the positions of this node's own streams of
-	// all incarnations, such that every entry of the node with a tag up to
-	// that one is covered by the positions and is durable, and every entry it
-	// makes later has a greater tag. The tag may lag behind the clock, but
-	// rises while the node is idle too.
-	Frontier() (crdt.Tag, crdt.Vector)
+	// Frontier returns what heartbeats are to say of this node. It may lag
+	// behind the clock, but rises while the node is idle too.
+	Frontier() Frontier
 
 	// Read returns durable entries of a stream that follow a tag, in order:
 	// as many as fit maxBytes, but at least one if there is any. The first
@@ -43,6 +40,32 @@ type Log interface {
 
 	// Snapshot freezes the state for a state sync.
 	Snapshot() (Snapshot, error)
+}
+
+// Frontier is a moment of a node at which all that it had applied was durable.
+type Frontier struct {
+	// Tag and Own: every entry of the node with a tag up to Tag is covered by
+	// Own, the positions of its streams of all incarnations, and every entry
+	// it makes later has a greater tag.
+	Tag crdt.Tag
+	Own crdt.Vector
+	// Census says of which nodes, each in which incarnation, this one took
+	// entries from then on, and which were forgotten: the same number at two
+	// nodes means the same. 0 if it does not know of each.
+	Census uint64
+}
+
+// Heard is what a peer has said in a session.
+type Heard struct {
+	Origin crdt.Stream // the peer's, as long as the session lasts
+	// Tag and Own are of the newest heartbeat (see Frontier). What they cover
+	// is applied here only once Applied covers Own. 0 and empty until the first.
+	Tag crdt.Tag
+	Own crdt.Vector
+	// Durable is what is durable there, all of it at one moment, and Census the
+	// peer's at a moment before that.
+	Durable crdt.Vector
+	Census  uint64
 }
 
 // Range is a part of a stream as read from the log.
@@ -109,11 +132,8 @@ type Applier interface {
 	// states. It may go on later from the last cursor, with any peer.
 	AbortSync(from uint16)
 
-	// Heard tells what a peer's heartbeats and acks say: everything it wrote
-	// up to tag is within own, and durable is durable there. It is applied
-	// here only once Applied covers own. tag is 0 and own empty until the
-	// first heartbeat.
-	Heard(from uint16, tag crdt.Tag, own, durable crdt.Vector)
+	// Heard tells what a peer's heartbeats and acks have said so far.
+	Heard(from uint16, h Heard)
 
 	// Ahead tells that a peer knows more of this node's present incarnation
 	// than the node itself: its data directory was rolled back. The node must

@@ -72,6 +72,8 @@ type Session struct {
 	hello        wire.HelloAck
 	known        crdt.Vector // what the peer has durable
 	moment       crdt.Vector // the same as it was at one moment
+	census       uint64      // of the newest heartbeat before that
+	origin       crdt.Stream // this node's, as it was told
 	ahead        crdt.Vector // what it said, if that is more of this node than the node has
 
 	control  controlState
@@ -303,11 +305,7 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	s.hello, s.known, s.moment = *m, m.Durable, m.Durable
 	s.phase, s.established = phaseReady, true
 	s.beat.due = now
-	peer, durable := s.peer.Node, s.known
-	return []func(){
-		func() { s.cfg.Applier.Heard(peer, 0, nil, durable) },
-		func() { s.peers.ready(s, now) },
-	}, nil
+	return []func(){s.tellHeard(), func() { s.peers.ready(s, now) }}, nil
 }
 
 // checkAhead fails if the peer knows more of this node's incarnation than the
@@ -379,7 +377,7 @@ func (s *Session) onAck(b []byte) ([]func(), error) {
 	}
 	calls := s.raiseKnown(m.Durable)
 	if m.Whole {
-		s.moment = s.known
+		s.moment, s.census = s.known, s.beat.census
 	}
 	return append(calls, s.tellHeard()), nil
 }
@@ -388,8 +386,9 @@ func (s *Session) onAck(b []byte) ([]func(), error) {
 // have is of one moment: one that mixes several could claim to know a remove
 // while the peer's own writes from before it are still on their way.
 func (s *Session) tellHeard() func() {
-	peer, tag, own, moment := s.peer.Node, s.beat.tag, s.beat.own, s.moment
-	return func() { s.cfg.Applier.Heard(peer, tag, own, moment) }
+	peer := s.peer.Node
+	h := Heard{Origin: s.hello.Origin, Tag: s.beat.tag, Own: s.beat.own, Durable: s.moment, Census: s.census}
+	return func() { s.cfg.Applier.Heard(peer, h) }
 }
 
 // raiseKnown takes over what the peer says it has durable.
@@ -451,7 +450,8 @@ func (s *Session) next(now time.Time) ([]byte, error) {
 		return s.message(frameProof, m.Encode()), nil
 	case s.toSend.ack:
 		s.toSend.ack = false
-		m := wire.HelloAck{Version: min(s.peer.MaxVersion, MaxVersion), Region: s.cfg.Self.Region, Origin: s.cfg.Log.Origin(),
+		s.origin = s.cfg.Log.Origin()
+		m := wire.HelloAck{Version: min(s.peer.MaxVersion, MaxVersion), Region: s.cfg.Self.Region, Origin: s.origin,
 			Durable: s.cfg.Log.Durable(), MaxBatch: uint64(s.cfg.MaxBatch)}
 		for l := range m.Window {
 			m.Window[l] = uint64(s.cfg.Window)
@@ -486,7 +486,11 @@ func (s *Session) nextControl(now time.Time) []byte {
 		return s.message(framePong, m.Encode())
 	}
 	if !now.Before(s.beat.due) {
-		return s.message(frameHeartbeat, s.nextHeartbeat(now))
+		// Nothing of a later life than the peer was told of, in which the node
+		// is about to end its sessions.
+		if f := s.cfg.Log.Frontier(); s.cfg.Log.Origin() == s.origin {
+			return s.message(frameHeartbeat, s.nextHeartbeat(now, &f))
+		}
 	}
 	for l := range c.credit {
 		if n := c.credit[l]; n > 0 {

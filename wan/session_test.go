@@ -468,7 +468,7 @@ func TestLag(t *testing.T) {
 	if st.Lag < 200*time.Millisecond || st.Lag > time.Second {
 		t.Errorf("lag is %v", st.Lag)
 	}
-	if b.heard[1] == 0 {
+	if b.heard[1].Tag == 0 {
 		t.Error("no tag was heard")
 	}
 	for _, f := range flying {
@@ -581,4 +581,44 @@ func TestTwoSessions(t *testing.T) {
 	if CodeOf(other.sa.Err()) != CodeSameID || !strings.Contains(other.sa.Err().Error(), "elsewhere:1") {
 		t.Errorf("a second node 2: %v", other.sa.Err())
 	}
+}
+
+// What a peer is heard to have is what it had after it knew its census: here
+// the census is the number of its writes by then.
+func TestCensusIsOlderThanDurable(t *testing.T) {
+	a, b, now := pair(t, nil)
+	l := connect(t, a, b, now)
+	var tags []crdt.Tag
+	told := uint64(0)
+	b.hear = func(h Heard) {
+		if h.Census != 0 && h.Durable.Get(a.origin|1) < tags[h.Census-1] {
+			t.Fatalf("of %d writes only up to %v is heard", h.Census, h.Durable)
+		}
+		told = max(told, h.Census)
+	}
+	for i := range uint64(50) {
+		a.set(1, "k", fmt.Sprint(i))
+		tags = append(tags, a.have.Get(a.origin|1))
+		a.census = i + 1
+		*now = now.Add(time.Second)
+		a.peers.Tick(*now)
+		b.peers.Tick(*now)
+		for range i % 7 { // and what is sent later, is late
+			l.once()
+		}
+	}
+	l.run()
+	if told < 45 {
+		t.Errorf("the last census heard is %d", told)
+	}
+	// A session speaks for the life in which it began.
+	a.origin = crdt.NewStream(1, 77, 0)
+	l.log = func(from *Session, f []byte) {
+		if from == l.sa && frameType(f[0]) == frameHeartbeat {
+			t.Error("a heartbeat is sent of another life")
+		}
+	}
+	*now = now.Add(time.Second)
+	a.peers.Tick(*now)
+	l.run()
 }

@@ -107,22 +107,36 @@ func (s *Store) Check() error {
 }
 
 // Remnants lists what is stored beside live cells: remnants of removes and
-// pending contexts.
-func (s *Store) Remnants() []string {
+// pending contexts. What is only about writes that are lost is left out; lost
+// may be nil.
+func (s *Store) Remnants(lost func(crdt.Dot) bool) []string {
+	if lost == nil {
+		lost = func(crdt.Dot) bool { return false }
+	}
+	waits := func(v crdt.Vector) bool {
+		return slices.ContainsFunc(v, func(p crdt.Position) bool { return !lost(crdt.Dot{Tag: p.Tag, Stream: p.Stream}) })
+	}
 	var out []string
 	for _, key := range s.Keys() {
-		if h := s.Header(key); h != nil && len(h.Pending) > 0 {
-			out = append(out, fmt.Sprintf("key %q: pending %v", key.Name, h.Pending))
+		if h := s.Header(key); h != nil {
+			for _, p := range h.Pending {
+				if waits(p.Ctx) {
+					out = append(out, fmt.Sprintf("key %q: pending %v", key.Name, p))
+				}
+			}
 		}
 		s.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
-			if c.Remnant() || !c.Live() {
+			rest := slices.ContainsFunc(c.Counts, func(k crdt.Count) bool {
+				return !k.Live() && !lost(crdt.Dot{Tag: k.ResetTag, Stream: k.Stream})
+			})
+			if rest || waits(c.Pending) || c.Empty() {
 				out = append(out, fmt.Sprintf("cell %v: %+v", id, *c))
 			}
 			return true
 		})
 	}
 	for db := range 256 {
-		if p := s.DBPending(uint8(db)); len(p) > 0 {
+		if p := s.DBPending(uint8(db)); waits(p) {
 			out = append(out, fmt.Sprintf("database %d: pending %v", db, p))
 		}
 	}
@@ -149,6 +163,9 @@ func MergeKey(ks *crdt.Keyspace, key crdt.Key, o crdt.Store, theirs crdt.Vector)
 		c := o.Cell(id)
 		if c == nil {
 			c = &crdt.Cell{}
+		}
+		if ks.AstrayState(id, c) {
+			panic(fmt.Sprintf("cell %v is refused: %+v", id, *c))
 		}
 		ks.Merge(id, c, theirs, crdt.Outer(db, pending, id.Kind))
 	}

@@ -47,7 +47,8 @@
 //
 // # Left out
 //
-// The disk of a node is not lost while another is in the middle of a state
-// sync, nor while one that was rolled back without a trace has not heard from
-// its peers: see world.delicate and site.fenced.
+// The disk of a node is not lost while another is in the middle of a state sync
+// or has asked for one, nor is a node forgotten then, nor while one that was
+// rolled back without a trace has not heard from its peers: see world.delicate
+// and site.fenced.
 package sim

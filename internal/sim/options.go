@@ -32,7 +32,7 @@ const (
 	ViewEmpty                    // the view restarts with nothing
 	ViewStale                    // the view restarts with what it held some time ago
 	Pause                        // NODE PAUSE and RESUME
-	Forget                       // a node is removed for good
+	Forget                       // a node is removed for good; the others hear of it one by one
 	Lapse                        // the log keeps little: who is away for long needs a state sync
 	endOfFaults
 )

@@ -365,17 +365,17 @@ func (st *state) print(k crdt.Key) string {
 	return strings.Join(out, "\n  ")
 }
 
-// garbage prints what is stored though nothing is live. What was seen of lives
-// of a node that have ended, and went down with its disk before anybody else
-// had it, may stay pending: nobody can know that it will not come.
+// garbage prints what is stored though nothing is live. Left may be what a
+// remove has seen of an earlier life of a node beyond what anybody has: it was
+// durable once, went down with the disks of those who had it, and may come back
+// with an old copy of one. See node.Core.Maintain.
 func (st *state) garbage() string {
+	lost := func(s crdt.Stream, t crdt.Tag) bool {
+		p := st.o.w.sites[s.Node()-1].proc
+		return (p == nil || p.log.Identity().Origin != s.Origin()) && t > st.snap.Vector.Get(s) && t <= st.o.shipped[s]
+	}
 	ended := func(v crdt.Vector) bool {
-		for _, q := range v {
-			if p := st.o.w.sites[q.Stream.Node()-1].proc; p != nil && p.log.Identity().Origin == q.Stream.Origin() {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(v, func(q crdt.Position) bool { return !lost(q.Stream, q.Tag) })
 	}
 	var b strings.Builder
 	for db, v := range st.snap.Pending {
@@ -390,7 +390,11 @@ func (st *state) garbage() string {
 			ok = ok && ended(p.Ctx)
 		}
 		for _, c := range ks.cells {
-			ok = ok && len(c.cell.Values) == 0 && len(c.cell.Counts) == 0 && ended(c.cell.Pending)
+			ok = ok && len(c.cell.Values) == 0 && ended(c.cell.Pending)
+			for i := range c.cell.Counts {
+				k := &c.cell.Counts[i]
+				ok = ok && !k.Live() && lost(k.Stream, k.ResetTag)
+			}
 		}
 		if !ok {
 			fmt.Fprintf(&b, "%d/%q: %+v\n", k.DB, k.Name, ks.header)

@@ -19,21 +19,6 @@ var (
 	_ wan.Applier = (*port)(nil)
 )
 
-// frontier is what heartbeats say.
-type frontier struct {
-	tag crdt.Tag
-	own crdt.Vector
-}
-
-func (f *frontier) set(node uint16, tag crdt.Tag, v crdt.Vector) {
-	f.tag, f.own = tag, nil
-	for _, q := range v {
-		if q.Stream.Node() == node {
-			f.own = append(f.own, q)
-		}
-	}
-}
-
 // syncs is the state sync under way, and those that are to follow.
 type syncs struct {
 	needed map[uint16]bool // peers that can serve only their state
@@ -52,7 +37,7 @@ func (p *port) Durable() crdt.Vector { return p.log.Durable() }
 func (p *port) Applied() crdt.Vector { return p.log.Vector() }
 
 // Frontier implements wan.Log.
-func (p *port) Frontier() (crdt.Tag, crdt.Vector) { return p.frontier.tag, p.frontier.own }
+func (p *port) Frontier() wan.Frontier { return p.frontier }
 
 // Read implements wan.Log.
 func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, error) {
@@ -96,12 +81,12 @@ func (p *port) Apply(from uint16, entries []crdt.Entry, done func(error)) {
 }
 
 // Heard implements wan.Applier.
-func (p *port) Heard(from uint16, tag crdt.Tag, own, durable crdt.Vector) {
+func (p *port) Heard(from uint16, h wan.Heard) {
 	if p.dead {
 		return
 	}
-	p.heard[from] = node.Heard{Tag: tag, Own: own, Vector: durable}
-	p.w.oracle.heard(from, durable)
+	p.heard[from] = h
+	p.w.oracle.heard(from, h.Durable)
 }
 
 // SyncNeeded implements wan.Applier.

@@ -88,3 +88,63 @@ func TestTagsAfterPowerLossWithClockBehind(t *testing.T) {
 		})
 	}
 }
+
+// A node's last increment has reached one member alone, and the others have
+// deleted the counter, when the node loses its disk or is forgotten. That member
+// brings it later: what was reset is known still.
+func TestLastWritesOfAnEndedLife(t *testing.T) {
+	for name, end := range map[string]func(w *world, s *site){
+		"wiped": func(w *world, s *site) {
+			w.crash(s, Wipe)
+			s.start()
+		},
+		"forgotten": func(w *world, s *site) {
+			w.forget(s)
+			for _, o := range w.sites[1:] {
+				w.learn(o, s)
+			}
+			w.remove(s)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(10) {
+				script(t, Options{Seed: seed, Nodes: 4, Fsync: oplog.FsyncAlways, MaxSkew: time.Minute, Trouble: time.Second}, func(w *world) {
+					cut := func(a, b *site, on bool) {
+						w.block(a.id, b.id, on)
+						w.block(b.id, a.id, on)
+					}
+					a, b, c, d := w.sites[0], w.sites[1], w.sites[2], w.sites[3]
+					w.write(a, "INCRBY k 1")
+					w.converge("written")
+					w.runUntil(w.now + 3*time.Second) // all are heard to have it
+					for _, s := range []*site{b, c} {
+						cut(a, s, true)
+						cut(d, s, true)
+					}
+					w.write(a, "INCRBY k 10")
+					w.runUntil(w.now + 10*time.Second) // broken connections are given up
+					w.must(d.proc.log.Vector().Equal(a.proc.log.Vector()), "the increment is not there")
+					cut(a, d, true)
+					w.write(b, "DEL k")
+					end(w, a)
+					cut(a, b, false)
+					cut(a, c, false)
+					w.runUntil(w.now + 10*time.Second)
+					w.unblock()
+					w.converge("healed")
+					got := flat(b.redis.do(0, split("GET k")))
+					w.must(got == "10", "the counter is %q", got)
+					w.write(b, "DEL k")
+					w.converge("deleted")
+					w.runUntil(w.now + 5*time.Second)
+					for _, s := range w.sites {
+						if s.proc != nil {
+							left := w.oracle.inspect(s.proc).garbage()
+							w.must(left == "", "node %d: left is %s", s.id, left)
+						}
+					}
+				})
+			}
+		})
+	}
+}

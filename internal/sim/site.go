@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -35,7 +36,8 @@ type site struct {
 	mark  *mark
 	proc  *proc // nil: down
 	lives int
-	gone  bool // for good
+	gone  bool            // forgotten: for good, though not everybody has heard so yet
+	knows map[uint16]bool // whom this node knows to be forgotten
 
 	offset time.Duration // of the wall clock
 	drift  int64         // of the wall clock, in millionths
@@ -59,7 +61,7 @@ type site struct {
 }
 
 func newSite(w *world, id uint16) *site {
-	s := &site{w: w, id: id, fs: vfs.NewCrashableMem(), tags: map[crdt.Stream]crdt.Tag{}}
+	s := &site{w: w, id: id, fs: vfs.NewCrashableMem(), tags: map[crdt.Stream]crdt.Tag{}, knows: map[uint16]bool{}}
 	s.redis = &redis{keys: map[crdt.Key]*redisKey{}, now: func() int64 { return s.wall().UnixMilli() },
 		rand: rand.New(rand.NewPCG(w.opts.Seed, uint64(id)<<8|1))}
 	return s
@@ -96,10 +98,10 @@ type proc struct {
 	markedAt  time.Duration
 
 	// What the data links said.
-	heard    map[uint16]node.Heard
+	heard    map[uint16]wan.Heard
 	syncs    syncs
-	ahead    crdt.Vector // of this node, as a peer knows it
-	frontier frontier
+	ahead    crdt.Vector  // of this node, as a peer knows it
+	frontier wan.Frontier // what heartbeats say
 
 	position crdt.Vector // as of the last commit
 }
@@ -119,7 +121,7 @@ func (s *site) start() {
 	}
 	w := s.w
 	s.lives++
-	p := &proc{site: s, w: w, heard: map[uint16]node.Heard{}, syncs: syncs{needed: map[uint16]bool{}}}
+	p := &proc{site: s, w: w, heard: map[uint16]wan.Heard{}, syncs: syncs{needed: map[uint16]bool{}}}
 	retention := int64(0)
 	if w.opts.Faults&Lapse != 0 {
 		retention = 1500
@@ -154,7 +156,7 @@ func (s *site) start() {
 	})
 	w.check(err, "making peers")
 	s.proc = p
-	p.peers.SetForgotten(w.forgotten())
+	p.peers.SetForgotten(s.forgotten())
 	p.peers.SetPaused(s.paused)
 	w.say("node %d starts: %v, at %v", s.id, id, p.log.Vector())
 	w.oracle.opened(p)
@@ -235,7 +237,7 @@ func (s *site) discard() {
 func (p *proc) members() []uint16 {
 	var out []uint16
 	for _, s := range p.w.sites {
-		if s != p.site && !s.gone {
+		if s != p.site && !p.site.knows[s.id] {
 			out = append(out, s.id)
 		}
 	}
@@ -245,7 +247,7 @@ func (p *proc) members() []uint16 {
 // dial connects to those to whom there is no session.
 func (p *proc) dial() {
 	for _, o := range p.w.sites {
-		if o == p.site || o.proc == nil || o.gone || p.peers.Live(o.id) || p.connecting(o.proc) ||
+		if o == p.site || o.proc == nil || p.site.knows[o.id] || p.peers.Live(o.id) || p.connecting(o.proc) ||
 			p.w.link(p.site.id, o.id).blocked || p.w.link(o.id, p.site.id).blocked || p.w.chance(30) {
 			continue
 		}
@@ -337,14 +339,13 @@ func (p *proc) sweep() {
 // maintain does what Node.maintain does.
 func (p *proc) maintain() {
 	p.enqueue(work{fn: func() {
-		if tag, v, ok := p.core.Beat(); ok {
-			p.frontier.set(p.site.id, tag, v)
+		co := &node.Company{Members: p.members(), Forgotten: p.site.forgotten(), Heard: maps.Clone(p.heard)}
+		maps.DeleteFunc(co.Heard, func(_ uint16, h wan.Heard) bool { return h.Tag == 0 })
+		if f, ok := p.core.Beat(co); ok {
+			p.frontier = f
 		}
 		purged := p.core.Stats.Purged
-		_, err := p.core.Maintain(p.members(), p.w.forgotten(), func(n uint16) (node.Heard, bool) {
-			h, ok := p.heard[n]
-			return h, ok && h.Tag != 0
-		})
+		_, err := p.core.Maintain(co)
 		p.w.check(err, "maintenance")
 		if n := p.core.Stats.Purged - purged; n > 0 {
 			p.w.say("node %d purges %d keys", p.site.id, n)
@@ -363,7 +364,7 @@ func (p *proc) trim() {
 		acked = nil
 	}
 	for _, m := range p.members() {
-		acked = meet(acked, p.heard[m].Vector)
+		acked = meet(acked, p.heard[m].Durable)
 	}
 	_, err := p.log.Trim(acked)
 	p.w.check(err, "trim")

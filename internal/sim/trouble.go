@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -91,6 +93,9 @@ func (w *world) fault(f Fault) {
 		}
 	case ClockStep:
 		if s.proc != nil && s.proc.level {
+			// What the view let expire just now, a node that looks only after
+			// its clock went back does not know of.
+			s.proc.sweep()
 			s.offset += w.between(-time.Hour, time.Hour)
 			if w.chance(50) {
 				s.offset = w.between(-10*time.Second, 10*time.Second)
@@ -107,15 +112,18 @@ func (w *world) fault(f Fault) {
 }
 
 // delicate reports whether no disk may be lost just now. Either a node has
-// merged a part of others' state: writes of which that part is all that is left
+// merged a part of others' state, or is about to: writes of which that part is all that is left
 // could never be completed, nor undone. Or one was rolled back without a trace,
 // and has not met those yet that know better.
 func (w *world) delicate() bool {
 	for _, s := range w.sites {
+		if s.gone {
+			continue
+		}
 		if s.proc != nil {
 			s.midSync = s.proc.inParts()
 		}
-		if s.midSync || s.fenced {
+		if s.midSync || s.proc != nil && s.proc.syncs.from != 0 || s.behindFence() {
 			return true
 		}
 	}
@@ -192,7 +200,8 @@ func (w *world) pause(s *site, on bool) {
 	}
 }
 
-// forget removes a node for good, if enough are left.
+// forget removes a node for good, if enough are left. The others hear of it one
+// by one, and it runs on for a while.
 func (w *world) forget(s *site) {
 	left := 0
 	for _, o := range w.sites {
@@ -203,29 +212,61 @@ func (w *world) forget(s *site) {
 	if left <= 2 || w.delicate() {
 		return
 	}
-	if s.proc != nil {
-		w.oracle.crashed(s.proc, false)
-		s.kill(false)
-	}
 	s.gone = true
 	for _, o := range w.sites {
-		if o.proc != nil {
-			o.proc.peers.SetForgotten(w.forgotten())
-			delete(o.proc.heard, s.id)
-			delete(o.proc.syncs.needed, s.id)
+		if o != s {
+			w.after(w.mean(w.opts.Trouble), func() { w.learn(o, s) })
 		}
+	}
+	w.after(w.mean(w.opts.Trouble), func() { w.remove(s) })
+}
+
+// learn tells a node that another was forgotten.
+func (w *world) learn(o, s *site) {
+	switch {
+	case o.knows[s.id]:
+		return
+	case w.delicate():
+		w.after(100*time.Millisecond, func() { w.learn(o, s) })
+		return
+	}
+	w.say("node %d hears that node %d is forgotten", o.id, s.id)
+	o.knows[s.id] = true
+	if p := o.proc; p != nil {
+		p.peers.SetForgotten(o.forgotten())
+		delete(p.heard, s.id)
+		delete(p.syncs.needed, s.id)
 	}
 }
 
-// forgotten lists the nodes that were removed for good.
-func (w *world) forgotten() []uint16 {
-	var out []uint16
+// remove switches a node off that was forgotten.
+func (w *world) remove(s *site) {
+	switch {
+	case s.proc == nil:
+		return
+	case w.delicate():
+		w.after(100*time.Millisecond, func() { w.remove(s) })
+		return
+	}
+	w.say("node %d is switched off", s.id)
+	w.oracle.crashed(s.proc, false)
+	s.kill(false)
+}
+
+// forgotten lists the nodes that this one knows to be forgotten.
+func (s *site) forgotten() []uint16 { return slices.Sorted(maps.Keys(s.knows)) }
+
+// settled reports whether all have heard of those who were forgotten, and these
+// are switched off.
+func (w *world) settled() bool {
 	for _, s := range w.sites {
-		if s.gone {
-			out = append(out, s.id)
+		for _, o := range w.sites {
+			if s.gone && (s.proc != nil || o != s && !o.knows[s.id]) {
+				return false
+			}
 		}
 	}
-	return out
+	return true
 }
 
 func (w *world) unblock() {
@@ -255,6 +296,14 @@ func (w *world) heal() {
 		}
 	}
 	for _, s := range w.sites {
+		for _, o := range w.sites {
+			if s.gone && o != s {
+				w.learn(o, s)
+			}
+		}
+		if s.gone {
+			w.remove(s)
+		}
 		s.offset = ahead
 		w.pause(s, false)
 		s.start()

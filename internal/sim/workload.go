@@ -44,22 +44,23 @@ func (w *world) pipeline() {
 	for i := range calls {
 		calls[i] = w.call()
 	}
-	if s.proc == nil || !s.proc.level || s.fenced && !s.proc.heardAll() {
+	if s.proc == nil || !s.proc.level || s.behindFence() {
 		w.oracle.counts["pipelines refused"]++
 		return
 	}
 	s.proc.enqueue(work{cmds: calls})
 }
 
-// heardAll reports whether every member has been heard in this process's life.
-func (p *proc) heardAll() bool {
-	for _, m := range p.members() {
-		if p.heard[m].Tag == 0 {
-			return false
+// behindFence reports whether the site is fenced still: until every member has
+// been heard in this process's life.
+func (s *site) behindFence() bool {
+	for _, o := range s.w.sites {
+		if o != s && !o.gone && (s.proc == nil || s.proc.heard[o.id].Tag == 0) {
+			return s.fenced
 		}
 	}
-	p.site.fenced = false
-	return true
+	s.fenced = false
+	return false
 }
 
 // pick returns a number below n, the small ones most often: hot keys.

@@ -258,6 +258,9 @@ func (w *world) converge(why string) {
 
 // quiet reports whether all nodes are up, level and the same.
 func (w *world) quiet() bool {
+	if !w.settled() {
+		return false
+	}
 	var first *proc
 	for _, s := range w.sites {
 		if s.gone {

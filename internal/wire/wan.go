@@ -213,11 +213,12 @@ type Heartbeat struct {
 	Ping      uint64
 	Tag       crdt.Tag
 	Positions crdt.Vector
+	Census    uint64
 }
 
 // Encode returns the message's bytes.
 func (m *Heartbeat) Encode() []byte {
-	return encode(&wanpb.Heartbeat{Ping: m.Ping, Tag: uint64(m.Tag), Positions: m.Positions.AppendBinary(nil)})
+	return encode(&wanpb.Heartbeat{Ping: m.Ping, Tag: uint64(m.Tag), Positions: m.Positions.AppendBinary(nil), Census: m.Census})
 }
 
 // DecodeHeartbeat reads a Heartbeat.
@@ -227,7 +228,7 @@ func DecodeHeartbeat(b []byte) (*Heartbeat, error) {
 		return nil, err
 	}
 	v, err := vector(m.Positions)
-	return &Heartbeat{m.Ping, crdt.Tag(m.Tag), v}, err
+	return &Heartbeat{m.Ping, crdt.Tag(m.Tag), v, m.Census}, err
 }
 
 // Pong answers heartbeats.
