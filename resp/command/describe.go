@@ -163,6 +163,8 @@ var ownCategories = map[string][]string{
 	"SORT":    {"set", "sortedset", "list", "dangerous"},
 	"SORT_RO": {"set", "sortedset", "list", "dangerous"},
 	"KEYS":    {"keyspace", "dangerous"},
+	"RESTORE": {"keyspace", "dangerous"},
+	"SWAPDB":  {"keyspace", "dangerous"},
 	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil,
 	"WAIT": {"connection"}, "WAITAOF": {"connection"}, "ASKING": {"connection"}, "READONLY": {"connection"}, "READWRITE": {"connection"},
 	"DBSIZE": {"keyspace"}, "FLUSHALL": {"keyspace", "dangerous"}, "FLUSHDB": {"keyspace", "dangerous"},

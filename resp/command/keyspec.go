@@ -84,7 +84,8 @@ var keyAccess = map[string]KeyAccess{
 	"INCR": modifyAccess, "INCRBY": modifyAccess, "DECR": modifyAccess, "DECRBY": modifyAccess, "INCRBYFLOAT": modifyAccess,
 	"SETBIT": modifyAccess, "BITFIELD": modifyAccess | KeyVariable,
 
-	"DEL": KeyRM | KeyDelete, "UNLINK": KeyRM | KeyDelete, "MOVE": modifyAccess,
+	"RESTORE": storeAccess,
+	"DEL":     KeyRM | KeyDelete, "UNLINK": KeyRM | KeyDelete, "MOVE": modifyAccess,
 	"EXPIRE": KeyRW | KeyUpdate, "EXPIREAT": KeyRW | KeyUpdate, "PEXPIRE": KeyRW | KeyUpdate,
 	"PEXPIREAT": KeyRW | KeyUpdate, "PERSIST": KeyRW | KeyUpdate,
 

@@ -48,10 +48,6 @@ var readOnlyCommands = []*Command{
 		Summary: "One key at random"},
 	{Name: "DBSIZE", Arity: 1, Flags: ReadOnly | Fast, Group: "server", Since: "1.0.0",
 		Summary: "How many keys the database has"},
-	{Name: "DUMP", Arity: 2, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "generic", Since: "2.6.0",
-		Summary: "A value in serialised form"},
-	{Name: "SORT_RO", Arity: -2, Flags: ReadOnly | MovableKeys, First: 1, Last: 1, Step: 1, Group: "generic", Since: "7.0.0",
-		Summary: "The sorted elements of a list, set or sorted set"},
 
 	{Name: "LINDEX", Arity: 3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "list", Since: "1.0.0",
 		Summary: "One element of a list by its index"},
@@ -97,15 +93,10 @@ var readOnlyCommands = []*Command{
 		}},
 
 	// These may write or block, and read with most arguments.
-	{Name: "SORT", Arity: -2, Flags: Write | DenyOOM | MovableKeys, First: 1, Last: 1, Step: 1, Group: "generic", Since: "1.0.0",
-		Summary: "The sorted elements of a list, set or sorted set",
-		Refused: "STORE makes lists, which are not replicated yet", Reads: sortReads},
 	{Name: "XREAD", Arity: -4, Flags: ReadOnly | Blocking | MovableKeys, Group: "stream", Since: "5.0.0",
 		Summary: "Entries of streams after given ones",
 		Refused: "BLOCK is not supported yet", Reads: xreadReads},
 }
-
-func sortReads(args [][]byte) bool { return sortStore(args) == 0 }
 
 // xreadReads reports whether an XREAD does not wait for entries to come.
 func xreadReads(args [][]byte) bool {

@@ -10,8 +10,7 @@ const (
 	refusedTransactions = "transactions are not supported yet"
 	refusedScripts      = "scripts are not supported yet"
 	refusedPubSub       = "publish and subscribe are not supported yet"
-	refusedDump         = "serialised values cannot be taken in as replicated ones yet"
-	refusedSwap         = "databases cannot be swapped while others write to them"
+	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
 	refusedReplication  = "the node replicates in its own way; see MEET and REPLICAS"
 	refusedServer       = "the node does not let clients do this"
 	refusedTracking     = "the node does not track what clients have read"
@@ -46,11 +45,8 @@ var refusedCommands = slices.Concat(
 		"PSUBSCRIBE": -2, "PUBLISH": 3, "PUBSUB": -2, "PUNSUBSCRIBE": -1, "SPUBLISH": 3, "SSUBSCRIBE": -2,
 		"SUBSCRIBE": -2, "SUNSUBSCRIBE": -1, "UNSUBSCRIBE": -1,
 	}),
-	refuse(refusedDump, map[string]int{
-		"MIGRATE": -6, "RESTORE": -4, "RESTORE-ASKING": -4,
-	}),
-	refuse(refusedSwap, map[string]int{
-		"SWAPDB": 3,
+	refuse(refusedMigrate, map[string]int{
+		"MIGRATE": -6, "RESTORE-ASKING": -4,
 	}),
 	refuse(refusedServer, map[string]int{
 		"MONITOR": 1,

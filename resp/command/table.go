@@ -8,8 +8,13 @@ import (
 )
 
 // commands is the command table by upper-case name; subcommands are in their
-// containers' rows.
-var commands = buildTable(
+// containers' rows. It is made by init: commands that call others refer to it.
+var commands map[string]*Command
+
+func init() { commands = buildTable(tables...) }
+
+// tables are the rows by what they are about.
+var tables = [][]*Command{
 	stringCommands,
 	bitmapCommands,
 	genericCommands,
@@ -18,13 +23,15 @@ var commands = buildTable(
 	zsetCommands,
 	geoCommands,
 	hyperLogLogCommands,
+	dumpCommands,
+	sortCommands,
 	readOnlyCommands,
 	sessionCommands,
 	serverCommands,
 	nodeCommands,
 	reservedCommands,
 	refusedCommands,
-)
+}
 
 // maxName is longer than the name of any command.
 const maxName = 32

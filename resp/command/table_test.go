@@ -236,8 +236,6 @@ func TestRefused(t *testing.T) {
 		"BLPOP k 0":                         "ERR unsupported command 'blpop': commands that wait are not supported yet",
 		"MULTI":                             "ERR unsupported command 'multi': transactions are not supported yet",
 		"xgroup create k g $":               "ERR unsupported command 'xgroup': this type is not replicated yet",
-		"SORT k STORE d":                    "ERR unsupported command 'sort': STORE makes lists, which are not replicated yet",
-		"sort k limit 0 1 store d":          "ERR unsupported command 'sort': STORE makes lists, which are not replicated yet",
 		"XREAD COUNT 1 BLOCK 0 STREAMS k 0": "ERR unsupported command 'xread': BLOCK is not supported yet",
 		"CLIENT TRACKING on":                "ERR unsupported command 'client tracking': the node does not track what clients have read",
 		"cluster nodes":                     "ERR This instance has cluster support disabled",
