@@ -72,9 +72,22 @@ func (c *Session) line() string {
 		unread, size-unread, queued, size+queued, cmd, c.user().Name(), library, libVer)
 }
 
-func clientInfo(c *Session, _ [][]byte) { c.reply.BulkString(c.line() + "\n") }
+// reading tells CLIENT LIST that the session is at this command.
+func (c *Session) reading(args [][]byte) {
+	n := len(fmt.Sprintf("*%d\r\n", len(args)))
+	for _, a := range args {
+		n += len(fmt.Sprintf("$%d\r\n\r\n", len(a))) + len(a)
+	}
+	c.unread.Store(int64(n))
+}
+
+func clientInfo(c *Session, args [][]byte) {
+	c.reading(args)
+	c.reply.BulkString(c.line() + "\n")
+}
 
 func clientList(c *Session, args [][]byte) {
+	c.reading(args)
 	list := c.server.clients()
 	switch {
 	case len(args) == 2:

@@ -194,7 +194,8 @@ func liveParameters() map[string]parameter {
 		},
 		"maxmemory-clients": {live: true, get: func(s *Server) string { return itoa(s.budget.limit.Load()) }, set: setClientMemory},
 		"port": {
-			get: func(s *Server) string { return s.port(false) },
+			live: true,
+			get:  func(s *Server) string { return s.port(false) },
 			set: func(s *Server, v string) (func(), error) {
 				if v != s.port(false) {
 					return nil, errors.New("Unable to listen on this port: a node's ports are set when it starts") //nolint:staticcheck // begins as Redis's own text
@@ -239,7 +240,8 @@ var settledParameters = map[string]string{
 	"daemonize": "no", "disable-thp": "yes", "enable-module-command": "no", "enable-protected-configs": "no", "io-threads": "1",
 	"io-threads-do-reads": "no", "rdbchecksum": "yes", "server_cpulist": "", "set-proc-title": "no", "socket-mark-id": "0",
 	"supervised": "no", "syslog-enabled": "no", "syslog-facility": "local0", "syslog-ident": "redis", "unixsocketperm": "0",
-	"replicaof": "", "dbfilename": "", "cluster-announce-hostname": "", "tls-cluster": "no", "tls-replication": "no",
+	"replicaof": "", "dbfilename": "", "tls-cluster": "no",
+	"tls-replication": "no",
 }
 
 // keptParameters can be set, and change nothing: there are no snapshots, no
@@ -288,7 +290,7 @@ func keptParameters() map[string]parameter {
 		add(name, value, aSize)
 	}
 	for name, value := range map[string]string{
-		"bind-source-addr": "", "cluster-announce-ip": "", "ignore-warnings": "", "masteruser": "", "masterauth": "",
+		"bind-source-addr": "", "cluster-announce-hostname": "", "cluster-announce-ip": "", "ignore-warnings": "", "masteruser": "", "masterauth": "",
 		"oom-score-adj-values": "0 200 800", "proc-title-template": "{title} {listen-addr} {server-mode}", "replica-announce-ip": "",
 		"tls-ca-cert-dir": "", "tls-ca-cert-file": "", "tls-cert-file": "", "tls-ciphers": "", "tls-ciphersuites": "",
 		"tls-client-cert-file": "", "tls-client-key-file": "", "tls-client-key-file-pass": "", "tls-dh-params-file": "",

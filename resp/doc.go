@@ -6,8 +6,8 @@
 //
 // Each connection has a goroutine (Session). It cuts what comes in into commands,
 // looks each up in the command table, and checks in Redis's order: is it known, does it
-// have the right number of arguments, has the client given the password, is the node
-// loading. Data commands that follow each other are gathered into one call of
+// have the right number of arguments, has the client logged in, may its user do this (package
+// acl), is there memory for it, is the node loading. Data commands that follow each other are gathered into one call of
 // Backend.Execute, so that a pipeline costs the node one commit group, not one per
 // command. A command that could see or change what they do (CLIENT, CONFIG, INFO, MEET, …)
 // waits until they are executed; PING, ECHO, SELECT and refusals do not, and their
@@ -57,6 +57,13 @@
 //   - SAVE, BGSAVE and BGREWRITEAOF succeed and do nothing: the log has every
 //     write that was answered, as durable as fsync says. LASTSAVE is now.
 //   - CLIENT SETINFO and NO-TOUCH, of Redis 7.2, are there for its libraries.
+//   - Parameters of CONFIG that are about what a node does in its own way can
+//     be set and change nothing (keptParameters in configtable.go). An
+//     aclfile that does not speak of the default user leaves requirepass in force.
+//   - A selector's words may not end in ")": Redis takes them, and cannot load
+//     what ACL SAVE then writes. "%~x", which ends Redis, is a syntax error.
+//   - DEBUG SLEEP holds up its own client only. LATENCY DOCTOR and GRAPH, MEMORY DOCTOR
+//     and LOLWUT have texts of their own.
 //   - In INFO commandstats and SLOWLOG a command that was executed with others
 //     has an equal share of the time they took together.
 //

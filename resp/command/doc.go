@@ -40,7 +40,7 @@
 //     are printed, as Redis does.
 //   - An expiry in the last millisecond that 64 bits can tell is one
 //     millisecond earlier: the last one means never.
-//   - COMMAND lists in order of name, leaves out what the node refuses, the
-//     notes of key specifications, and of COMMAND DOCS all but summary, version
-//     and group.
+//   - COMMAND lists in order of name, leaves out the notes of key
+//     specifications, and of COMMAND DOCS all but summary, version and group. The
+//     summary of what is refused says why.
 package command
