@@ -56,6 +56,7 @@ type Core struct {
 	generation uint64
 
 	waiters waiters
+	news    news
 	touched []crdt.Key // by the running unit; see over
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
@@ -87,6 +88,9 @@ type CoreOptions struct {
 	Rand  *rand.Rand
 	View  View
 	Lane  func(crdt.Key) crdt.Lane // nil: everything is in lane 1
+	// Listener hears, once they are committed, of changes that clients want to
+	// be told of. nil: nobody does.
+	Listener Listener
 	// Changed, if set, is told after each unit which keys it has changed: a
 	// client's request, or, if that is nil, peers' entries or the passing of
 	// time. It does not keep the keys.
@@ -105,6 +109,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
+	c.news = newNews(c, o.Listener)
 	c.waiters, c.changed = newWaiters(), o.Changed
 	c.ks.OnTouch, c.ks.OnConflict = c.noteTouch, c.noteConflict
 	b, err := o.Log.Meta(regionsMeta)
@@ -211,6 +216,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		have = have.Clone()
 		have.Raise(e.Stream, e.Tag)
 	}
+	c.news.watch()
 	for i := range ranges {
 		e := ranges[i]
 		at := c.ks.Have.Get(e.Stream)
@@ -220,6 +226,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		}
 		e.Prev = at // the deltas' own tags guard what of it is here already
 		c.ks.Apply(&e)
+		c.news.flushed = c.news.flushed || slices.ContainsFunc(e.Deltas, func(d crdt.Delta) bool { return d.Level == crdt.LevelDB })
 		c.Stats.Entries++
 		if err := c.group.Append(&e); err != nil {
 			done(c.abort(err))
@@ -228,6 +235,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		c.ks.Have = c.group.Vector()
 	}
 	c.dones = append(c.dones, done)
+	c.news.arrived()
 	c.over(nil)
 	c.serveWaiters()
 }
@@ -302,6 +310,7 @@ func (c *Core) Commit() error {
 		return c.abort(err)
 	}
 	c.Stats.Groups++
+	c.news.tell()
 	b, dones := c.batch, c.dones
 	c.ahead = nil
 	c.end()
@@ -320,6 +329,7 @@ func (c *Core) abort(err error) error {
 	if c.group == nil {
 		return err
 	}
+	c.news.drop()
 	c.group.Discard()
 	dones := append(c.dones, c.batch.Done...)
 	c.touched = c.touched[:0]

@@ -20,6 +20,7 @@ var commands = buildTable(
 	hyperLogLogCommands,
 	readOnlyCommands,
 	sessionCommands,
+	pubsubCommands,
 	serverCommands,
 	nodeCommands,
 	reservedCommands,
