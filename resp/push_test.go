@@ -184,6 +184,22 @@ command getkeysandflags set k v
 slowlog get 0
 role
 acl whoami
+acl getuser default
+acl getuser nosuch
+acl cat
+acl list
+acl users
+acl log
+acl dryrun default get k
+client getname
+latency latest
+latency history x
+latency histogram nosuch
+module list
+cluster info
+debug help x
+command docs nosuch
+command getkeys get k
 ping
 hello 2
 hello
@@ -206,7 +222,7 @@ config set client-output-buffer-limit "pubsub 1mb 1 x"
 `), "\n") {
 		d.same(1, line)
 	}
-	for _, line := range []string{"info server", "client list", "client info"} {
+	for _, line := range []string{"info server", "client list", "client info", "latency doctor", "memory doctor", "memory malloc-stats"} {
 		d.same(1, "hello 3")
 		for _, c := range []*client{d.ours, d.to} {
 			if got := c.do(strings.Fields(line)...); !regexp.MustCompile(`^=\d+\r\ntxt:`).MatchString(got) {
