@@ -21,7 +21,7 @@ const (
 
 // Admin answers the commands about the node and its members.
 func (n *Node) Admin(s *resp.Session, cmd *command.Command, args [][]byte) []byte {
-	out := &command.Reply{Proto: 2}
+	out := &command.Reply{Proto: s.Proto()}
 	if !n.made.Load() {
 		out.Error("LOADING replicatord is starting")
 		return out.Buf

@@ -20,6 +20,14 @@ type ViewCmd struct {
 	Req *resp.Request
 }
 
+// proto returns the protocol that the reply must be in, 0 if any will do.
+func (v *ViewCmd) proto() int {
+	if v.Req == nil {
+		return 0
+	}
+	return max(2, v.Req.Proto)
+}
+
 // Batch is what one commit group sends to the view, in order. Only what has
 // been committed is sent.
 type Batch struct {

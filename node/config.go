@@ -157,6 +157,10 @@ type Config struct {
 	// TLS encrypts client and WAN connections.
 	TLS TLSConfig `toml:"tls"`
 
+	// PubSubGlobal sends what clients PUBLISH to the clients of all other nodes
+	// too, and takes what theirs do. Such messages are not logged: a node that
+	// is away misses them. Default true; false: each node's messages are its own.
+	PubSubGlobal bool `toml:"pubsub_global"`
 	// Meet lists client addresses (host:port) of nodes to join at start. The
 	// node keeps trying, and remembers members once met; one that answers is
 	// enough. Default: none.
@@ -250,7 +254,7 @@ type WANConfig struct {
 // EnsureDefaults.
 func DefaultConfig() Config {
 	return Config{
-		Cluster: "replicatord", Bind: "127.0.0.1", Port: 9001, ProtectedMode: true,
+		Cluster: "replicatord", Bind: "127.0.0.1", Port: 9001, ProtectedMode: true, PubSubGlobal: true,
 		Redis: RedisAuto, MaxClockSkew: 10 * time.Second,
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,

@@ -57,6 +57,7 @@ type Core struct {
 	generation uint64
 
 	waiters waiters
+	news    news
 	touched []crdt.Key // by the running unit; see endUnit
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
@@ -88,6 +89,9 @@ type CoreOptions struct {
 	Rand  *rand.Rand
 	View  View
 	Lane  func(crdt.Key) crdt.Lane // nil: everything is in lane 1
+	// Listener hears, once they are committed, of changes that clients want to
+	// be told of. nil: nobody does.
+	Listener Listener
 	// Changed, if set, is told after each unit which keys it has changed: a
 	// client's request, or, if that is nil, peers' entries or the passing of
 	// time. It does not keep the keys.
@@ -106,6 +110,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
+	c.news = newNews(c, o.Listener)
 	c.waiters, c.changed = newWaiters(), o.Changed
 	c.ks.OnTouch, c.ks.OnConflict = c.noteTouch, c.noteConflict
 	b, err := o.Log.Meta(regionsMeta)
@@ -214,6 +219,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		have = have.Clone()
 		have.Raise(e.Stream, e.Tag)
 	}
+	c.news.watch()
 	for i := range ranges {
 		e := ranges[i]
 		at := c.ks.Have.Get(e.Stream)
@@ -223,6 +229,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		}
 		e.Prev = at // the deltas' own tags guard what of it is here already
 		c.ks.Apply(&e)
+		c.news.flushed = c.news.flushed || slices.ContainsFunc(e.Deltas, func(d crdt.Delta) bool { return d.Level == crdt.LevelDB })
 		c.Stats.Entries++
 		if err := c.group.Append(&e); err != nil {
 			done(c.abort(err))
@@ -231,6 +238,7 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 		c.ks.Have = c.group.Vector()
 	}
 	c.dones = append(c.dones, done)
+	c.news.arrived()
 	c.endUnit(nil)
 	c.serveWaiters()
 }
@@ -310,6 +318,7 @@ func (c *Core) Commit() error {
 		return c.abort(err)
 	}
 	c.Stats.Groups++
+	c.news.tell()
 	b, dones := c.batch, c.dones
 	c.ahead = nil
 	c.end()
@@ -328,6 +337,7 @@ func (c *Core) abort(err error) error {
 	if c.group == nil {
 		return err
 	}
+	c.news.drop()
 	c.group.Discard()
 	dones := append(c.dones, c.batch.Done...)
 	c.touched = c.touched[:0]

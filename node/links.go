@@ -24,7 +24,7 @@ type links struct {
 func (n *Node) startLinks(known roll) error {
 	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
-	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead}
+	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published}
 	var over transport.Options
 	if n.cfg.TLS.WAN {
 		var err error
@@ -173,6 +173,9 @@ func (s linkStats) describe(f *fields, id uint16) {
 	f.add("bytes_out", x.BytesOut)
 	f.add("bytes_in", x.BytesIn)
 	f.add("duplicates", x.Duplicates)
+	f.add("messages_out", x.Messages)
+	f.add("messages_in", x.MessagesIn)
+	f.add("messages_dropped", x.Unsent)
 	f.add("last_error", x.LastError)
 }
 
@@ -194,6 +197,8 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 	count("link_bytes_packed_total", "Bytes of the batches sent after compression.", x.BytesPacked, labels...)
 	count("link_bytes_sent_total", "Bytes sent to the member, all in all.", x.BytesOut, labels...)
 	count("link_bytes_received_total", "Bytes received from the member, all in all.", x.BytesIn, labels...)
+	count("link_messages_total", "Messages of PUBLISH sent to the member's clients.", x.Messages, labels...)
+	count("link_messages_dropped_total", "Messages of PUBLISH that could not be sent to the member.", x.Unsent, labels...)
 	count("link_duplicates_total", "Entries received that were here already.", x.Duplicates, labels...)
 }
 

@@ -82,9 +82,13 @@ func (c *Core) sweep() {
 	if !c.SweepDue(now) {
 		return
 	}
+	was := c.news.watching // what expires is not changed by the command that runs
+	c.news.watching = false
+	defer func() { c.news.watching = was }()
 	for _, k := range c.log.Expired(now, sweepPerGroup) {
 		if c.ks.Sweep(k, now) {
 			c.Stats.Swept++
+			c.news.expired(k)
 		}
 	}
 }

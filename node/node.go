@@ -22,6 +22,7 @@ import (
 	"github.com/replicatord/replicatord/gossip"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/wan"
 )
 
 // Node is a running node.
@@ -44,6 +45,7 @@ type Node struct {
 	gossip    *gossip.Gossip
 	members   *members
 	server    *resp.Server
+	front     atomic.Pointer[resp.Server] // the same, for the executor, which is there before it
 	metrics   *metrics
 	paused    atomic.Bool
 	forgotten atomic.Pointer[[]uint16]
@@ -63,7 +65,7 @@ const keepLog = 16 << 20
 const StoreDir = "oplog"
 
 // ProtocolVersion is what members tell each other they speak.
-const ProtocolVersion = 1
+const ProtocolVersion = wan.MaxVersion
 
 // Start starts a node and returns once clients are served. The context's end
 // abandons a start under way; a running node is ended by Stop.
@@ -174,7 +176,7 @@ func (n *Node) startCore() error {
 	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack, fatal: n.fail}
 	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.slog)
 	core, err := NewCore(CoreOptions{
-		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Logger: n.slog,
+		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Logger: n.slog, Listener: (*frontListener)(n),
 		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	})
 	if err != nil {
@@ -254,6 +256,7 @@ func (n *Node) serve(ln net.Listener) error {
 	if n.cfg.ProtectedMode && !isLoopback(n.cfg.Bind) && n.server.Open() {
 		return fmt.Errorf("%s lets other machines in, and %s lets the default user do so without a password: give it one, or turn it off (or set protected_mode = false where the network keeps strangers out)", n.cfg.Bind, n.cfg.ACLFile)
 	}
+	n.front.Store(n.server)
 	go func() {
 		if err := n.server.Serve(ln); err != nil && !errors.Is(err, resp.ErrClosed) {
 			n.fail(fmt.Errorf("serving clients: %w", err))

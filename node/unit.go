@@ -55,7 +55,7 @@ func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
 
 // context returns the context of a command of the unit.
 func (t *tx) context(req *resp.Request) command.Context {
-	return command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}}
+	return command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}, Observer: &t.core.news}
 }
 
 // Do runs one client command. A write has its reply in req.Out at once, to be
@@ -63,6 +63,7 @@ func (t *tx) context(req *resp.Request) command.Context {
 // waits has it later, see Waiting.
 func (c *Core) Do(req *resp.Request) {
 	c.Stats.Commands++
+	c.news.by = req
 	switch {
 	case len(req.Subs) > 0:
 		c.transaction(req)
@@ -83,6 +84,7 @@ func (c *Core) Do(req *resp.Request) {
 func (c *Core) read(req *resp.Request) {
 	c.Stats.Reads++
 	c.flushTouched()
+	c.news.missed(req.Cmd, req.DB, req.Args)
 	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
 }
 
@@ -115,7 +117,9 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	}
 	ctx := t.context(req)
 	ctx.NoWait = noWait
+	c.news.begin(req.Cmd, &ctx)
 	req.Cmd.Run(&ctx)
+	c.news.end(req.Cmd, &ctx)
 	req.Out = ctx.Out.Buf
 	if ctx.Waits != nil {
 		c.waiters.add(&waiter{req: req, wait: ctx.Waits, done: func(error) {}})
@@ -125,7 +129,7 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 // endUnit ends a unit: of a client's request, or, if that is nil, of peers' ranges
 // or of time. Those who watch keys are told which it has changed.
 func (c *Core) endUnit(by *resp.Request) {
-	if len(c.touched) == 0 {
+	if len(c.touched) == 0 && !c.news.flushed {
 		return
 	}
 	if len(c.touched) > 1 {
@@ -135,6 +139,7 @@ func (c *Core) endUnit(by *resp.Request) {
 	for _, k := range c.touched {
 		c.waiters.changed(k)
 	}
+	c.news.unit(by, c.touched)
 	if c.changed != nil {
 		c.changed(by, c.touched)
 	}
@@ -150,6 +155,9 @@ func (c *Core) wake() {
 
 // noteTouch gathers the keys that the running unit changes.
 func (c *Core) noteTouch(k crdt.Key) {
+	if c.news.watching {
+		c.news.noteTouch(k)
+	}
 	if n := len(c.touched); n == 0 || c.touched[n-1] != k {
 		c.touched = append(c.touched, k)
 	}

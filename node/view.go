@@ -15,6 +15,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // Limits of the view's pipeline.
@@ -241,8 +242,12 @@ type viewConn struct {
 	client redis.UniversalClient
 	conn   *redis.Conn
 	db     int // selected now
-	hidden int // database of the watermark
-	filter bool
+	proto  int // spoken now
+	// resp2 says why the view does not speak RESP3; "" if it does.
+	resp2    string
+	embedded bool // the store inside this process
+	hidden   int  // database of the watermark
+	filter   bool
 }
 
 type viewReply struct {
@@ -264,17 +269,29 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 	}
 	cmds := make([]*redis.RawCmd, 0, n)
 	out := make([]viewReply, 0, n)
-	var selects []*redis.RawCmd
+	var selects []*redis.RawCmd // and HELLOs
+	send := func(args ...any) {
+		s := redis.NewRawCmd(ctx, args...)
+		selects = append(selects, s)
+		_ = pipe.Process(ctx, s)
+	}
 	args := make([]any, 0, n*4) // one backing array for all
-	db := c.db
+	db, proto := c.db, c.proto
 	for _, b := range batches {
 		for i := range b.Cmds {
 			v := &b.Cmds[i]
+			// To updates it is all the same what their replies look like.
+			if want := v.proto(); want != 0 && want != proto {
+				if want == 3 && c.resp2 != "" {
+					fail(v.Req, c.resp2)
+					continue
+				}
+				proto = want
+				send("HELLO", proto)
+			}
 			if v.DB != db {
 				db = v.DB
-				s := redis.NewRawCmd(ctx, "SELECT", db)
-				selects = append(selects, s)
-				_ = pipe.Process(ctx, s)
+				send("SELECT", db)
 			}
 			from := len(args)
 			for _, a := range v.Args {
@@ -296,30 +313,35 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 	}
 	for _, s := range selects {
 		if raw, e := s.Result(); e == nil && len(raw) > 0 && raw[0] == '-' {
-			return out, fmt.Errorf("SELECT: %s", bytes.TrimSpace(raw))
+			return out, fmt.Errorf("%v: %s", s.Args()[0], bytes.TrimSpace(raw))
 		}
 	}
 	if err != nil {
 		return out, err
 	}
-	c.db = db
+	c.db, c.proto = db, proto
 	return out, nil
 }
 
-// do runs one command in a database and returns its raw reply; an error reply
-// is an error.
+// do runs one command in a database and returns its raw reply, as RESP2; an
+// error reply is an error.
 func (c *viewConn) do(db int, args ...any) ([]byte, error) {
 	ctx := context.Background()
 	pipe := c.conn.Pipeline()
 	sel := redis.NewRawCmd(ctx, "SELECT", db)
 	cmd := redis.NewRawCmd(ctx, args...)
-	_ = pipe.Process(ctx, sel)
-	_ = pipe.Process(ctx, cmd)
+	all := []*redis.RawCmd{sel, cmd}
+	if c.proto != 2 {
+		all = []*redis.RawCmd{redis.NewRawCmd(ctx, "HELLO", 2), sel, cmd}
+	}
+	for _, r := range all {
+		_ = pipe.Process(ctx, r)
+	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
-	c.db = db
-	for _, r := range []*redis.RawCmd{sel, cmd} {
+	c.db, c.proto = db, 2
+	for _, r := range all {
 		if raw := r.Val(); len(raw) > 0 && raw[0] == '-' {
 			c.db = -1
 			return nil, fmt.Errorf("%s", bytes.TrimSpace(raw[1:]))
@@ -380,8 +402,12 @@ func (c *viewConn) checkMark(last []byte) error {
 	return err
 }
 
-// strip hides the watermark from a client's view of its database.
+// strip makes a view's reply the client's: it hides the watermark, and the
+// peculiarities of the embedded store.
 func (c *viewConn) strip(v *ViewCmd, raw []byte) []byte {
+	if c.embedded && v.proto() == 3 && len(v.Args) > 0 {
+		raw = asRedis(v.Args, raw)
+	}
 	if !c.filter || v.DB != c.hidden || len(v.Args) == 0 {
 		return raw
 	}
@@ -402,7 +428,9 @@ func (c *viewConn) strip(v *ViewCmd, raw []byte) []byte {
 			}
 			raw = again
 		}
-		return []byte("$-1\r\n")
+		none := command.Reply{Proto: v.proto()}
+		none.Null()
+		return none.Buf
 	case "KEYS":
 		return stripKey(raw, 0)
 	case "SCAN":

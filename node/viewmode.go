@@ -289,7 +289,7 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 			ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
 		})
 	}
-	c := &viewConn{client: client, conn: client.EphemeralConn(), db: -1}
+	c := &viewConn{client: client, conn: client.EphemeralConn(), db: -1, proto: 2, embedded: t.Mode == RedisEmbedded}
 	if err := c.conn.Ping(ctx).Err(); err != nil {
 		c.Close()
 		return nil, err
@@ -297,6 +297,11 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 	if err := c.check(ctx); err != nil {
 		c.Close()
 		return nil, err
+	}
+	if _, err := c.do(0, "HELLO", 3); err != nil {
+		c.resp2 = "ERR the Redis behind this node does not speak RESP3, so this read cannot be answered in it; use RESP2 (HELLO 2). It says: " + err.Error()
+	} else {
+		c.proto = 3
 	}
 	for _, db := range []int{userDBs, userDBs - 1} {
 		if _, err := c.do(db, "PING"); err == nil {

@@ -148,7 +148,10 @@ func (c *Core) resume(w *waiter) bool {
 	t := c.unit()
 	ctx := t.context(w.req)
 	ctx.Resumed = w.wait.State
+	c.news.by = w.req
+	c.news.begin(w.req.Cmd, &ctx)
 	w.req.Cmd.Run(&ctx)
+	c.news.end(w.req.Cmd, &ctx)
 	if ctx.Waits != nil {
 		w.wait.State = ctx.Waits.State
 		return false

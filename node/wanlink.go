@@ -188,6 +188,8 @@ type wanApplier struct {
 	slog  *slog.Logger
 	asks  func(node uint16, cursor []byte) error // requests a state sync
 	ahead func(from uint16, theirs crdt.Vector)
+	// publish delivers a member's message to this node's clients.
+	publish func(*wan.Message)
 
 	mu     sync.Mutex
 	heard  map[uint16]wan.Heard

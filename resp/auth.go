@@ -58,14 +58,17 @@ func auth(c *Session, args [][]byte) {
 }
 
 func hello(c *Session, args [][]byte) {
+	proto := c.reply.Proto
 	if len(args) > 1 {
 		switch v, ok := parseInt(args[1]); {
 		case !ok:
 			c.reply.Error("ERR Protocol version is not an integer or out of range")
 			return
-		case v != 2: // RESP3 comes with a later version
+		case v != 2 && v != 3:
 			c.reply.Error(errNoProto)
 			return
+		default:
+			proto = int(v)
 		}
 	}
 	for i := 2; i < len(args); i++ {
@@ -92,12 +95,15 @@ func hello(c *Session, args [][]byte) {
 		c.reply.Error(errHelloAuth)
 		return
 	}
+	if proto != c.reply.Proto {
+		c.setProto(proto)
+	}
 	c.reply.Map(7)
 	text := func(name, value string) { c.reply.BulkString(name); c.reply.BulkString(value) }
 	text("server", "redis")
 	text("version", RedisVersion)
 	c.reply.BulkString("proto")
-	c.reply.Int(2)
+	c.reply.Int(int64(proto))
 	c.reply.BulkString("id")
 	c.reply.Int(c.id)
 	text("mode", "standalone")
@@ -136,6 +142,8 @@ func reset(c *Session, _ [][]byte) {
 	c.dbNow.Store(0)
 	c.replyOff, c.out.off = false, false
 	c.setAuth(c.server.users.Default(), !c.server.needsPassword())
+	c.endPushes()
+	c.setProto(2)
 	c.mu.Lock()
 	c.name = ""
 	c.noEvict = false
@@ -144,13 +152,21 @@ func reset(c *Session, _ [][]byte) {
 }
 
 func ping(c *Session, args [][]byte) {
-	switch len(args) {
-	case 1:
-		c.reply.Status("PONG")
-	case 2:
-		c.reply.Bulk(args[1])
-	default:
+	switch {
+	case len(args) > 2:
 		c.reply.Error("ERR wrong number of arguments for 'ping' command")
+	case c.reply.Proto == 2 && c.subscribed():
+		c.reply.Array(2)
+		c.reply.BulkString("pong")
+		if len(args) == 2 {
+			c.reply.Bulk(args[1])
+		} else {
+			c.reply.BulkString("")
+		}
+	case len(args) == 1:
+		c.reply.Status("PONG")
+	default:
+		c.reply.Bulk(args[1])
 	}
 }
 

@@ -40,6 +40,9 @@ type Backend interface {
 	// earlier commands of the session have been executed. It may block, for
 	// this session alone.
 	Admin(s *Session, cmd *command.Command, args [][]byte) []byte
+	// Publish sends a message to the other nodes' clients that listen to the
+	// channel. It waits for nobody, and keeps what it is given.
+	Publish(channel, payload []byte, shard bool)
 	// Info returns sections of INFO: the one of that name (lower case), or all
 	// if section is "". A section that the server has too is put together with it,
 	// the backend's fields replacing those of the same name.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,9 +54,9 @@ func (c *Session) line() string {
 	c.mu.Lock()
 	name, library, libVer, noEvict := c.name, c.library, c.libVer, c.noEvict
 	c.mu.Unlock()
-	flags := "N"
+	flags := c.flags()
 	if noEvict {
-		flags = "e"
+		flags = strings.TrimPrefix(flags, "N") + "e"
 	}
 	cmd := "NULL"
 	if p := c.current.Load(); p != nil {
@@ -66,10 +67,11 @@ func (c *Session) line() string {
 		queued = o.queued.Load()
 	}
 	unread, size := c.unread.Load(), c.bufSize.Load()
-	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=%d name=%s age=%d idle=%d flags=%s db=%d sub=0 psub=0 ssub=0 multi=-1 "+
-		"qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=%d tot-mem=%d events=r cmd=%s user=%s redir=-1 resp=2 lib-name=%s lib-ver=%s",
+	return fmt.Sprintf("id=%d addr=%s laddr=%s fd=%d name=%s age=%d idle=%d flags=%s db=%d sub=%d psub=%d ssub=%d multi=-1 "+
+		"qbuf=%d qbuf-free=%d argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=%d tot-mem=%d events=r cmd=%s user=%s redir=%d resp=%d lib-name=%s lib-ver=%s",
 		c.id, c.addr, c.laddr, c.id, name, now-c.begun.Unix(), max(now-c.active.Load(), 0), flags, c.dbNow.Load(),
-		unread, size-unread, queued, size+queued, cmd, c.user().Name(), library, libVer)
+		c.subCount[toChannel].Load(), c.subCount[toPattern].Load(), c.subCount[toShard].Load(),
+		unread, size-unread, queued, size+queued, cmd, c.user().Name(), c.redirection(), c.Proto(), library, libVer)
 }
 
 // reading tells CLIENT LIST that the session is at this command.
@@ -83,7 +85,38 @@ func (c *Session) reading(args [][]byte) {
 
 func clientInfo(c *Session, args [][]byte) {
 	c.reading(args)
-	c.reply.BulkString(c.line() + "\n")
+	c.reply.Verbatim(c.line() + "\n")
+}
+
+// flags are the letters by which CLIENT LIST tells what a client does.
+func (c *Session) flags() string {
+	t := &c.server.trackers
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var b []byte
+	for _, f := range []struct {
+		letter byte
+		on     bool
+	}{
+		{'O', c.monitors.Load()}, {'P', c.subscribed()},
+		{'t', c.tracking.on}, {'R', c.tracking.broken}, {'B', c.tracking.bcast},
+	} {
+		if f.on {
+			b = append(b, f.letter)
+		}
+	}
+	if len(b) == 0 {
+		return "N"
+	}
+	return string(b)
+}
+
+// class is what a filter by TYPE calls the client.
+func (c *Session) class() string {
+	if c.subscribed() {
+		return "pubsub"
+	}
+	return "normal"
 }
 
 func clientList(c *Session, args [][]byte) {
@@ -92,14 +125,12 @@ func clientList(c *Session, args [][]byte) {
 	switch {
 	case len(args) == 2:
 	case len(args) == 4 && equalFold(args[2], "type"):
-		normal, err := clientType(args[3])
+		class, err := clientType(args[3])
 		if err != "" {
 			c.reply.Error(err)
 			return
 		}
-		if !normal {
-			list = nil
-		}
+		list = slices.DeleteFunc(list, func(o *Session) bool { return o.class() != class })
 	case len(args) > 3 && equalFold(args[2], "id"):
 		want := map[int64]bool{}
 		for _, a := range args[3:] {
@@ -126,19 +157,18 @@ func clientList(c *Session, args [][]byte) {
 		b.WriteString(o.line())
 		b.WriteByte('\n')
 	}
-	c.reply.BulkString(b.String())
+	c.reply.Verbatim(b.String())
 }
 
-// clientType reports whether a TYPE filter is for normal clients, the only
-// ones there are, or returns an error.
-func clientType(b []byte) (normal bool, err string) {
-	switch {
-	case equalFold(b, "normal"):
-		return true, ""
-	case equalFold(b, "master"), equalFold(b, "replica"), equalFold(b, "slave"), equalFold(b, "pubsub"):
-		return false, ""
+// clientType returns the class that a TYPE filter is for, or an error. Nobody
+// is a master or replica.
+func clientType(b []byte) (class, err string) {
+	for _, class := range []string{"normal", "master", "replica", "slave", "pubsub"} {
+		if equalFold(b, class) {
+			return class, ""
+		}
 	}
-	return false, "ERR Unknown client type '" + shown(b) + "'"
+	return "", "ERR Unknown client type '" + shown(b) + "'"
 }
 
 // clientKill ends the clients that pass all filters; its own connection only
@@ -167,12 +197,12 @@ func clientKill(c *Session, args [][]byte) {
 			}
 			match = append(match, func(o *Session) bool { return o.id == id })
 		case equalFold(opt, "type"):
-			normal, err := clientType(v)
+			class, err := clientType(v)
 			if err != "" {
 				c.reply.Error(err)
 				return
 			}
-			match = append(match, func(*Session) bool { return normal })
+			match = append(match, func(o *Session) bool { return o.class() == class })
 		case equalFold(opt, "addr"):
 			match = append(match, func(o *Session) bool { return o.addr == s })
 		case equalFold(opt, "laddr"):
@@ -312,20 +342,6 @@ func clientUnblock(c *Session, args [][]byte) {
 		return
 	}
 	c.reply.Int(0)
-}
-
-// clientGetRedir: tracking is never on.
-func clientGetRedir(c *Session, _ [][]byte) { c.reply.Int(-1) }
-
-func clientTrackingInfo(c *Session, _ [][]byte) {
-	c.reply.Map(3)
-	c.reply.BulkString("flags")
-	c.reply.Array(1)
-	c.reply.BulkString("off")
-	c.reply.BulkString("redirect")
-	c.reply.Int(-1)
-	c.reply.BulkString("prefixes")
-	c.reply.Array(0)
 }
 
 var clientHelp = []string{

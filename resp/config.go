@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -52,7 +53,8 @@ var parameters = map[string]parameter{
 	"bind":                       fixed((*Server).host),
 	"dir":                        fixed(func(s *Server) string { return s.opt.Dir }),
 	"databases":                  immutable(strconv.Itoa(Databases)),
-	"notify-keyspace-events":     constant(""),
+	"notify-keyspace-events":     {get: notifyEvents, set: setNotifyEvents, live: true},
+	"tracking-table-max-keys":    {get: trackingKeys, set: setTrackingKeys, live: true},
 	"unixsocket":                 immutable(""),
 	"logfile":                    immutable(""),
 	"pidfile":                    immutable(""),
@@ -133,10 +135,11 @@ func parseSize(v string) (int64, error) {
 	return n * unit, nil
 }
 
-// outputLimits shows MaxOutputBuffer as the hard limit of normal clients; the
-// other classes do not exist.
+// outputLimits shows MaxOutputBuffer as the hard limit of normal clients;
+// there are no replicas.
 func outputLimits(s *Server) string {
-	return fmt.Sprintf("normal %d 0 0 slave 0 0 0 pubsub 0 0 0", s.settings.maxOutput.Load())
+	p := s.settings.pubsub.Load()
+	return fmt.Sprintf("normal %d 0 0 slave 0 0 0 pubsub %d %d %d", s.settings.maxOutput.Load(), p.hard, p.soft, int64(p.time/time.Second))
 }
 
 func setOutputLimits(s *Server, v string) (func(), error) {
@@ -144,11 +147,11 @@ func setOutputLimits(s *Server, v string) (func(), error) {
 	if len(words) == 0 || len(words)%4 != 0 {
 		return nil, errors.New("Wrong number of arguments in buffer limit configuration.") //nolint:staticcheck // Redis's words
 	}
-	limit := s.settings.maxOutput.Load()
+	limit, pubsub := s.settings.maxOutput.Load(), s.settings.pubsub.Load()
 	for ; len(words) > 0; words = words[4:] {
 		hard, err := parseSize(words[1])
 		if err != nil {
-			return nil, errors.New("Error in hard, soft or soft_seconds setting in buffer limit configuration.") //nolint:staticcheck // Redis's own text
+			return nil, errPubSubClass
 		}
 		switch strings.ToLower(words[0]) {
 		case "normal":
@@ -156,12 +159,35 @@ func setOutputLimits(s *Server, v string) (func(), error) {
 				return nil, errors.New("the limit of normal clients must be positive: there is always one")
 			}
 			limit = hard
-		case "slave", "replica", "pubsub":
+		case "pubsub":
+			soft, err := parseSize(words[2])
+			seconds, ok := parseInt([]byte(words[3]))
+			if err != nil || !ok || seconds < 0 || seconds > math.MaxInt32 {
+				return nil, errPubSubClass
+			}
+			pubsub = &pushLimit{hard: hard, soft: soft, time: time.Duration(seconds) * time.Second}
+		case "slave", "replica":
 		default:
 			return nil, errors.New("Invalid client class specified in buffer limit configuration.") //nolint:staticcheck // Redis's own text
 		}
 	}
-	return func() { s.settings.maxOutput.Store(limit) }, nil
+	return func() { s.settings.maxOutput.Store(limit); s.settings.pubsub.Store(pubsub) }, nil
+}
+
+func trackingKeys(s *Server) string { return itoa(s.settings.trackKeys.Load()) }
+
+func setTrackingKeys(s *Server, v string) (func(), error) {
+	n, ok := parseInt([]byte(v))
+	if !ok {
+		return nil, errors.New("argument couldn't be parsed into an integer")
+	}
+	if n < 0 {
+		return nil, fmt.Errorf("argument must be between 0 and %d inclusive", int64(math.MaxInt64))
+	}
+	return func() {
+		s.settings.trackKeys.Store(n)
+		s.trackers.shrinkNow(s)
+	}, nil
 }
 
 func (s *Server) port(tls bool) string {

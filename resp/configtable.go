@@ -278,7 +278,7 @@ func keptParameters() map[string]parameter {
 		"repl-backlog-ttl": {3600, 0, math.MaxInt64}, "repl-diskless-sync-delay": {5, 0, math.MaxInt32},
 		"repl-diskless-sync-max-replicas": {0, 0, math.MaxInt32}, "repl-ping-replica-period": {10, 1, math.MaxInt32},
 		"repl-timeout": {60, 1, math.MaxInt32}, "replica-announce-port": {0, 0, 65535}, "replica-priority": {100, 0, math.MaxInt32},
-		"shutdown-timeout": {10, 0, math.MaxInt32}, "tcp-keepalive": {15, 0, math.MaxInt32}, "tracking-table-max-keys": {1000000, 0, math.MaxInt64},
+		"shutdown-timeout": {10, 0, math.MaxInt32}, "tcp-keepalive": {15, 0, math.MaxInt32},
 		"tls-session-cache-size": {20480, 0, math.MaxInt32}, "tls-session-cache-timeout": {300, 0, math.MaxInt32},
 	} {
 		add(name, strconv.FormatInt(x.value, 10), within(x.low, x.high))

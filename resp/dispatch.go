@@ -89,6 +89,11 @@ func (c *Session) command(args [][]byte) {
 		c.fail(refusal)
 		return
 	}
+	if c.reply.Proto == 2 && !inPubSub[cmd.Name] && c.subscribed() {
+		r.stat.rejected.Add(1)
+		c.fail("ERR Can't execute '" + strings.ToLower(cmd.Name) + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+		return
+	}
 	if cmd.Flags&command.Loading == 0 {
 		if why := s.backend.Loading(); why != "" {
 			r.stat.rejected.Add(1)
@@ -101,8 +106,12 @@ func (c *Session) command(args [][]byte) {
 		c.fail(errOOM)
 		return
 	}
+	if c.cached {
+		defer c.afterCaching(cmd)
+	}
 	switch {
 	case cmd.Run != nil || cmd.ByView(args):
+		s.monitors.show(c, cmd, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
@@ -119,6 +128,9 @@ func (c *Session) command(args [][]byte) {
 // enqueue adds a data command to the batch.
 func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	c.holdBack(write)
+	if c.server.trackers.clients.Load() > 0 && !write {
+		c.Track(cmd, args)
+	}
 	n := len(c.batch)
 	if n == len(c.spare) {
 		c.spare = append(c.spare, &Request{Session: c})
@@ -156,6 +168,7 @@ func (c *Session) run(cmd *command.Command, r *row, fn func(), args [][]byte) {
 		fn()
 	}()
 	took := time.Since(start)
+	c.server.monitors.show(c, cmd, args)
 	c.server.stats.commands.Add(1)
 	r.stat.add(1, took)
 	c.server.took(cmd, 1, took)
@@ -281,9 +294,12 @@ func (c *Session) answer() {
 		} else {
 			c.marks = append(c.marks, localReply{len(c.batch), len(c.local)})
 		}
+	} else if c.pushing {
+		c.out.always(b)
 	} else {
 		c.out.add(b)
 	}
+	c.pushing = false
 	if len(b) >= directReply {
 		c.reply.Buf = nil // the output may have it
 	} else {

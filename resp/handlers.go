@@ -20,6 +20,7 @@ func init() {
 		"AUTH": auth, "HELLO": hello, "RESET": reset, "PING": ping, "ECHO": echo, "SELECT": selectDB,
 
 		"CLIENT|GETNAME": clientGetName, "CLIENT|GETREDIR": clientGetRedir, "CLIENT|HELP": help(clientHelp),
+		"CLIENT|CACHING": clientCaching, "CLIENT|TRACKING": clientTracking,
 		"CLIENT|ID": clientID, "CLIENT|INFO": clientInfo, "CLIENT|KILL": clientKill, "CLIENT|LIST": clientList,
 		"CLIENT|NO-EVICT": clientNoEvict, "CLIENT|NO-TOUCH": clientNoTouch, "CLIENT|PAUSE": clientPause,
 		"CLIENT|REPLY": clientReply, "CLIENT|SETINFO": clientSetInfo, "CLIENT|SETNAME": clientSetName,
@@ -30,6 +31,12 @@ func init() {
 
 		"COMMAND": describe, "COMMAND|COUNT": describe, "COMMAND|DOCS": describe, "COMMAND|GETKEYS": describe,
 		"COMMAND|GETKEYSANDFLAGS": describe, "COMMAND|HELP": describe, "COMMAND|INFO": describe, "COMMAND|LIST": describe,
+
+		"SUBSCRIBE": subscribe(toChannel), "PSUBSCRIBE": subscribe(toPattern), "SSUBSCRIBE": subscribe(toShard),
+		"UNSUBSCRIBE": unsubscribe(toChannel), "PUNSUBSCRIBE": unsubscribe(toPattern), "SUNSUBSCRIBE": unsubscribe(toShard),
+		"PUBLISH": publish(false), "SPUBLISH": publish(true), "MONITOR": monitor,
+		"PUBSUB|CHANNELS": channels(toChannel), "PUBSUB|NUMPAT": numPat, "PUBSUB|NUMSUB": numSub(toChannel),
+		"PUBSUB|SHARDCHANNELS": channels(toShard), "PUBSUB|SHARDNUMSUB": numSub(toShard), "PUBSUB|HELP": help(pubsubHelp),
 
 		"INFO": info, "TIME": serverTime, "LASTSAVE": lastSave, "SAVE": save, "BGSAVE": bgSave, "BGREWRITEAOF": bgRewrite,
 		"ROLE": role, "SHUTDOWN": shutdown,

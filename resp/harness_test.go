@@ -56,7 +56,7 @@ func (m *mapBackend) Execute(reqs []*Request) {
 		m.batches = append(m.batches, len(reqs))
 	}
 	for _, q := range reqs {
-		r := command.Reply{Proto: 2}
+		r := command.Reply{Proto: q.Proto}
 		m.one(q, &r)
 		q.Out = r.Buf
 	}
@@ -116,6 +116,8 @@ func (m *mapBackend) one(q *Request, r *command.Reply) {
 		r.Error("ERR the test's backend has no " + q.Cmd.Name)
 	}
 }
+
+func (m *mapBackend) Publish(_, _ []byte, _ bool) {}
 
 func (m *mapBackend) Admin(_ *Session, cmd *command.Command, args [][]byte) []byte {
 	var r command.Reply
@@ -270,7 +272,14 @@ func readReply(r *bufio.Reader) (string, error) {
 		b := make([]byte, n+2)
 		_, err := io.ReadFull(r, b)
 		return line + string(b), err
-	case '*':
+	case '=':
+		b := make([]byte, n+2)
+		_, err := io.ReadFull(r, b)
+		return line + string(b), err
+	case '*', '~', '>', '%':
+		if line[0] == '%' {
+			n *= 2
+		}
 		for range n {
 			s, err := readReply(r)
 			line += s

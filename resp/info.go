@@ -54,7 +54,7 @@ func info(c *Session, args [][]byte) {
 			b.WriteString(f.Name + ":" + f.Value + "\r\n")
 		}
 	}
-	c.reply.BulkString(b.String())
+	c.reply.Verbatim(b.String())
 }
 
 // sections puts the server's sections and the backend's together.
@@ -176,7 +176,7 @@ func (s *Server) infoClients(sec *Section) {
 	sec.Add("client_recent_max_input_buffer", itoa(in))
 	sec.Add("client_recent_max_output_buffer", itoa(out))
 	sec.Add("blocked_clients", itoa(s.pause.held.Load()))
-	sec.Add("tracking_clients", "0")
+	sec.Add("tracking_clients", itoa(s.trackers.clients.Load()))
 	sec.Add("clients_in_timeout_table", "0")
 }
 
@@ -280,6 +280,8 @@ func (s *Server) infoStats(sec *Section) {
 	sec.Add("instantaneous_input_repl_kbps", "0.00")
 	sec.Add("instantaneous_output_repl_kbps", "0.00")
 	sec.Add("expired_stale_perc", "0.00")
+	s.hub.info(sec)
+	s.trackers.info(sec)
 }
 
 // human shows a size as Redis does.

@@ -185,7 +185,7 @@ func latencyGraph(c *Session, args [][]byte) {
 		}
 		b.WriteByte('\n')
 	}
-	c.reply.BulkString(b.String())
+	c.reply.Verbatim(b.String())
 }
 
 func highest(list []latencySample) (ms int64) {
@@ -245,7 +245,7 @@ func latencyDoctor(c *Session, _ [][]byte) {
 			b.WriteString("   " + text + "\n")
 		}
 	}
-	c.reply.BulkString(b.String())
+	c.reply.Verbatim(b.String())
 }
 
 // latencyHistogram tells how long commands took, all of them if none are

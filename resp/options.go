@@ -19,6 +19,10 @@ const (
 	DefaultSlowLogTime     = 10 * time.Millisecond
 	DefaultSlowLogLen      = 128
 	DefaultACLLogLen       = 128
+	DefaultPubSubHard      = 32 << 20
+	DefaultPubSubSoft      = 8 << 20
+	DefaultPubSubTime      = time.Minute
+	DefaultTrackingKeys    = 1_000_000
 )
 
 // Databases is the number of databases SELECT accepts.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 const (
@@ -24,6 +26,10 @@ var errOutputLimit = errors.New("client-output-buffer-limit reached and the clie
 // that reads late: what the socket does not take at once is left to a
 // goroutine, which exists only while something waits. A client may so write a
 // whole pipeline before it reads the first reply, as with Redis.
+//
+// Other goroutines push messages into it. While the session is busy with
+// commands they wait for it, so that each comes behind the replies to what was
+// carried out before; while it is idle they go to the goroutine at once.
 type output struct {
 	conn   net.Conn
 	try    *tryWriter // nil if the connection cannot be written without blocking
@@ -44,19 +50,32 @@ type output struct {
 	running  bool
 	err      error
 	progress chan struct{} // has one element after each piece, at the end too
+
+	// Under mu too: what others push.
+	proto  int
+	busy   bool     // the session is carrying out commands
+	pushed [][]byte // while it is
+	waits  int64    // bytes of pushed
+	over   time.Time
 }
 
 func newOutput(conn net.Conn, limit *atomic.Int64, stall time.Duration, b *budget, sent *atomic.Int64) *output {
 	return &output{
 		conn: conn, try: newTryWriter(conn), limit: limit, stall: stall, budget: b, sent: sent,
-		progress: make(chan struct{}, 1),
+		progress: make(chan struct{}, 1), proto: 2, busy: true,
 	}
 }
 
 // add appends a reply. The output may keep b if it is large.
 func (o *output) add(b []byte) {
+	if !o.off {
+		o.always(b)
+	}
+}
+
+// always is add also while replies are dropped.
+func (o *output) always(b []byte) {
 	switch {
-	case o.off:
 	case len(b) >= directReply:
 		if len(o.tail) > 0 {
 			o.head = append(o.head, o.tail)
@@ -72,6 +91,7 @@ func (o *output) add(b []byte) {
 // it waits until the client has read some. The error is final: the connection
 // is of no more use.
 func (o *output) flush() error {
+	o.merge()
 	if len(o.tail) > 0 {
 		o.head = append(o.head, o.tail)
 	}
@@ -122,13 +142,18 @@ func (o *output) enqueue(chunks [][]byte) error {
 		o.budget.give(n)
 		return o.err
 	}
+	o.start(chunks, n)
+	return nil
+}
+
+// start gives the goroutine chunks of n bytes together; mu is held.
+func (o *output) start(chunks [][]byte, n int64) {
 	o.queued.Add(n)
 	o.queue = append(o.queue, chunks...)
 	if !o.running {
 		o.running = true
 		go o.drain()
 	}
-	return nil
 }
 
 // drain writes the queue until it is empty or the connection fails.
@@ -146,8 +171,9 @@ func (o *output) drain() {
 		chunks := o.queue
 		o.queue = nil
 		o.mu.Unlock()
-		for i, c := range chunks {
-			chunks[i] = nil
+		for len(chunks) > 0 {
+			var c []byte
+			c, chunks = gather(chunks)
 			for len(c) > 0 {
 				n, err := o.conn.Write(c[:min(len(c), writePiece)])
 				c = c[n:]
@@ -165,6 +191,24 @@ func (o *output) drain() {
 			}
 		}
 	}
+}
+
+// gather returns the first chunk, or the first ones together if they are
+// small, and the rest.
+func gather(chunks [][]byte) ([]byte, [][]byte) {
+	n, size := 0, 0
+	for n < len(chunks) && len(chunks[n]) < directReply && size < writePiece {
+		size += len(chunks[n])
+		n++
+	}
+	if n < 2 {
+		return chunks[0], chunks[1:]
+	}
+	b := make([]byte, 0, size)
+	for _, c := range chunks[:n] {
+		b = append(b, c...)
+	}
+	return b, chunks[n:]
 }
 
 func (o *output) signal() {
@@ -199,6 +243,8 @@ func (o *output) fail(err error) {
 	if o.err == nil {
 		o.err = err
 	}
+	o.budget.give(o.waits)
+	o.pushed, o.waits = nil, 0
 	o.mu.Unlock()
 	_ = o.conn.Close()
 }
@@ -207,4 +253,104 @@ func (o *output) failed() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err
+}
+
+// message is what is pushed to clients: the same bytes to all that speak one
+// protocol.
+type message struct {
+	write   func(*command.Reply)
+	encoded [2][]byte // RESP2, RESP3
+}
+
+// bytes returns the message for a client of a protocol. Not for concurrent use.
+func (m *message) bytes(proto int) []byte {
+	b := &m.encoded[proto-2]
+	if *b == nil {
+		r := command.Reply{Proto: proto}
+		m.write(&r)
+		*b = r.Buf
+	}
+	return *b
+}
+
+// pushLimit is how many bytes may wait for a client that others push to: hard
+// at no time, soft not for longer than the time. 0: no limit but the budget.
+type pushLimit struct {
+	hard, soft int64
+	time       time.Duration
+}
+
+// exceeded reports whether so many bytes are too many; mu is held.
+func (o *output) exceeded(n int64, lim pushLimit) bool {
+	if lim.hard > 0 && n > lim.hard {
+		return true
+	}
+	if lim.soft == 0 || n <= lim.soft {
+		o.over = time.Time{}
+		return false
+	}
+	if o.over.IsZero() {
+		o.over = time.Now()
+	}
+	return time.Since(o.over) >= lim.time
+}
+
+// push sends a message, for any goroutine, and never waits. An error says that
+// the client is to be disconnected: it does not read what it is sent.
+func (o *output) push(m *message, lim pushLimit) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return nil // it is on its way out
+	}
+	b := m.bytes(o.proto)
+	n := int64(len(b))
+	switch {
+	case o.exceeded(o.queued.Load()+o.waits+n, lim):
+		return errOutputLimit
+	case !o.budget.take(n):
+		return errMemory
+	case o.busy:
+		o.pushed = append(o.pushed, b)
+		o.waits += n
+	default:
+		o.start([][]byte{b}, n)
+	}
+	return nil
+}
+
+// merge puts what was pushed so far behind the replies so far.
+func (o *output) merge() { o.speak(0) }
+
+// speak is merge, and changes the protocol of what is pushed from now on,
+// unless that is 0.
+func (o *output) speak(proto int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, b := range o.pushed {
+		o.always(b)
+	}
+	o.budget.give(o.waits)
+	o.pushed, o.waits = nil, 0
+	if proto != 0 {
+		o.proto = proto
+	}
+}
+
+// idle says that all replies are flushed and the session waits.
+func (o *output) idle() {
+	o.mu.Lock()
+	o.busy = false
+	if n := o.waits; n > 0 && o.err == nil {
+		o.start(o.pushed, n) // the budget has them already
+		o.pushed, o.waits = nil, 0
+	}
+	o.mu.Unlock()
+}
+
+// work says that the session goes on.
+func (o *output) work() {
+	o.mu.Lock()
+	o.busy = true
+	o.mu.Unlock()
 }

@@ -37,6 +37,9 @@ type Server struct {
 	denied   acl.Log
 	latency  latencyMonitor
 	kept     keptValues
+	hub      hub
+	trackers trackers
+	monitors monitors
 	shutdown sync.Once
 
 	mu       sync.Mutex
@@ -68,6 +71,8 @@ func New(opt Options) (*Server, error) {
 	s.budget.limit.Store(opt.MaxMemory)
 	s.rows = s.table()
 	s.pause.init()
+	s.hub.init()
+	s.trackers.init()
 	return s, nil
 }
 
@@ -227,7 +232,7 @@ func (s *Server) closeIdle(now time.Time) {
 		return
 	}
 	for _, c := range s.clients() {
-		if !c.busy.Load() && now.Unix()-c.active.Load() > limit {
+		if !c.busy.Load() && !c.subscribed() && now.Unix()-c.active.Load() > limit {
 			c.kill(errIdle)
 		}
 	}
@@ -266,8 +271,11 @@ type settings struct {
 	latencyMin  atomic.Int64 // milliseconds; 0: the latency monitor is off
 	tracking    atomic.Bool  // of latencies
 	percentiles atomic.Pointer[percentileList]
-	maxMemory   atomic.Int64 // bytes of the backend's data; 0: no limit
-	full        atomic.Bool  // maxMemory is exceeded
+	maxMemory   atomic.Int64              // bytes of the backend's data; 0: no limit
+	full        atomic.Bool               // maxMemory is exceeded
+	pubsub      atomic.Pointer[pushLimit] // of clients with subscriptions
+	notify      atomic.Uint32             // notify-keyspace-events, as eventFlags
+	trackKeys   atomic.Int64              // tracking-table-max-keys; 0: no limit
 }
 
 func (p *settings) init(o *Options) {
@@ -285,6 +293,8 @@ func (p *settings) init(o *Options) {
 	p.aclLogLen.Store(DefaultACLLogLen)
 	p.tracking.Store(true)
 	p.percentiles.Store(&percentileList{50, 99, 99.9})
+	p.pubsub.Store(&pushLimit{hard: DefaultPubSubHard, soft: DefaultPubSubSoft, time: DefaultPubSubTime})
+	p.trackKeys.Store(DefaultTrackingKeys)
 }
 
 // password returns requirepass, "" for none. The default user's rules may

@@ -130,10 +130,10 @@ func memoryDoctor(c *Session, _ [][]byte) {
 		found = append(found, fmt.Sprintf("The node itself uses %s, more than the Redis behind it.", m["node_used_memory_human"]))
 	}
 	if found == nil {
-		c.reply.BulkString("Nothing gives cause for concern.\n")
+		c.reply.Verbatim("Nothing gives cause for concern.\n")
 		return
 	}
-	c.reply.BulkString(" * " + strings.Join(found, "\n * ") + "\n")
+	c.reply.Verbatim(" * " + strings.Join(found, "\n * ") + "\n")
 }
 
 func memoryStats(c *Session, args [][]byte) {
@@ -182,7 +182,7 @@ func memoryPurge(c *Session, args [][]byte) {
 func mallocStats(c *Session, _ [][]byte) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	c.reply.BulkString(fmt.Sprintf("The node's memory, by Go's runtime:\nheap in use %d, of %d from the system, %d given back\nobjects %d, allocated %d times, freed %d times\n"+
+	c.reply.Verbatim(fmt.Sprintf("The node's memory, by Go's runtime:\nheap in use %d, of %d from the system, %d given back\nobjects %d, allocated %d times, freed %d times\n"+
 		"stacks %d, runtime's own %d\ncollections %d, pauses %d ns in all, next at %d\n",
 		m.HeapInuse, m.Sys, m.HeapReleased, m.HeapObjects, m.Mallocs, m.Frees, m.StackInuse, m.MSpanInuse+m.MCacheInuse+m.GCSys+m.OtherSys,
 		m.NumGC, m.PauseTotalNs, m.NextGC))

@@ -36,12 +36,15 @@ type Session struct {
 	replyOff bool // CLIENT REPLY OFF
 	skipNext bool // CLIENT REPLY SKIP
 	batch    []*Request
-	spare    []*Request    // all requests made so far; batch is the first of them
-	bytes    int64         // of arguments in batch
-	limit    int           // commands in the next batch at most
-	local    []byte        // replies made here while a batch was gathered
-	marks    []localReply  // and where they belong
-	reply    command.Reply // what handlers write
+	spare    []*Request             // all requests made so far; batch is the first of them
+	bytes    int64                  // of arguments in batch
+	limit    int                    // commands in the next batch at most
+	local    []byte                 // replies made here while a batch was gathered
+	marks    []localReply           // and where they belong
+	reply    command.Reply          // what handlers write
+	cached   bool                   // tracking.caching was set
+	pushing  bool                   // the reply is one that CLIENT REPLY does not keep back
+	subs     [3]map[string]struct{} // by subscription kind
 
 	// For others to see.
 	active   atomic.Int64 // Unix seconds of the last sign of life
@@ -51,6 +54,10 @@ type Session struct {
 	unread   atomic.Int64                    // bytes in the query buffer
 	bufSize  atomic.Int64
 	queuedOn atomic.Pointer[output]
+	subCount [3]atomic.Int32
+	monitors atomic.Bool
+	proto    atomic.Int32
+	tracking trackState // the server's trackers' lock holds for it
 
 	who atomic.Pointer[acl.User]
 
@@ -80,6 +87,7 @@ func newSession(s *Server, id int64, conn net.Conn) *Session {
 	c.who.Store(s.users.Default())
 	c.authed = !s.needsPassword()
 	c.reply.Proto = 2
+	c.proto.Store(2)
 	c.active.Store(c.begun.Unix())
 	c.busy.Store(true)
 	return c
@@ -211,7 +219,9 @@ func (c *Session) fill() error {
 	c.unread.Store(int64(c.in.end - c.in.pos + len(c.in.big)))
 	c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
 	c.busy.Store(false)
+	c.out.idle()
 	err := c.in.fill()
+	c.out.work()
 	c.busy.Store(true)
 	c.active.Store(time.Now().Unix())
 	c.in.lim = c.limits()
@@ -253,6 +263,7 @@ func (c *Session) kill(cause error) {
 // end cuts what is left of the connection and forgets it.
 func (c *Session) end(err error) {
 	c.kill(err)
+	c.endPushes()
 	if c.out != nil {
 		c.out.fail(net.ErrClosed)
 	}

@@ -20,6 +20,11 @@ const (
 	MaxCursor = 64 << 10
 	// MaxOrigins is the greatest number of origins in a Want.
 	MaxOrigins = 8 << 10
+	// MaxMessage is the greatest size of a channel's name and a message
+	// together that can be published at other nodes, in bytes.
+	MaxMessage = MaxFrame - 64
+	// MaxMessages is how many bytes of messages may wait for a link.
+	MaxMessages = 4 << 20
 	// MaxChunk is the greatest piece of a batch in one frame, in bytes.
 	MaxChunk = 64 << 10
 )

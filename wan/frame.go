@@ -33,6 +33,7 @@ const (
 	framePong        frameType = 9
 	frameSyncNeeded  frameType = 10
 	frameSyncRequest frameType = 11
+	framePublish     frameType = 12 // from version 2 on
 	frameChunk       frameType = 16 // plus the lane
 )
 

@@ -34,6 +34,7 @@ type testNode struct {
 	waiting []func()
 
 	// What Applier was told.
+	messages         []string
 	applied, refused int
 	needed           map[uint16][]crdt.Stream
 	ahead            []crdt.Vector
@@ -393,6 +394,12 @@ func (n *testNode) ApplyState(_ uint16, keys *SyncKeys, done func(error)) {
 		done(nil)
 		n.peers.NotifyDurable()
 	})
+}
+
+func (n *testNode) Publish(from uint16, m *Message) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.messages = append(n.messages, fmt.Sprintf("%d %s %s %v", from, m.Channel, m.Payload, m.Shard))
 }
 
 func (n *testNode) AbortSync(uint16) { n.mu.Lock(); n.aborted++; n.mu.Unlock() }

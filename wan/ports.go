@@ -104,6 +104,9 @@ type (
 	SyncDBPending = wire.SyncDBPending
 )
 
+// Message is what a client has published.
+type Message = wire.Publish
+
 // Applier takes what sessions receive. from is the id of the peer. Calls for
 // one session come one after another, in order; calls of several sessions may
 // overlap. done is called once, from any goroutine and also before the call
@@ -131,6 +134,9 @@ type Applier interface {
 	// AbortSync tells that a sync which was requested ends before its last
 	// states. It may go on later from the last cursor, with any peer.
 	AbortSync(from uint16)
+
+	// Publish hands over a message for this node's clients. It must not wait.
+	Publish(from uint16, m *Message)
 
 	// Heard tells what a peer's heartbeats and acks have said so far.
 	Heard(from uint16, h Heard)

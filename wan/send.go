@@ -21,6 +21,9 @@ type sender struct {
 	paused bool
 	sync   syncOut
 
+	messages     [][]byte // to publish, encoded, in order
+	messageBytes int
+
 	chunk   int // size of the next piece
 	pace    pace
 	weights [crdt.Lanes]int
@@ -55,6 +58,7 @@ func (o *sender) init(c *Config) {
 // close releases what the sender holds.
 func (o *sender) close(p *Peers) {
 	o.sync.close(p)
+	o.messages, o.messageBytes = nil, 0
 	for l := range o.lanes {
 		o.lanes[l] = outLane{}
 	}
@@ -137,6 +141,9 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 			lane := &o.lanes[l]
 			if lane.budget <= 0 {
 				continue
+			}
+			if crdt.Lane(l) == messageLane && len(o.messages) > 0 {
+				return s.nextMessage(), nil
 			}
 			if len(lane.rest) == 0 {
 				if err := s.fill(crdt.Lane(l)); err != nil {

@@ -16,7 +16,9 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 1
+	MaxVersion = 2
+	// versionPublish is the first that knows Publish.
+	versionPublish = 2
 )
 
 // Sizes of the random parts of a Hello, in bytes.
@@ -275,12 +277,15 @@ func (s *Session) onProof(b []byte) error {
 	return nil
 }
 
+// version returns the protocol's version in the session.
+func (s *Session) version() uint32 { return min(s.peer.MaxVersion, MaxVersion) }
+
 func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	m, err := wire.DecodeHelloAck(b)
 	if err != nil {
 		return nil, fail(CodeProtocol, "%w", err)
 	}
-	if m.Version != min(s.peer.MaxVersion, MaxVersion) {
+	if m.Version != s.version() {
 		return nil, fail(CodeVersion, "node %d chose protocol %d", s.peer.Node, m.Version)
 	}
 	if m.Origin.Node() != s.peer.Node || m.Origin != m.Origin.Origin() {
@@ -358,6 +363,8 @@ func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error
 		calls, err = s.onSyncNeeded(b)
 	case frameSyncRequest:
 		err = s.onSyncRequest(b)
+	case framePublish:
+		calls, err = s.onPublish(b)
 	default:
 		return nil, fail(CodeProtocol, "frame of type %d while %v", t, s.phase)
 	}
@@ -451,7 +458,7 @@ func (s *Session) next(now time.Time) ([]byte, error) {
 	case s.toSend.ack:
 		s.toSend.ack = false
 		s.origin = s.cfg.Log.Origin()
-		m := wire.HelloAck{Version: min(s.peer.MaxVersion, MaxVersion), Region: s.cfg.Self.Region, Origin: s.origin,
+		m := wire.HelloAck{Version: s.version(), Region: s.cfg.Self.Region, Origin: s.origin,
 			Durable: s.cfg.Log.Durable(), MaxBatch: uint64(s.cfg.MaxBatch)}
 		for l := range m.Window {
 			m.Window[l] = uint64(s.cfg.Window)

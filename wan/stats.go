@@ -16,6 +16,8 @@ type counters struct {
 	batches, entries            uint64
 	wireIn, plainIn, batchesIn  uint64
 	entriesIn, duplicates       uint64
+	messages, messagesIn        uint64
+	unsent                      uint64 // messages
 	lastError                   string
 }
 
@@ -31,6 +33,9 @@ func (c *counters) add(o *counters) {
 	c.batchesIn += o.batchesIn
 	c.entriesIn += o.entriesIn
 	c.duplicates += o.duplicates
+	c.messages += o.messages
+	c.messagesIn += o.messagesIn
+	c.unsent += o.unsent
 }
 
 // Stats is what REPLICAS and the metrics show of a peer. Counts go on over the
@@ -68,6 +73,9 @@ type Stats struct {
 	BatchesIn    uint64
 	EntriesIn    uint64
 	Duplicates   uint64 // entries that came and were there
+	Messages     uint64 // published there
+	MessagesIn   uint64 // published from there
+	Unsent       uint64 // messages dropped: no link, no room, too large, or the peer is too old
 
 	LastError   string
 	LastErrorAt time.Time
@@ -92,6 +100,7 @@ func (p *Peers) Stats(now time.Time) []Stats {
 		}
 		s.BytesRaw, s.BytesFolded, s.BytesPacked, s.BytesOut, s.Batches, s.Entries = total.raw, total.plain, total.packed, total.wireOut, total.batches, total.entries
 		s.BytesIn, s.BytesPlainIn, s.BatchesIn, s.EntriesIn, s.Duplicates = total.wireIn, total.plainIn, total.batchesIn, total.entriesIn, total.duplicates
+		s.Messages, s.MessagesIn, s.Unsent = total.messages, total.messagesIn, total.unsent
 		out = append(out, s)
 	}
 	p.mu.Unlock()

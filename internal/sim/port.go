@@ -80,6 +80,9 @@ func (p *port) Apply(from uint16, entries []crdt.Entry, done func(error)) {
 	}})
 }
 
+// Publish implements wan.Applier. Nobody listens.
+func (p *port) Publish(uint16, *wan.Message) {}
+
 // Heard implements wan.Applier.
 func (p *port) Heard(from uint16, h wan.Heard) {
 	if p.dead {

@@ -370,6 +370,24 @@ func DecodeSyncKeys(b []byte) (*SyncKeys, error) {
 	return &SyncKeys{m.States, m.Cursor, m.Last}, err
 }
 
+// Publish is a message for the receiver's clients that listen to a channel.
+type Publish struct {
+	Channel, Payload []byte
+	Shard            bool
+}
+
+// Encode returns the message's bytes.
+func (m *Publish) Encode() []byte {
+	return encode(&wanpb.Publish{Channel: m.Channel, Payload: m.Payload, Shard: m.Shard})
+}
+
+// DecodePublish reads a Publish, into memory of its own.
+func DecodePublish(b []byte) (*Publish, error) {
+	var m wanpb.Publish
+	err := decode(b, &m)
+	return &Publish{m.Channel, m.Payload, m.Shard}, err
+}
+
 // vector reads a vector; no bytes at all are the empty one.
 func vector(b []byte) (crdt.Vector, error) {
 	if len(b) == 0 {

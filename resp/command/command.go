@@ -1,6 +1,7 @@
 package command
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -49,7 +50,26 @@ type Context struct {
 	// Resumed is the State of the Wait after which the command runs again, nil
 	// the first time. Then a key of another type is no error: it waits on.
 	Resumed any
+	// Observer, if set, is told of each command that Call carries out.
+	Observer Observer
+	// Events are told to those who asked for keyspace notifications, beside
+	// what follows from the keys that have changed (Command.Events).
+	Events []Event
+	quiet  []crdt.Key
 }
+
+// Observer is told of the commands within another, before and after.
+type Observer interface {
+	Before(*Command, *Context)
+	After(*Command, *Context)
+}
+
+// Quiet says that the command has changed nothing of a key that Redis would
+// tell of: what it wrote only confirms what was there.
+func (c *Context) Quiet(k crdt.Key) { c.quiet = append(c.quiet, k) }
+
+// Quiets reports whether Quiet was said of the key.
+func (c *Context) Quiets(k crdt.Key) bool { return slices.Contains(c.quiet, k) }
 
 // Wait is what a blocking command waits for. Those that wait for one key are
 // run again in the order in which they began.
@@ -103,7 +123,11 @@ func (c *Command) ByView(args [][]byte) bool {
 // what was written before them.
 func (c *Context) Call(args [][]byte) []byte {
 	cmd, refusal := Find(args)
-	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true}
+	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true, Observer: c.Observer}
+	if c.Observer != nil && refusal == "" {
+		c.Observer.Before(cmd, &sub)
+		defer c.Observer.After(cmd, &sub)
+	}
 	switch {
 	case refusal != "":
 		sub.Out.Error(refusal)

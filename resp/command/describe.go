@@ -91,13 +91,16 @@ func (c *Command) info(out *Reply) {
 	out.Array(10)
 	out.BulkString(strings.ToLower(c.Name))
 	out.Int(int64(c.Arity))
-	out.statuses(c.flagNames())
+	out.StatusSet(c.flagNames())
 	out.Int(int64(c.First))
 	out.Int(int64(c.Last))
 	out.Int(int64(c.Step))
-	out.statuses(c.categories())
-	out.bulks(c.tips())
-	out.Array(len(c.specs))
+	out.StatusSet(c.categories())
+	out.Set(len(c.tips()))
+	for _, t := range c.tips() {
+		out.BulkString(t)
+	}
+	out.Set(len(c.specs))
 	for i := range c.specs {
 		c.specs[i].info(out)
 	}
@@ -271,7 +274,7 @@ var accessNames = []struct {
 }{
 	{KeyRO, "RO"}, {KeyRW, "RW"}, {KeyOW, "OW"}, {KeyRM, "RM"},
 	{KeyAccessed, "access"}, {KeyUpdate, "update"}, {KeyInsert, "insert"}, {KeyDelete, "delete"},
-	{KeyVariable, "variable_flags"},
+	{KeyVariable, "variable_flags"}, {KeyNot, "not_key"},
 }
 
 func (a KeyAccess) names() []string {
@@ -288,7 +291,7 @@ func (a KeyAccess) names() []string {
 func (s *KeySpec) info(out *Reply) {
 	out.Map(3)
 	out.BulkString("flags")
-	out.statuses(s.Access.names())
+	out.StatusSet(s.Access.names())
 
 	out.BulkString("begin_search")
 	switch {
@@ -442,7 +445,7 @@ func describeKeys(args [][]byte, out *Reply, flags bool) {
 		}
 		out.Bulk(args[r.Arg])
 		if flags {
-			out.statuses(r.Access.names())
+			out.StatusSet(r.Access.names())
 		}
 	}
 }

@@ -19,6 +19,7 @@ const (
 	KeyInsert                         // only adds to it
 	KeyDelete                         // only takes from it
 	KeyVariable                       // depends on the arguments
+	KeyNot                            // it is no key, but a channel of a shard
 )
 
 // KeySpec says where among its arguments a command has keys, and what it does
@@ -160,6 +161,9 @@ func specsOf(c *Command) []KeySpec {
 		last -= c.First
 	}
 	access, ok := keyAccess[c.Name]
+	if c.Flags&PubSub != 0 {
+		access, ok = KeyNot, true
+	}
 	if !ok && c.Flags&ReadOnly != 0 {
 		access = readAccess
 	}
@@ -167,12 +171,15 @@ func specsOf(c *Command) []KeySpec {
 }
 
 // HasKeys reports whether requests for the command name keys.
-func (c *Command) HasKeys() bool { return len(c.specs) > 0 || c.Keys != nil }
+func (c *Command) HasKeys() bool { return (len(c.specs) > 0 || c.Keys != nil) && c.Flags&PubSub == 0 }
 
 // FindKeys returns the keys that a request names, in the order of Redis's
 // COMMAND GETKEYS. The request has the right number of arguments. None: it has
 // no keys, or is wrong in a way that hides them.
 func (c *Command) FindKeys(args [][]byte) []KeyRef {
+	if c.Flags&PubSub != 0 {
+		return nil
+	}
 	variable := false
 	for _, s := range c.specs {
 		variable = variable || s.Access&KeyVariable != 0

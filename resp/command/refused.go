@@ -9,11 +9,8 @@ const (
 	refusedBlocking     = "commands that wait are not supported yet"
 	refusedTransactions = "transactions are not supported yet"
 	refusedScripts      = "scripts are not supported yet"
-	refusedPubSub       = "publish and subscribe are not supported yet"
 	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
 	refusedReplication  = "the node replicates in its own way; see MEET and REPLICAS"
-	refusedServer       = "the node does not let clients do this"
-	refusedTracking     = "the node does not track what clients have read"
 	refusedRewrite      = "the configuration file is the operator's: change it there"
 	refusedModules      = "what a module wrote would be in no log and at no other node"
 	refusedCluster      = "ERR This instance has cluster support disabled"
@@ -41,15 +38,8 @@ var refusedCommands = slices.Concat(
 		"EVAL": -3, "EVAL_RO": -3, "EVALSHA": -3, "EVALSHA_RO": -3, "FCALL": -3, "FCALL_RO": -3,
 		"FUNCTION": -2, "SCRIPT": -2,
 	}),
-	refuse(refusedPubSub, map[string]int{
-		"PSUBSCRIBE": -2, "PUBLISH": 3, "PUBSUB": -2, "PUNSUBSCRIBE": -1, "SPUBLISH": 3, "SSUBSCRIBE": -2,
-		"SUBSCRIBE": -2, "SUNSUBSCRIBE": -1, "UNSUBSCRIBE": -1,
-	}),
 	refuse(refusedMigrate, map[string]int{
 		"MIGRATE": -6, "RESTORE-ASKING": -4,
-	}),
-	refuse(refusedServer, map[string]int{
-		"MONITOR": 1,
 	}),
 )
 

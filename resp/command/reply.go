@@ -66,6 +66,34 @@ func (r *Reply) Bulk(b []byte) { r.Buf = redcon.AppendBulk(r.Buf, b) }
 // BulkString replies a bulk string.
 func (r *Reply) BulkString(s string) { r.Buf = redcon.AppendBulkString(r.Buf, s) }
 
+// Push begins a message of n replies, which follow, that answers no command: in
+// RESP2 an array.
+func (r *Reply) Push(n int) {
+	if r.Proto == 3 {
+		r.head('>', n)
+	} else {
+		r.Array(n)
+	}
+}
+
+// Verbatim replies text for people to read: in RESP2 a bulk string.
+func (r *Reply) Verbatim(s string) {
+	if r.Proto != 3 {
+		r.BulkString(s)
+		return
+	}
+	r.head('=', len(s)+4)
+	r.Buf = append(append(append(r.Buf, "txt:"...), s...), "\r\n"...)
+}
+
+// StatusSet replies a set of simple strings: in RESP2 an array.
+func (r *Reply) StatusSet(list []string) {
+	r.Set(len(list))
+	for _, s := range list {
+		r.Status(s)
+	}
+}
+
 // Null replies the null bulk string.
 func (r *Reply) Null() {
 	if r.Proto == 3 {

@@ -64,6 +64,9 @@ func sadd(c *Context) {
 		}
 		c.SetElem(k, crdt.KindMember, m, nil)
 	}
+	if added == 0 {
+		c.Quiet(k)
+	}
 	c.Out.Int(added)
 }
 
@@ -86,6 +89,9 @@ func smove(c *Context) {
 	if !c.RemoveElem(src, crdt.KindMember, m) {
 		c.Out.Int(0)
 		return
+	}
+	if _, had := c.Elem(dst, crdt.KindMember, m); had {
+		c.Quiet(dst)
 	}
 	c.SetElem(dst, crdt.KindMember, m, nil)
 	c.Out.Int(1)
@@ -128,7 +134,7 @@ func spop(c *Context) {
 	}
 	switch {
 	case counted:
-		c.Out.Array(len(popped))
+		c.Out.Set(len(popped))
 	case len(popped) == 0:
 		c.Out.Null()
 	}

@@ -27,6 +27,7 @@ var tables = [][]*Command{
 	sortCommands,
 	readOnlyCommands,
 	sessionCommands,
+	pubsubCommands,
 	serverCommands,
 	nodeCommands,
 	reservedCommands,

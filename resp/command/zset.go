@@ -229,6 +229,12 @@ func addScored(c *Context, k crdt.Key, members []scored, o zaddOptions) {
 		return
 	}
 	var n int64
+	changed := false
+	defer func() {
+		if !changed {
+			c.Quiet(k)
+		}
+	}()
 	for _, m := range members {
 		text, there := c.Elem(k, crdt.KindScored, m.member)
 		cur, score := readScore(text, c.Len(k, crdt.KindScored)), m.score
@@ -252,6 +258,7 @@ func addScored(c *Context, k crdt.Key, members []scored, o zaddOptions) {
 		default:
 			setScore(c, k, m.member, score)
 		}
+		changed = changed || !there || score != cur
 		if o.incr {
 			c.Out.Double(score)
 			return

@@ -846,6 +846,68 @@ func (x *SyncKeys) GetLast() bool {
 	return false
 }
 
+// Publish is a message of PUBLISH or SPUBLISH for the receiver's clients. From
+// version 2 on.
+type Publish struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Channel       []byte                 `protobuf:"bytes,1,opt,name=channel,proto3" json:"channel,omitempty"`
+	Payload       []byte                 `protobuf:"bytes,2,opt,name=payload,proto3" json:"payload,omitempty"`
+	Shard         bool                   `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"` // of SPUBLISH
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Publish) Reset() {
+	*x = Publish{}
+	mi := &file_wan_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Publish) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Publish) ProtoMessage() {}
+
+func (x *Publish) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Publish.ProtoReflect.Descriptor instead.
+func (*Publish) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Publish) GetChannel() []byte {
+	if x != nil {
+		return x.Channel
+	}
+	return nil
+}
+
+func (x *Publish) GetPayload() []byte {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *Publish) GetShard() bool {
+	if x != nil {
+		return x.Shard
+	}
+	return false
+}
+
 type Want_Origin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Origin        uint64                 `protobuf:"fixed64,1,opt,name=origin,proto3" json:"origin,omitempty"`
@@ -856,7 +918,7 @@ type Want_Origin struct {
 
 func (x *Want_Origin) Reset() {
 	*x = Want_Origin{}
-	mi := &file_wan_proto_msgTypes[13]
+	mi := &file_wan_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +930,7 @@ func (x *Want_Origin) String() string {
 func (*Want_Origin) ProtoMessage() {}
 
 func (x *Want_Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[13]
+	mi := &file_wan_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -908,7 +970,7 @@ type SyncBegin_Known struct {
 
 func (x *SyncBegin_Known) Reset() {
 	*x = SyncBegin_Known{}
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +982,7 @@ func (x *SyncBegin_Known) String() string {
 func (*SyncBegin_Known) ProtoMessage() {}
 
 func (x *SyncBegin_Known) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1022,7 @@ type SyncBegin_DBPending struct {
 
 func (x *SyncBegin_DBPending) Reset() {
 	*x = SyncBegin_DBPending{}
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1034,7 @@ func (x *SyncBegin_DBPending) String() string {
 func (*SyncBegin_DBPending) ProtoMessage() {}
 
 func (x *SyncBegin_DBPending) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1137,11 @@ const file_wan_proto_rawDesc = "" +
 	"\bSyncKeys\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\fR\x06states\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\fR\x06cursor\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\bR\x04lastB8Z6github.com/replicatord/replicatord/internal/wire/wanpbb\x06proto3"
+	"\x04last\x18\x03 \x01(\bR\x04last\"S\n" +
+	"\aPublish\x12\x18\n" +
+	"\achannel\x18\x01 \x01(\fR\achannel\x12\x18\n" +
+	"\apayload\x18\x02 \x01(\fR\apayload\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\bR\x05shardB8Z6github.com/replicatord/replicatord/internal/wire/wanpbb\x06proto3"
 
 var (
 	file_wan_proto_rawDescOnce sync.Once
@@ -1089,7 +1155,7 @@ func file_wan_proto_rawDescGZIP() []byte {
 	return file_wan_proto_rawDescData
 }
 
-var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_wan_proto_goTypes = []any{
 	(*Hello)(nil),               // 0: replicatord.wan.v1.Hello
 	(*Proof)(nil),               // 1: replicatord.wan.v1.Proof
@@ -1104,14 +1170,15 @@ var file_wan_proto_goTypes = []any{
 	(*SyncRequest)(nil),         // 10: replicatord.wan.v1.SyncRequest
 	(*SyncBegin)(nil),           // 11: replicatord.wan.v1.SyncBegin
 	(*SyncKeys)(nil),            // 12: replicatord.wan.v1.SyncKeys
-	(*Want_Origin)(nil),         // 13: replicatord.wan.v1.Want.Origin
-	(*SyncBegin_Known)(nil),     // 14: replicatord.wan.v1.SyncBegin.Known
-	(*SyncBegin_DBPending)(nil), // 15: replicatord.wan.v1.SyncBegin.DBPending
+	(*Publish)(nil),             // 13: replicatord.wan.v1.Publish
+	(*Want_Origin)(nil),         // 14: replicatord.wan.v1.Want.Origin
+	(*SyncBegin_Known)(nil),     // 15: replicatord.wan.v1.SyncBegin.Known
+	(*SyncBegin_DBPending)(nil), // 16: replicatord.wan.v1.SyncBegin.DBPending
 }
 var file_wan_proto_depIdxs = []int32{
-	13, // 0: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
-	14, // 1: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
-	15, // 2: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
+	14, // 0: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
+	15, // 1: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
+	16, // 2: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
 	3,  // [3:3] is the sub-list for method output_type
 	3,  // [3:3] is the sub-list for method input_type
 	3,  // [3:3] is the sub-list for extension type_name
@@ -1130,7 +1197,7 @@ func file_wan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wan_proto_rawDesc), len(file_wan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,243 @@
+package node
+
+import (
+	"strings"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
+)
+
+// Listener is whoever tells clients what has changed: keyspace notifications
+// and client-side caches. *resp.Server is one. Its methods must not wait.
+type Listener interface {
+	// Notifies reports whether anybody wants events, and those of reads that
+	// find no key.
+	Notifies() (some, misses bool)
+	Notify(events []command.Event)
+	// Tracks reports whether anybody wants to know of changed keys.
+	Tracks() bool
+	// Changed tells of the keys that one unit has changed: of a client, or of
+	// nobody's.
+	Changed(by *resp.Session, keys []string)
+	Flushed()
+}
+
+// nobody is a listener that wants nothing.
+type nobody struct{}
+
+func (nobody) Notifies() (some, misses bool)   { return false, false }
+func (nobody) Notify([]command.Event)          {}
+func (nobody) Tracks() bool                    { return false }
+func (nobody) Changed(*resp.Session, []string) {}
+func (nobody) Flushed()                        {}
+
+// news gathers what the open group has to tell, until it is committed.
+type news struct {
+	core *Core
+	to   Listener
+
+	watching bool // what a command changes
+	before   map[crdt.Key]command.Change
+	order    []crdt.Key // of before
+
+	by      *resp.Request // the client's unit that runs
+	flushed bool          // by the running unit
+	events  []command.Event
+	units   []unitNews
+}
+
+type unitNews struct {
+	by    *resp.Session
+	keys  []string
+	flush bool
+}
+
+func newNews(c *Core, to Listener) news {
+	if to == nil {
+		to = nobody{}
+	}
+	return news{core: c, to: to}
+}
+
+// watch begins to note what changes, if anybody wants to know.
+func (n *news) watch() {
+	if some, _ := n.to.Notifies(); some {
+		n.watching = true
+	}
+}
+
+// noteTouch notes what a key is before its first change.
+func (n *news) noteTouch(k crdt.Key) {
+	if _, had := n.before[k]; had {
+		return
+	}
+	ch := command.Change{Key: k}
+	ch.Was, ch.Before = n.look(k)
+	if n.before == nil {
+		n.before = map[crdt.Key]command.Change{}
+	}
+	n.before[k] = ch
+	n.order = append(n.order, k)
+}
+
+// look returns the visible type and expiry of a key.
+func (n *news) look(k crdt.Key) (crdt.Type, int64) {
+	h := n.core.group.Header(k)
+	if h == nil || h.Swept || !h.Exists(n.core.Now()) {
+		return crdt.TypeNone, 0
+	}
+	if h.Expiry == crdt.Never {
+		return h.Type, 0
+	}
+	return h.Type, h.Expiry
+}
+
+// changes ends a watch and returns what has changed.
+func (n *news) changes() []command.Change {
+	n.watching = false
+	if len(n.order) == 0 {
+		return nil
+	}
+	out := make([]command.Change, 0, len(n.order))
+	for _, k := range n.order {
+		ch := n.before[k]
+		ch.Is, ch.Expiry = n.look(k)
+		out = append(out, ch)
+	}
+	clear(n.before)
+	n.order = n.order[:0]
+	return out
+}
+
+// Before implements command.Observer.
+func (n *news) Before(cmd *command.Command, ctx *command.Context) {
+	if n.by != nil && n.by.Session != nil {
+		n.by.Session.Monitor(ctx.DB, ctx.Args)
+	}
+	n.begin(cmd, ctx)
+}
+
+// After implements command.Observer.
+func (n *news) After(cmd *command.Command, ctx *command.Context) { n.end(cmd, ctx) }
+
+// begin is called before a command runs on the cells.
+func (n *news) begin(cmd *command.Command, ctx *command.Context) {
+	if cmd.Flags&command.ReadOnly != 0 {
+		n.missed(cmd, ctx.DB, ctx.Args)
+		return
+	}
+	if writesThatRead[cmd.Name] {
+		n.missed(cmd, ctx.DB, ctx.Args)
+	}
+	n.watch()
+}
+
+// end is called when it has run.
+func (n *news) end(cmd *command.Command, ctx *command.Context) {
+	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
+		n.flushed = true
+	}
+	n.events = append(n.events, ctx.Events...)
+	changed := n.changes()
+	if len(changed) == 0 || ctx.Waits != nil {
+		return
+	}
+	for _, e := range cmd.Events(ctx.DB, ctx.Args, changed) {
+		if !ctx.Quiets(e.Key) {
+			n.events = append(n.events, e)
+		}
+	}
+}
+
+// writesThatRead are the writes that tell of keys they find missing.
+var writesThatRead = map[string]bool{
+	"GETSET": true, "GETDEL": true, "GETEX": true, "SINTERSTORE": true, "SUNIONSTORE": true, "SDIFFSTORE": true,
+	"ZINTERSTORE": true, "ZUNIONSTORE": true, "ZDIFFSTORE": true,
+}
+
+// missed notes the keys that a command reads and that are not there.
+func (n *news) missed(cmd *command.Command, db uint8, args [][]byte) {
+	if _, misses := n.to.Notifies(); !misses {
+		return
+	}
+	for i, r := range cmd.FindKeys(args) {
+		if i == 0 && strings.HasSuffix(cmd.Name, "STORE") {
+			continue // where the result goes
+		}
+		k := crdt.Key{DB: db, Name: string(args[r.Arg])}
+		if t, _ := n.look(k); t == crdt.TypeNone {
+			n.events = append(n.events, command.Event{Class: command.ClassMiss, Name: "keymiss", Key: k})
+		}
+	}
+}
+
+// expired notes a key whose time has come.
+func (n *news) expired(k crdt.Key) {
+	if some, _ := n.to.Notifies(); some {
+		n.events = append(n.events, command.Event{Class: command.ClassExpired, Name: "expired", Key: k})
+	}
+}
+
+// arrived notes what peers' entries have changed since watch.
+func (n *news) arrived() {
+	n.events = append(n.events, command.RemoteEvents(n.changes(), func(k crdt.Key, t crdt.Type) (added, removed bool) {
+		touch := n.core.ks.Touched[k]
+		if touch == nil {
+			return false, false
+		}
+		if touch.Whole {
+			return true, false
+		}
+		for id := range touch.Cells {
+			if id.Kind.Type() == t {
+				c := n.core.group.Cell(id)
+				live := c != nil && c.Live()
+				added, removed = added || live, removed || !live
+			}
+		}
+		return added, removed
+	})...)
+}
+
+// unit notes which keys a unit has changed.
+func (n *news) unit(by *resp.Request, keys []crdt.Key) {
+	if !n.to.Tracks() {
+		n.flushed = false
+		return
+	}
+	u := unitNews{flush: n.flushed}
+	if by != nil {
+		u.by = by.Session
+	}
+	if !u.flush {
+		for _, k := range keys {
+			u.keys = append(u.keys, k.Name)
+		}
+	}
+	n.flushed = false
+	n.units = append(n.units, u)
+}
+
+// tell tells everything that the group, which is committed, has gathered.
+func (n *news) tell() {
+	if len(n.events) > 0 {
+		n.to.Notify(n.events)
+		n.events = nil
+	}
+	for _, u := range n.units {
+		if u.flush {
+			n.to.Flushed()
+		} else {
+			n.to.Changed(u.by, u.keys)
+		}
+	}
+	n.units = nil
+}
+
+// drop forgets what a group has gathered that was not committed.
+func (n *news) drop() {
+	clear(n.before)
+	n.watching, n.order = false, n.order[:0]
+	n.events, n.units, n.flushed = nil, nil, false
+}
