@@ -128,12 +128,12 @@ func (c *Core) over(by *resp.Request) {
 	if len(c.touched) == 0 {
 		return
 	}
+	for _, k := range c.touched {
+		c.waiters.changed(k) // in the order in which they changed
+	}
 	if len(c.touched) > 1 {
 		slices.SortFunc(c.touched, compareKeys)
 		c.touched = slices.Compact(c.touched)
-	}
-	for _, k := range c.touched {
-		c.waiters.changed(k)
 	}
 	if c.changed != nil {
 		c.changed(by, c.touched)

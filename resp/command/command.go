@@ -48,6 +48,8 @@ type Context struct {
 	// Resumed is the State of the Wait after which the command runs again, nil
 	// the first time. Then a key of another type is no error: it waits on.
 	Resumed any
+	// Ready is then the key for whose change it is run.
+	Ready crdt.Key
 }
 
 // Wait is what a blocking command waits for. Those that wait for one key are

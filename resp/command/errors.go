@@ -32,6 +32,12 @@ const (
 	errExpireNX       = "ERR NX and XX, GT or LT options at the same time are not compatible"
 	errExpireGTLT     = "ERR GT and LT options at the same time are not compatible"
 
+	errNumKeys         = "ERR numkeys should be greater than 0"
+	errCount           = "ERR count should be greater than 0"
+	errIndexRange      = "ERR index out of range"
+	errTimeout         = "ERR timeout is not a float or out of range"
+	errTimeoutNegative = "ERR timeout is negative"
+
 	errGetKeysCommand = "ERR Invalid command specified"
 	errGetKeysNone    = "ERR The command has no key arguments"
 	errGetKeysArity   = "ERR Invalid number of arguments specified for command"

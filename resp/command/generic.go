@@ -123,6 +123,8 @@ func readKey(c *Context, k crdt.Key) (content, bool) {
 		v.kind = crdt.KindField
 	case crdt.TypeSet:
 		v.kind = crdt.KindMember
+	case crdt.TypeList:
+		v.kind = crdt.KindItem
 	default:
 		c.Out.Error("ERR unsupported type '" + t.String() + "': " + refusedType)
 		return v, false

@@ -104,8 +104,8 @@ func (h *harness) level() {
 	clear(h.keys.Touched)
 }
 
-// valueOf returns what a key holds: a string, fields and values by field, or
-// members.
+// valueOf returns what a key holds: a string, fields and values by field,
+// members, or items.
 func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 	var out [][]byte
 	switch w.Type(k) {
@@ -120,6 +120,11 @@ func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 	case crdt.TypeSet:
 		w.EachElem(k, crdt.KindMember, func(m string, _ []byte) bool {
 			out = append(out, []byte(m))
+			return true
+		})
+	case crdt.TypeList:
+		w.EachElem(k, crdt.KindItem, func(_ string, v []byte) bool {
+			out = append(out, v)
 			return true
 		})
 	}
@@ -162,6 +167,9 @@ func (h *harness) cells(args ...[]byte) []byte {
 	c := &Context{Tx: testTx{h.writer, h}, Args: cloneArgs(args), Out: Reply{Proto: 2}}
 	h.clean = false
 	cmd.Run(c)
+	if c.Waits != nil {
+		c.Waits.Timeout(&c.Out)
+	}
 	for _, a := range c.Args {
 		for i := range a {
 			a[i] = '#' // nobody may have kept it
@@ -345,6 +353,7 @@ func (c *redisConn) do(args ...[]byte) []byte {
 	if _, err := c.conn.Write(w.Buf); err != nil {
 		c.t.Fatal(err)
 	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)) // for what should not wait, and does
 	raw, err := readReply(c.r)
 	if err != nil {
 		c.t.Fatal(err)
@@ -399,6 +408,8 @@ func (c *redisConn) dump(db uint8) string {
 		case "set":
 			value = c.bulks("SMEMBERS", k)
 			slices.SortFunc(value, bytes.Compare)
+		case "list":
+			value = c.bulks("LRANGE", k, []byte("0"), []byte("-1"))
 		default:
 			c.t.Fatalf("%q is a %s", k, typ)
 		}

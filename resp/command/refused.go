@@ -27,16 +27,13 @@ const (
 var refusedCommands = slices.Concat(
 	refuse(refusedType, map[string]int{
 		"GEOADD": -5, "GEOSEARCHSTORE": -8, "PFADD": -2, "PFCOUNT": -2, "PFDEBUG": 3, "PFMERGE": -2,
-		"PFSELFTEST": 1, "LINSERT": 5, "LMOVE": 5, "LMPOP": -4, "LPOP": -2, "LPUSH": -3,
-		"LPUSHX": -3, "LREM": 4, "LSET": 4, "LTRIM": 4, "RPOP": -2, "RPOPLPUSH": 3,
-		"RPUSH": -3, "RPUSHX": -3, "ZADD": -4, "ZDIFFSTORE": -4, "ZINCRBY": 4, "ZINTERSTORE": -4,
+		"PFSELFTEST": 1, "ZADD": -4, "ZDIFFSTORE": -4, "ZINCRBY": 4, "ZINTERSTORE": -4,
 		"ZMPOP": -4, "ZPOPMAX": -2, "ZPOPMIN": -2, "ZRANGESTORE": -5, "ZREM": -3, "ZREMRANGEBYLEX": 4,
 		"ZREMRANGEBYRANK": 4, "ZREMRANGEBYSCORE": 4, "ZUNIONSTORE": -4, "XACK": -4, "XADD": -5, "XAUTOCLAIM": -6,
 		"XCLAIM": -6, "XDEL": -3, "XGROUP": -2, "XREADGROUP": -7, "XSETID": -3, "XTRIM": -4,
 	}),
 	refuse(refusedBlocking, map[string]int{
-		"BLMOVE": 6, "BLMPOP": -5, "BLPOP": -3, "BRPOP": -3, "BRPOPLPUSH": 4, "BZMPOP": -5,
-		"BZPOPMAX": -3, "BZPOPMIN": -3,
+		"BZMPOP": -5, "BZPOPMAX": -3, "BZPOPMIN": -3,
 	}),
 	refuse(refusedTransactions, map[string]int{
 		"DISCARD": 1, "EXEC": 1, "MULTI": 1, "UNWATCH": 1, "WATCH": -2,

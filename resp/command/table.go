@@ -9,7 +9,7 @@ import (
 
 // commands is the command table by upper-case name; subcommands are in their
 // containers' rows.
-var commands = buildTable(stringCommands, bitmapCommands, genericCommands, hashCommands, setCommands,
+var commands = buildTable(stringCommands, bitmapCommands, genericCommands, hashCommands, setCommands, listCommands,
 	readOnlyCommands, sessionCommands, nodeCommands, refusedCommands)
 
 // maxName is longer than the name of any command.

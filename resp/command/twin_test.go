@@ -139,7 +139,7 @@ func closeNumbers(a, b []byte) bool {
 	return diff.Abs(diff).Cmp(bound) <= 0
 }
 
-// state is what a key holds: a string, fields and values, or members.
+// state is what a key holds: a string, fields and values, members, or items.
 type state struct {
 	typ    string
 	value  [][]byte
@@ -157,10 +157,14 @@ func (w *twin) modelState(db uint8) map[string]state {
 		questions = append(questions, []string{"TYPE", string(k)}, []string{"PEXPIRETIME", string(k)})
 	}
 	answers := w.model.pipeline(questions)
-	reads := map[string]string{"string": "GET", "hash": "HGETALL", "set": "SMEMBERS"}
+	reads := map[string]string{"string": "GET", "hash": "HGETALL", "set": "SMEMBERS", "list": "LRANGE"}
 	questions = questions[:0]
 	for i, k := range keys {
-		questions = append(questions, []string{reads[strings.TrimSpace(string(answers[2*i][1:]))], string(k)})
+		q := []string{reads[strings.TrimSpace(string(answers[2*i][1:]))], string(k)}
+		if q[0] == "LRANGE" {
+			q = append(q, "0", "-1")
+		}
+		questions = append(questions, q)
 	}
 	values := w.model.pipeline(questions)
 	out := map[string]state{}
@@ -220,6 +224,7 @@ func (w *twin) cellState(db uint8) map[string]state {
 		w.writer.EachElem(k, crdt.KindString, func(_ string, v []byte) bool { add(v); return true })
 		w.writer.EachElem(k, crdt.KindField, func(e string, v []byte) bool { add([]byte(e)); add(v); return true })
 		w.writer.EachElem(k, crdt.KindMember, func(e string, _ []byte) bool { add([]byte(e)); return true })
+		w.writer.EachElem(k, crdt.KindItem, func(_ string, v []byte) bool { add(v); return true })
 		out[k.Name] = s
 		return true
 	})
@@ -265,7 +270,7 @@ type randomRequests struct {
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
 func (r *randomRequests) key() string {
-	return oneOf(r.rng, "a", "b", "c", "d", "", "\x00\xff\r\n", "hash", "set")
+	return oneOf(r.rng, "a", "b", "c", "d", "", "\x00\xff\r\n", "hash", "set", "list")
 }
 
 func (r *randomRequests) value() string {
@@ -475,6 +480,9 @@ func (r *randomRequests) request() []string {
 		}
 		return []string{oneOf(r.rng, "FLUSHDB", "FLUSHALL"), r.option("SYNC", "ASYNC", "FOO")}
 	case 32:
+		if r.rng.IntN(2) == 0 {
+			return []string{"RPUSH", k, r.value(), "m", "m"}
+		}
 		return []string{"SADD", k, r.value(), "m"}
 	default:
 		return []string{oneOf(r.rng, "foo", "", "GET\x00", "object", "xgroup"), r.value(), r.value()}
