@@ -56,6 +56,7 @@ type Core struct {
 	generation uint64
 
 	waiters waiters
+	marker  []byte     // see Batch
 	touched []crdt.Key // by the running unit; see over
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
@@ -104,6 +105,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
+	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())
 	c.waiters, c.changed, c.ks.OnTouch = newWaiters(), o.Changed, c.noteTouch
 	b, err := o.Log.Meta(regionsMeta)
 	if err != nil {
@@ -141,7 +143,7 @@ func (c *Core) begin() {
 		c.ks.HaveOf, c.ks.PendingOf = c.haveOf, c.pendingOf
 	}
 	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
-	c.batch = &Batch{}
+	c.batch = &Batch{marker: c.marker}
 	c.sweep()
 	c.over(nil)
 }
