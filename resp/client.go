@@ -53,9 +53,15 @@ func (c *Session) line() string {
 	c.mu.Lock()
 	name, user, library, libVer, noEvict := c.name, c.user, c.library, c.libVer, c.noEvict
 	c.mu.Unlock()
-	flags := "N"
+	flags := ""
+	if c.blocked.Load() {
+		flags += "b"
+	}
 	if noEvict {
-		flags = "e"
+		flags += "e"
+	}
+	if flags == "" {
+		flags = "N"
 	}
 	cmd := "NULL"
 	if p := c.current.Load(); p != nil {
@@ -279,24 +285,6 @@ func clientPause(c *Session, args [][]byte) {
 func clientUnpause(c *Session, _ [][]byte) {
 	c.server.pause.lift()
 	c.reply.OK()
-}
-
-// clientUnblock finds no client that waits in a command: there are no such
-// commands.
-func clientUnblock(c *Session, args [][]byte) {
-	if len(args) > 4 || len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error") {
-		if len(args) == 4 {
-			c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-		} else {
-			c.reply.Error(errSyntax)
-		}
-		return
-	}
-	if _, ok := parseInt(args[2]); !ok {
-		c.reply.Error(errNotInteger)
-		return
-	}
-	c.reply.Int(0)
 }
 
 // clientGetRedir: tracking is never on.

@@ -91,6 +91,11 @@ func (c *Session) command(args [][]byte) {
 		}
 	}
 	switch {
+	case cmd.Flags&command.Blocking != 0:
+		c.execute()
+		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
+		c.waits = true
+		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
@@ -168,7 +173,13 @@ func (c *Session) execute() {
 		return
 	}
 	start := time.Now()
-	c.callBackend()
+	if c.waits {
+		c.broken = c.await()
+		start = time.Now() // waiting is no work
+	} else {
+		c.callBackend()
+	}
+	c.waits = false
 	c.account(time.Since(start))
 	var out, from, m int
 	for i, q := range c.batch {

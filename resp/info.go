@@ -163,7 +163,7 @@ func (s *Server) infoClients(sec *Section) {
 	sec.Add("maxclients", itoa(s.settings.maxClients.Load()))
 	sec.Add("client_recent_max_input_buffer", itoa(in))
 	sec.Add("client_recent_max_output_buffer", itoa(out))
-	sec.Add("blocked_clients", "0")
+	sec.Add("blocked_clients", itoa(s.blockedClients()))
 	sec.Add("tracking_clients", "0")
 	sec.Add("clients_in_timeout_table", "0")
 }
