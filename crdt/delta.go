@@ -253,13 +253,23 @@ func (d *Delta) valid(e *Entry) bool {
 			}
 		}
 	}
-	if d.Put != nil && !within(d.Put.Tag) {
+	if d.Put != nil && (!within(d.Put.Tag) || !d.ID.Valid()) {
 		return false
 	}
 	if a := d.Add; a != nil && (!within(a.Tag) || a.Epoch == 0 || a.Epoch > a.Tag) {
 		return false
 	}
 	return d.Remove != nil || d.Put != nil || d.Add != nil
+}
+
+// Valid reports whether a value can be in the cell: items of lists have
+// positions.
+func (id CellID) Valid() bool {
+	if id.Kind != KindItem {
+		return true
+	}
+	_, err := ParseItemPos(id.Elem)
+	return err == nil
 }
 
 // covers reports whether a cell is among those the delta is about.

@@ -53,7 +53,8 @@ type Store interface {
 	EachCell(Key, Kind, func(CellID, *Cell) bool)
 	// EachCellFrom is EachCell for the cells of one kind from an element on:
 	// from the first that is not before it; with back from the last that is not
-	// after it ("": from the very last), towards the first.
+	// after it ("": from the very last), towards the first. Cells that are not
+	// live may be left out.
 	EachCellFrom(k Key, kind Kind, from string, back bool, fn func(CellID, *Cell) bool)
 	// EachKey calls fn for every header of a database until it returns false.
 	// fn may change the key it was given and no other.
@@ -68,10 +69,10 @@ type Store interface {
 // Touch is what a keyspace remembers of a key that was changed: enough to bring
 // the view level.
 type Touch struct {
-	Type   Type  // visible before
-	Expiry int64 // visible before
-	Whole  bool  // more than Cells may have changed
-	Cells  map[CellID]struct{}
+	Type   Type            // visible before
+	Expiry int64           // visible before
+	Whole  bool            // more than Cells may have changed
+	Cells  map[CellID]bool // whether they were live before
 }
 
 // Keyspace applies entries and local writes to a store. It is not safe for
@@ -366,10 +367,13 @@ func (ks *Keyspace) Sweep(key Key, now int64) bool {
 func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	h := ks.header(id.Key)
 	t := ks.touch(id.Key, h)
+	c := ks.cell(id)
 	if !t.Whole {
-		t.Cells[id] = struct{}{}
+		if _, ok := t.Cells[id]; !ok {
+			t.Cells[id] = c.Live()
+		}
 	}
-	c, live := ks.cell(id), h.Live
+	live := h.Live
 	var buf [2]Sibling
 	was := append(buf[:0], c.Values...)
 	ks.change(id, c, h, func(c *Cell) { f(c, h) })
@@ -484,7 +488,7 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	}
 	t := ks.Touched[k]
 	if t == nil {
-		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]struct{}{}}
+		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]bool{}}
 		if h.Swept {
 			t.Type, t.Expiry = TypeNone, 0
 		}

@@ -19,6 +19,7 @@ type Writer struct {
 	folds   [Lanes]Fold
 	entries []Entry // of closed steps
 	writes  int
+	items   uint32 // positions given: what tells those of one tag apart
 }
 
 // NewWriter returns a writer of an origin for a group with the given tag, or

@@ -255,7 +255,7 @@ func (n *Node) describeCell(id crdt.CellID, c *crdt.Cell) fields {
 	var f fields
 	f.add("cell", id.Kind.Name())
 	if id.Elem != "" || id.Kind != crdt.KindString && id.Kind != crdt.KindExpiry {
-		f.add("element", clipValue([]byte(id.Elem)))
+		f.add("element", n.describeElem(id))
 	}
 	f.add("live", yesNo(c.Live()))
 	if t := c.Visible(id.Kind); t != nil && id.Kind != crdt.KindExpiry && id.Kind != crdt.KindMember {
@@ -283,6 +283,18 @@ func (n *Node) describeCell(id crdt.CellID, c *crdt.Cell) fields {
 		f.add("pending", c.Pending)
 	}
 	return f
+}
+
+// describeElem shows the element of a cell: a position in a list by its levels.
+func (n *Node) describeElem(id crdt.CellID) string {
+	if p, err := crdt.ParseItemPos(id.Elem); id.Kind == crdt.KindItem && err == nil {
+		var b strings.Builder
+		for _, l := range p {
+			fmt.Fprintf(&b, "[%d %v/%d]", l.Rank, l.Tag, l.Index)
+		}
+		return b.String()
+	}
+	return clipValue([]byte(id.Elem))
 }
 
 func describeExpiry(c *crdt.Cell, i int) string {

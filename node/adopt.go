@@ -22,7 +22,7 @@ import (
 const adoptMeta = "adopt/active"
 
 // adoptable are the types of keys a node can take over.
-var adoptable = map[string]bool{"string": true, "hash": true, "set": true, "zset": true}
+var adoptable = map[string]bool{"string": true, "hash": true, "set": true, "zset": true, "list": true}
 
 // adoptView makes the keys of a Redis that already holds data this node's own:
 // each is logged as if it had been written now, with its expiry. It looks at
@@ -94,6 +94,7 @@ type adopted struct {
 	fields map[string]string
 	set    []string
 	scores []redis.Z
+	list   []string
 	expiry int64
 	exact  bool // the expiry is just what the view has
 }
@@ -125,6 +126,14 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 		case a.scores != nil:
 			for _, m := range a.scores {
 				c.writer.SetElem(k, crdt.KindScored, m.Member.(string), crdt.FormatScore(m.Score))
+			}
+		case a.list != nil:
+			values := make([][]byte, len(a.list))
+			for i, v := range a.list {
+				values[i] = []byte(v)
+			}
+			if err := c.writer.PushItems(k, false, values); err != nil {
+				return c.abort(err)
 			}
 		default:
 			c.writer.SetString(k, a.str, false)
@@ -213,6 +222,8 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			values[i] = pipe.SMembers(ctx, k)
 		case "zset":
 			values[i] = pipe.ZRangeWithScores(ctx, k, 0, -1)
+		case "list":
+			values[i] = pipe.LRange(ctx, k, 0, -1)
 		}
 		ttls[i] = pipe.Do(ctx, ttl, k)
 	}
@@ -235,8 +246,13 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 				continue
 			}
 		case *redis.StringSliceCmd:
-			if a.set = v.Val(); len(a.set) == 0 {
+			if len(v.Val()) == 0 {
 				continue
+			}
+			if types[i] == "list" {
+				a.list = v.Val()
+			} else {
+				a.set = v.Val()
 			}
 		case *redis.ZSliceCmd:
 			if a.scores = v.Val(); len(a.scores) == 0 {

@@ -47,6 +47,10 @@ type Batch struct {
 	// Done is called once each, after every Req has its reply; err is not nil
 	// if the view was lost on the way and not all of them have one.
 	Done []func(err error)
+
+	// marker is a value that no list holds: it marks an item for the moment
+	// until the update after it.
+	marker []byte
 }
 
 func (b *Batch) update(db uint8, args ...[]byte) {
@@ -109,13 +113,13 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 			b.update(k.DB, args...)
 			return
 		}
-	} else if whole || t.Type != h.Type {
+	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
 		b.update(k.DB, []byte("DEL"), name)
 		was = 0
 		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
 			s.EachCell(k, kindOf(h.Type), yield)
 		})
-	} else {
+	} else if h.Type != crdt.TypeList {
 		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
 			for _, id := range cellsOf(t) {
 				if c := s.Cell(id); id.Kind.Type() == h.Type && c != nil && c.Live() && !yield(id, c) {
@@ -204,6 +208,8 @@ func kindOf(t crdt.Type) crdt.Kind {
 		return crdt.KindField
 	case crdt.TypeZSet:
 		return crdt.KindScored
+	case crdt.TypeList:
+		return crdt.KindItem
 	default:
 		return crdt.KindMember
 	}
@@ -213,6 +219,7 @@ var verbs = map[crdt.Type][2][]byte{
 	crdt.TypeHash: {[]byte("HSET"), []byte("HDEL")},
 	crdt.TypeSet:  {[]byte("SADD"), []byte("SREM")},
 	crdt.TypeZSet: {[]byte("ZADD"), []byte("ZREM")},
+	crdt.TypeList: {[]byte("RPUSH")}, // and see renderList
 }
 
 func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(crdt.CellID, *crdt.Cell) bool)) {
@@ -233,6 +240,8 @@ func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(
 			args = append(args, crdt.FormatScore(c.Score()), []byte(id.Elem))
 		case crdt.TypeHash:
 			args = append(args, []byte(id.Elem), c.Text())
+		case crdt.TypeList:
+			args = append(args, c.Text())
 		default:
 			args = append(args, []byte(id.Elem))
 		}

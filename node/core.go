@@ -58,6 +58,7 @@ type Core struct {
 
 	waiters waiters
 	news    news
+	marker  []byte     // see Batch
 	touched []crdt.Key // by the running unit; see endUnit
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
@@ -110,6 +111,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
+	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())
 	c.news = newNews(c, o.Listener)
 	c.waiters, c.changed = newWaiters(), o.Changed
 	c.ks.OnTouch, c.ks.OnConflict = c.noteTouch, c.noteConflict
@@ -149,7 +151,7 @@ func (c *Core) begin() {
 		c.ks.HaveOf, c.ks.PendingOf = c.haveOf, c.pendingOf
 	}
 	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
-	c.batch = &Batch{}
+	c.batch = &Batch{marker: c.marker}
 	c.sweep()
 	c.endUnit(nil)
 }

@@ -229,6 +229,9 @@ func (x *executor) commands(r *requests) (bytes int) {
 		x.run(q)
 		if x.core.Waiting(q, func(err error) { x.answered(r, q, err) }) {
 			r.left.Add(1)
+			if q.Session != nil {
+				q.Session.Blocked()
+			}
 		}
 		b := x.core.batch
 		if b == nil { // the command was refused before it reached a group

@@ -132,12 +132,12 @@ func (c *Core) endUnit(by *resp.Request) {
 	if len(c.touched) == 0 && !c.news.flushed {
 		return
 	}
+	for _, k := range c.touched {
+		c.waiters.changed(k) // in the order in which they changed
+	}
 	if len(c.touched) > 1 {
 		slices.SortFunc(c.touched, compareKeys)
 		c.touched = slices.Compact(c.touched)
-	}
-	for _, k := range c.touched {
-		c.waiters.changed(k)
 	}
 	c.news.unit(by, c.touched)
 	if c.changed != nil {

@@ -128,7 +128,7 @@ func (c *Core) serveWaiters() {
 			if ws.all[w.req] != w || slices.Contains(empty[:], group) {
 				continue
 			}
-			if c.resume(w) {
+			if c.resume(w, k) {
 				continue
 			}
 			switch group {
@@ -141,13 +141,14 @@ func (c *Core) serveWaiters() {
 	}
 }
 
-// resume runs a waiting command again and reports whether it got its reply.
-func (c *Core) resume(w *waiter) bool {
+// resume runs a waiting command again, for a change of k, and reports whether it
+// got its reply.
+func (c *Core) resume(w *waiter, k crdt.Key) bool {
 	c.startLocal()
 	c.chooseLane(w.req)
 	t := c.unit()
 	ctx := t.context(w.req)
-	ctx.Resumed = w.wait.State
+	ctx.Resumed, ctx.Ready = w.wait.State, k
 	c.news.by = w.req
 	c.news.begin(w.req.Cmd, &ctx)
 	w.req.Cmd.Run(&ctx)

@@ -171,7 +171,7 @@ func decodeState(b []byte) (SyncKey, error) {
 	for len(b) > 0 && !bad {
 		x := SyncCell{Kind: crdt.Kind(octet()), Elem: string(take(number()))}
 		c, err := crdt.DecodeCell(take(number()))
-		bad = bad || err != nil || x.Kind.Name() == ""
+		bad = bad || err != nil || x.Kind.Name() == "" || !crdt.CellID{Kind: x.Kind, Elem: x.Elem}.Valid()
 		x.Cell = c
 		k.Cells = append(k.Cells, x)
 	}

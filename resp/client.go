@@ -98,7 +98,7 @@ func (c *Session) flags() string {
 		letter byte
 		on     bool
 	}{
-		{'O', c.monitors.Load()}, {'P', c.subscribed()},
+		{'b', c.blocked.Load()}, {'O', c.monitors.Load()}, {'P', c.subscribed()},
 		{'t', c.tracking.on}, {'R', c.tracking.broken}, {'B', c.tracking.bcast},
 	} {
 		if f.on {
@@ -324,24 +324,6 @@ func clientPause(c *Session, args [][]byte) {
 func clientUnpause(c *Session, _ [][]byte) {
 	c.server.pause.lift()
 	c.reply.OK()
-}
-
-// clientUnblock finds no client that waits in a command: there are no such
-// commands.
-func clientUnblock(c *Session, args [][]byte) {
-	if len(args) > 4 || len(args) == 4 && !equalFold(args[3], "timeout") && !equalFold(args[3], "error") {
-		if len(args) == 4 {
-			c.reply.Error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
-		} else {
-			c.reply.Error(errSyntax)
-		}
-		return
-	}
-	if _, ok := parseInt(args[2]); !ok {
-		c.reply.Error(errNotInteger)
-		return
-	}
-	c.reply.Int(0)
 }
 
 var clientHelp = []string{

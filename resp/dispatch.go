@@ -110,6 +110,11 @@ func (c *Session) command(args [][]byte) {
 		defer c.afterCaching(cmd)
 	}
 	switch {
+	case cmd.Flags&command.Blocking != 0:
+		c.execute()
+		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
+		c.waits = true
+		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
 		s.monitors.show(c, cmd, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
@@ -193,7 +198,13 @@ func (c *Session) execute() {
 		return
 	}
 	start := time.Now()
-	c.callBackend()
+	if c.waits {
+		c.broken = c.await()
+		start = time.Now() // waiting is no work
+	} else {
+		c.callBackend()
+	}
+	c.waits = false
 	c.account(time.Since(start))
 	var out, from, m int
 	for i, q := range c.batch {

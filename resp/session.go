@@ -36,6 +36,8 @@ type Session struct {
 	replyOff bool // CLIENT REPLY OFF
 	skipNext bool // CLIENT REPLY SKIP
 	batch    []*Request
+	waits    bool                   // batch is one command that may wait
+	broken   error                  // what ended the connection while it did
 	spare    []*Request             // all requests made so far; batch is the first of them
 	bytes    int64                  // of arguments in batch
 	limit    int                    // commands in the next batch at most
@@ -49,6 +51,7 @@ type Session struct {
 	// For others to see.
 	active   atomic.Int64 // Unix seconds of the last sign of life
 	busy     atomic.Bool  // executing, so not idle
+	blocked  atomic.Bool  // in a command that waits
 	dbNow    atomic.Int32
 	current  atomic.Pointer[command.Command] // the last command
 	unread   atomic.Int64                    // bytes in the query buffer
@@ -176,6 +179,9 @@ func (c *Session) loop() error {
 		args, err := c.in.next()
 		if err == nil {
 			c.dispatch(args)
+			if c.broken != nil {
+				return c.broken
+			}
 			if len(c.batch) >= c.limit || c.bytes >= maxBatchBytes {
 				c.execute()
 				err = c.flush()

@@ -177,6 +177,25 @@ func (u timeUnit) millis(arg []byte, now int64, command string) (int64, string) 
 	return min(at, lastExpiry), ""
 }
 
+// parseTimeout reads a timeout in seconds, 0 for none, and returns the deadline
+// in Unix milliseconds, 0 for none. The string is an error reply, "" for none.
+func parseTimeout(arg []byte, now int64) (int64, string) {
+	f, ok := parseFloat(arg)
+	if !ok {
+		return 0, errTimeout
+	}
+	ms := math.Ceil(f.Float64() * 1000)
+	switch {
+	case f.inf, ms >= 1<<63, ms < 0: // what overflows is negative in Redis
+		return 0, errTimeoutNegative
+	case ms == 0:
+		return 0, ""
+	case ms >= float64(math.MaxInt64-now):
+		return math.MaxInt64, ""
+	}
+	return now + int64(ms), ""
+}
+
 // valueOptions are the options of SET and GETEX.
 type valueOptions struct {
 	nx, xx, get      bool

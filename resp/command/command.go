@@ -56,6 +56,8 @@ type Context struct {
 	// what follows from the keys that have changed (Command.Events).
 	Events []Event
 	quiet  []crdt.Key
+	// Ready is then the key for whose change it is run.
+	Ready crdt.Key
 }
 
 // Observer is told of the commands within another, before and after.

@@ -54,6 +54,7 @@ const (
 	errGeoWith         = " is not compatible with WITHDIST, WITHHASH and WITHCOORD options" // after its subject
 	errTimeout         = "ERR timeout is not a float or out of range"
 	errTimeoutNegative = "ERR timeout is negative"
+	errIndexRange      = "ERR index out of range"
 
 	errNotHLL = "WRONGTYPE Key is not a valid HyperLogLog string value."
 	errBadHLL = "INVALIDOBJ Corrupted HLL object detected"

@@ -105,7 +105,7 @@ func (h *harness) level() {
 }
 
 // valueOf returns what a key holds: a string, fields and values by field,
-// members, or members and scores in the order of a sorted set.
+// members, members and scores in the order of a sorted set, or items.
 func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 	var out [][]byte
 	switch w.Type(k) {
@@ -124,6 +124,11 @@ func valueOf(w *crdt.Writer, k crdt.Key) [][]byte {
 		})
 	case crdt.TypeZSet:
 		out = scoresOf(w, k)
+	case crdt.TypeList:
+		w.EachElem(k, crdt.KindItem, func(_ string, v []byte) bool {
+			out = append(out, v)
+			return true
+		})
 	}
 	return out
 }
@@ -164,6 +169,9 @@ func (h *harness) cells(args ...[]byte) []byte {
 	c := &Context{Tx: testTx{h.writer, h}, Args: cloneArgs(args), Out: Reply{Proto: 2}}
 	h.clean = false
 	cmd.Run(c)
+	if c.Waits != nil {
+		c.Waits.Timeout(&c.Out)
+	}
 	for _, a := range c.Args {
 		for i := range a {
 			a[i] = '#' // nobody may have kept it
@@ -350,6 +358,7 @@ func (c *redisConn) do(args ...[]byte) []byte {
 	if _, err := c.conn.Write(w.Buf); err != nil {
 		c.t.Fatal(err)
 	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)) // for what should not wait, and does
 	raw, err := readReply(c.r)
 	if err != nil {
 		c.t.Fatal(err)
@@ -406,6 +415,8 @@ func (c *redisConn) dump(db uint8) string {
 			slices.SortFunc(value, bytes.Compare)
 		case "zset":
 			value = plainZeros(c.bulks("ZRANGE", k, []byte("0"), []byte("-1"), []byte("WITHSCORES")))
+		case "list":
+			value = c.bulks("LRANGE", k, []byte("0"), []byte("-1"))
 		default:
 			c.t.Fatalf("%q is a %s", k, typ)
 		}

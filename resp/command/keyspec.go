@@ -98,7 +98,10 @@ var keyAccess = map[string]KeyAccess{
 	"ZREMRANGEBYLEX": KeyRW | KeyDelete, "ZREMRANGEBYRANK": KeyRW | KeyDelete, "ZREMRANGEBYSCORE": KeyRW | KeyDelete,
 	"ZPOPMIN": moveAccess, "ZPOPMAX": moveAccess, "BZPOPMIN": moveAccess, "BZPOPMAX": moveAccess,
 	"GEOADD": KeyRW | KeyUpdate,
-	"SADD":   KeyRW | KeyInsert, "SREM": KeyRW | KeyDelete, "SPOP": moveAccess,
+	"LPUSH":  insertAccess, "LPUSHX": insertAccess, "RPUSH": insertAccess, "RPUSHX": insertAccess, "LINSERT": insertAccess,
+	"LPOP": moveAccess, "RPOP": moveAccess, "BLPOP": moveAccess, "BRPOP": moveAccess,
+	"LSET": KeyRW | KeyUpdate, "LREM": takeAccess, "LTRIM": takeAccess,
+	"SADD": KeyRW | KeyInsert, "SREM": KeyRW | KeyDelete, "SPOP": moveAccess,
 }
 
 // keySpecs are the specifications of all other commands that have keys.
@@ -117,6 +120,13 @@ var keySpecs = map[string][]KeySpec{
 	"SINTERSTORE": {at(1, KeyRW|KeyUpdate), from(2, readAccess)},
 	"SUNIONSTORE": {at(1, storeAccess), from(2, readAccess)},
 	"SINTERCARD":  {counted(1, readAccess)},
+
+	"LMPOP":      {counted(1, moveAccess)},
+	"BLMPOP":     {counted(2, moveAccess)},
+	"LMOVE":      {at(1, moveAccess), at(2, insertAccess)},
+	"BLMOVE":     {at(1, moveAccess), at(2, insertAccess)},
+	"RPOPLPUSH":  {at(1, moveAccess), at(2, insertAccess)},
+	"BRPOPLPUSH": {at(1, moveAccess), at(2, insertAccess)},
 
 	"ZDIFF":      {counted(1, readAccess)},
 	"ZINTER":     {counted(1, readAccess)},

@@ -6,7 +6,6 @@ import "slices"
 // error.
 const (
 	refusedType         = "this type is not replicated yet"
-	refusedBlocking     = "commands that wait are not supported yet"
 	refusedTransactions = "transactions are not supported yet"
 	refusedScripts      = "scripts are not supported yet"
 	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
@@ -21,15 +20,8 @@ const (
 // as Redis does first.
 var refusedCommands = slices.Concat(
 	refuse(refusedType, map[string]int{
-		"LINSERT": 5, "LMOVE": 5, "LMPOP": -4, "LPOP": -2, "LPUSH": -3,
-		"LPUSHX": -3, "LREM": 4, "LSET": 4, "LTRIM": 4, "RPOP": -2, "RPOPLPUSH": 3,
-		"RPUSH": -3, "RPUSHX": -3,
-
 		"XACK": -4, "XADD": -5, "XAUTOCLAIM": -6,
 		"XCLAIM": -6, "XDEL": -3, "XGROUP": -2, "XREADGROUP": -7, "XSETID": -3, "XTRIM": -4,
-	}),
-	refuse(refusedBlocking, map[string]int{
-		"BLMOVE": 6, "BLMPOP": -5, "BLPOP": -3, "BRPOP": -3, "BRPOPLPUSH": 4,
 	}),
 	refuse(refusedTransactions, map[string]int{
 		"DISCARD": 1, "EXEC": 1, "MULTI": 1, "UNWATCH": 1, "WATCH": -2,

@@ -236,7 +236,9 @@ func (p *replica) ask(t *testing.T, view *redisConn, line string) string {
 	for i, b := range bulks {
 		words[i] = string(b)
 	}
-	slices.Sort(words)
+	if !strings.HasPrefix(line, "LRANGE ") {
+		slices.Sort(words)
+	}
 	return strings.Join(words, " ")
 }
 
@@ -258,6 +260,8 @@ func showKey(view *redisConn, w *crdt.Writer, k crdt.Key) {
 			value[i], value[i+1] = value[i+1], value[i]
 		}
 		view.must("ZADD", append([][]byte{name}, value...)...)
+	case crdt.TypeList:
+		view.must("RPUSH", append([][]byte{name}, value...)...)
 	}
 	if at := w.Expiry(k); at != 0 {
 		view.must("PEXPIREAT", name, strconv.AppendInt(nil, at, 10))

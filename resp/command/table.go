@@ -20,6 +20,7 @@ var tables = [][]*Command{
 	genericCommands,
 	hashCommands,
 	setCommands,
+	listCommands,
 	zsetCommands,
 	geoCommands,
 	hyperLogLogCommands,

@@ -233,7 +233,6 @@ func TestFindErrors(t *testing.T) {
 func TestRefused(t *testing.T) {
 	for request, want := range map[string]string{
 		"xadd k * f v":                      "ERR unsupported command 'xadd': this type is not replicated yet",
-		"BLPOP k 0":                         "ERR unsupported command 'blpop': commands that wait are not supported yet",
 		"MULTI":                             "ERR unsupported command 'multi': transactions are not supported yet",
 		"xgroup create k g $":               "ERR unsupported command 'xgroup': this type is not replicated yet",
 		"XREAD COUNT 1 BLOCK 0 STREAMS k 0": "ERR unsupported command 'xread': BLOCK is not supported yet",

@@ -139,7 +139,7 @@ func closeNumbers(a, b []byte) bool {
 	return diff.Abs(diff).Cmp(bound) <= 0
 }
 
-// state is what a key holds: a string, fields and values, or members.
+// state is what a key holds: a string, fields and values, members, or items.
 type state struct {
 	typ    string
 	value  [][]byte
@@ -157,7 +157,8 @@ func (w *twin) modelState(db uint8) map[string]state {
 		questions = append(questions, []string{"TYPE", string(k)}, []string{"PEXPIRETIME", string(k)})
 	}
 	answers := w.model.pipeline(questions)
-	reads := map[string][]string{"string": {"GET"}, "hash": {"HGETALL"}, "set": {"SMEMBERS"}, "zset": {"ZRANGE", "0", "-1", "WITHSCORES"}}
+	reads := map[string][]string{"string": {"GET"}, "hash": {"HGETALL"}, "set": {"SMEMBERS"}, "zset": {"ZRANGE", "0", "-1", "WITHSCORES"},
+		"list": {"LRANGE", "0", "-1"}}
 	questions = questions[:0]
 	for i, k := range keys {
 		read := reads[strings.TrimSpace(string(answers[2*i][1:]))]
@@ -224,6 +225,7 @@ func (w *twin) cellState(db uint8) map[string]state {
 		w.writer.EachElem(k, crdt.KindField, func(e string, v []byte) bool { add([]byte(e)); add(v); return true })
 		w.writer.EachElem(k, crdt.KindMember, func(e string, _ []byte) bool { add([]byte(e)); return true })
 		s.value = append(s.value, scoresOf(w.writer, k)...)
+		w.writer.EachElem(k, crdt.KindItem, func(_ string, v []byte) bool { add(v); return true })
 		out[k.Name] = s
 		return true
 	})
@@ -269,7 +271,7 @@ type randomRequests struct {
 func oneOf[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
 func (r *randomRequests) key() string {
-	return oneOf(r.rng, "a", "b", "c", "d", "", "\x00\xff\r\n", "hash", "set")
+	return oneOf(r.rng, "a", "b", "c", "d", "", "\x00\xff\r\n", "hash", "set", "list")
 }
 
 func (r *randomRequests) value() string {
@@ -485,7 +487,7 @@ func (r *randomRequests) request() []string {
 		return []string{oneOf(r.rng, "FLUSHDB", "FLUSHALL"), r.option("SYNC", "ASYNC", "FOO")}
 	case 32:
 		if r.rng.IntN(2) == 0 {
-			return []string{"ZADD", k, r.double(), r.value(), r.double(), "m"}
+			return oneOf(r.rng, []string{"ZADD", k, r.double(), r.value(), r.double(), "m"}, []string{"RPUSH", k, r.value(), "m", "m"})
 		}
 		return []string{"SADD", k, r.value(), "m"}
 	default:

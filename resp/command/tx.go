@@ -47,6 +47,13 @@ type Tx interface {
 	// counter: concurrent additions add up. The caller has checked that the
 	// element holds a number and what the sum will be.
 	AddElem(k crdt.Key, kind crdt.Kind, elem string, n crdt.Number)
+	// PushItems adds items at an end of a list, which comes to be if it is not
+	// there: one after the other, so that at the front the last comes first.
+	// InsertItem puts one between two elements that follow each other, "" where
+	// there is none. The errors, before any write, are for lists whose
+	// positions are worn out.
+	PushItems(k crdt.Key, front bool, values [][]byte) error
+	InsertItem(k crdt.Key, before, after string, value []byte) error
 	// RemoveElem removes an element and reports whether it was there; the last
 	// one takes the key with it.
 	RemoveElem(k crdt.Key, kind crdt.Kind, elem string) bool

@@ -460,23 +460,3 @@ func bpop(c *Context, timeout []byte, first, last int, pop func(waiting bool) bo
 		c.Waits = w
 	}
 }
-
-// parseTimeout reads how long a command may wait, in seconds, and returns when
-// that has passed, in Unix milliseconds; 0: never. The string is an error reply,
-// "" for none.
-func parseTimeout(arg []byte, now int64) (int64, string) {
-	f, ok := parseFloat(arg)
-	if !ok {
-		return 0, errTimeout
-	}
-	ms := math.Ceil(f.Float64() * 1000)
-	switch {
-	case f.inf, ms >= 1<<63, ms < 0: // what overflows is negative in Redis
-		return 0, errTimeoutNegative
-	case ms == 0:
-		return 0, ""
-	case ms >= float64(math.MaxInt64-now):
-		return math.MaxInt64, ""
-	}
-	return now + int64(ms), ""
-}
