@@ -42,7 +42,8 @@ type Group struct {
 	cell   shownCell
 	header shownHeader
 
-	bytes int // of entries
+	bytes int  // of entries
+	kept  bool // committed
 }
 
 // keyState is what a group holds of one key. The flags tell what is stored, so
@@ -53,7 +54,8 @@ type keyState struct {
 	dirty  bool // header was set
 	stored headerFlags
 	cells  map[cellKey]*cellState
-	size   int // in the cache
+	order  map[crdt.Kind]*elemOrder // of the cells of kinds with ends
+	size   int                      // in the cache
 }
 
 type cellKey struct {
@@ -207,6 +209,17 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 		ks.cells = map[cellKey]*cellState{}
 	}
 	ks.cells[ck] = cs
+	if hasEnds(ck.kind) {
+		if ks.order == nil {
+			ks.order = map[crdt.Kind]*elemOrder{}
+		}
+		o := ks.order[ck.kind]
+		if o == nil {
+			o = &elemOrder{}
+			ks.order[ck.kind] = o
+		}
+		o.added = append(o.added, ck.elem)
+	}
 	return cs
 }
 
@@ -214,6 +227,9 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	cs := g.loadCell(id)
 	cs.cell, cs.dirty = c, true
+	if hasEnds(id.Kind) {
+		g.l.ends.changed(id, c.Live())
+	}
 }
 
 // Header implements crdt.Store.
@@ -272,6 +288,14 @@ func (g *Group) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crd
 
 // EachCellFrom implements crdt.Store.
 func (g *Group) EachCellFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	if hasEnds(kind) {
+		g.eachFromEnd(key, kind, from, back, fn)
+	} else {
+		g.eachFrom(key, kind, from, back, fn)
+	}
+}
+
+func (g *Group) eachFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
 	prefix := append(appendKeyPrefix(nil, rangeCells, key), byte(kind))
 	low, high := prefix, after(prefix)
 	switch {
@@ -301,17 +325,11 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
 	}
 
-	var mine []cellKey // held by the group, in order; more may be added on the way, but only those shown
+	// What the group holds; more may be added on the way, but only of what is shown.
+	var mine held
 	if ks := g.keys[key]; ks != nil {
-		for ck := range ks.cells {
-			if kind != crdt.KindAny {
-				if ck.kind != kind || ck.elem < string(low[at+1:]) || len(high) > at && high[at] == byte(kind) && ck.elem >= string(high[at+1:]) {
-					continue
-				}
-			}
-			mine = append(mine, ck)
-		}
-		slices.SortFunc(mine, compare)
+		mine = ks.held(kind, low, high, at, back)
+		defer mine.done()
 	}
 	show := func(ck cellKey) bool {
 		cs := g.keys[key].cells[ck]
@@ -323,17 +341,15 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 	for ok := first(); ok; ok = next() {
 		k := it.Key()
 		ck := cellKey{crdt.Kind(k[at]), string(k[at+1:])}
-		for len(mine) > 0 && compare(mine[0], ck) < 0 {
-			if !show(mine[0]) {
+		for m, ok := mine.peek(); ok && compare(m, ck) < 0; m, ok = mine.peek() {
+			if mine.next(); !show(m) {
 				return
 			}
-			mine = mine[1:]
 		}
-		if len(mine) > 0 && mine[0] == ck {
-			if !show(ck) {
+		if m, ok := mine.peek(); ok && m == ck {
+			if mine.next(); !show(ck) {
 				return
 			}
-			mine = mine[1:]
 			continue
 		}
 		v, err := it.ValueAndErr()
@@ -353,8 +369,8 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 		}
 		g.cell.valid = false
 	}
-	for _, ck := range mine {
-		if !show(ck) {
+	for m, ok := mine.peek(); ok; m, ok = mine.peek() {
+		if mine.next(); !show(m) {
 			return
 		}
 	}
@@ -636,6 +652,9 @@ func (g *Group) Discard() {
 	if g.l == nil {
 		return
 	}
+	if !g.kept && !g.Empty() {
+		g.l.ends = endCache{}
+	}
 	g.l.mu.Lock()
 	g.l.group = nil
 	g.l.mu.Unlock()
@@ -695,6 +714,7 @@ func (g *Group) Commit() error {
 
 // keep hands what the group holds of keys to the groups after it.
 func (g *Group) keep() {
+	g.kept = true
 	for k, ks := range g.keys {
 		if len(ks.cells) <= cachedCells {
 			ks.settled()

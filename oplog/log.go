@@ -42,6 +42,7 @@ type Log struct {
 	cursors cursors
 	expiry  expiryCache
 	cache   keyCache // the open group's
+	ends    endCache // likewise
 
 	// commit is held while a group is written, and by what must see the store
 	// and the fields below at one moment.
