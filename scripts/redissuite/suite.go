@@ -93,7 +93,7 @@ func (s *suite) start(node bool) (*server, error) {
 	if node {
 		srv.cmd = exec.Command(s.node, append([]string{"--id", "1", "--port", strconv.Itoa(srv.port),
 			"--gossip-port", strconv.Itoa(freePort()), "--wan-port", strconv.Itoa(freePort()),
-			"--dir", filepath.Join(dir, "data"), "--redis", "spawn"}, s.nodeArgs...)...)
+			"--dir", filepath.Join(dir, "data"), "--redis", "spawn", "--set", "enable_debug_command=yes"}, s.nodeArgs...)...)
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
