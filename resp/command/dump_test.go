@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/replicatord/replicatord/crdt"
 )
 
 // TestDumpAndRestore: what a real Redis dumps comes back as it was, and what the
@@ -132,6 +134,66 @@ func TestSwapDB(t *testing.T) {
 	h.view.use(1)
 	if got := string(h.view.do([]byte("GET"), []byte("a"))); got != "$1\r\n2\r\n" {
 		t.Errorf("in database 1: %q", got)
+	}
+}
+
+// swapTx is a transaction at a replica with a view.
+type swapTx struct {
+	replicaTx
+	view *redisConn
+}
+
+func (x swapTx) View(db uint8, args ...[]byte) ([]byte, error) {
+	x.view.use(db)
+	return x.view.do(args...), nil
+}
+
+// TestSwapDBConcurrent: what a SWAPDB had not seen stays in the database where it
+// was written, in whatever order both arrive.
+func TestSwapDBConcurrent(t *testing.T) {
+	view := startRedis(t)
+	now := time.Now().UnixMilli()
+	tag := crdt.TagAt(now, 1)
+	a, b := newReplica(1), newReplica(2)
+	write := func(p *replica, line string) []crdt.Entry {
+		t.Helper()
+		tag += 1 << 12
+		p.log = nil
+		p.write(t, line, tag, now)
+		return p.log
+	}
+	b.apply(write(a, "SET k 1")...)
+	b.apply(write(a, "SADD s m")...)
+	view.must("SET", []byte("k"), []byte("1"))
+	view.must("SADD", []byte("s"), []byte("m"))
+
+	tag += 1 << 12
+	w := crdt.NewWriter(a.ks, a.stream, tag, now)
+	c := &Context{Tx: swapTx{replicaTx{w}, view}, Args: wordsOf("SWAPDB 0 1")}
+	swapdb(c)
+	if string(c.Out.Buf) != "+OK\r\n" {
+		t.Fatalf("%s", c.Out.Buf)
+	}
+	swapped := w.Entries()
+	for _, e := range swapped {
+		a.advance(e)
+	}
+	unseen := append(write(b, "SET k 2"), write(b, "SADD s n")...)
+	a.apply(unseen...)
+	b.apply(swapped...)
+	if len(swapped) != 1 {
+		t.Errorf("%d entries", len(swapped))
+	}
+	for i, p := range []*replica{a, b} {
+		w := crdt.NewWriter(p.ks, p.stream, 0, now)
+		got := fmt.Sprintf("%s %s %s %s", valueOf(w, crdt.Key{DB: 0, Name: "k"}), valueOf(w, crdt.Key{DB: 0, Name: "s"}),
+			valueOf(w, crdt.Key{DB: 1, Name: "k"}), valueOf(w, crdt.Key{DB: 1, Name: "s"}))
+		if want := "[2] [n] [1] [m]"; got != want {
+			t.Errorf("replica %d: %s, want %s", i, got, want)
+		}
+		if p.digest() != a.digest() {
+			t.Errorf("replica %d: another digest", i)
+		}
 	}
 }
 
