@@ -229,7 +229,12 @@ func (c *Context) innerOn(k crdt.Key, args ...[]byte) []byte {
 
 func dump(c *Context) {
 	k := c.Key(1)
-	if c.Type(k) != crdt.TypeStream {
+	switch c.Type(k) {
+	case crdt.TypeNone:
+		c.Out.Null()
+		return
+	case crdt.TypeStream:
+	default:
 		c.Out.Raw(c.ask(c.DB, c.Args...))
 		return
 	}
