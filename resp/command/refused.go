@@ -24,9 +24,6 @@ var refusedCommands = slices.Concat(
 		"LINSERT": 5, "LMOVE": 5, "LMPOP": -4, "LPOP": -2, "LPUSH": -3,
 		"LPUSHX": -3, "LREM": 4, "LSET": 4, "LTRIM": 4, "RPOP": -2, "RPOPLPUSH": 3,
 		"RPUSH": -3, "RPUSHX": -3,
-
-		"XACK": -4, "XADD": -5, "XAUTOCLAIM": -6,
-		"XCLAIM": -6, "XDEL": -3, "XGROUP": -2, "XREADGROUP": -7, "XSETID": -3, "XTRIM": -4,
 	}),
 	refuse(refusedBlocking, map[string]int{
 		"BLMOVE": 6, "BLMPOP": -5, "BLPOP": -3, "BRPOP": -3, "BRPOPLPUSH": 4,

@@ -25,6 +25,7 @@ var tables = [][]*Command{
 	hyperLogLogCommands,
 	dumpCommands,
 	sortCommands,
+	streamCommands,
 	readOnlyCommands,
 	sessionCommands,
 	pubsubCommands,
