@@ -1,6 +1,7 @@
 package crdt
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -45,9 +46,19 @@ func (t Type) String() string {
 	return [...]string{"none", "string", "hash", "set", "zset", "list", "stream"}[t]
 }
 
-// Type returns the type that live cells of the kind make a key; expiries make
-// none.
+// Type returns the type that live cells of the kind make a key. Expiries make
+// none, and neither does what the readers of a stream have done (KindPending):
+// it means something only as long as the stream and its groups are there.
 func (k Kind) Type() Type {
+	if k == KindPending {
+		return TypeNone
+	}
+	return k.Of()
+}
+
+// Of returns the type of the keys that have cells of the kind; none for
+// expiries, which all have.
+func (k Kind) Of() Type {
 	return [numKinds]Type{KindString: TypeString, KindRegisters: TypeString, KindField: TypeHash,
 		KindMember: TypeSet, KindScored: TypeZSet, KindItem: TypeList,
 		KindEntry: TypeStream, KindGroup: TypeStream, KindPending: TypeStream}[k]
@@ -177,13 +188,20 @@ func (c *Cell) Text() []byte {
 
 // Visible returns the visible value of a live cell of the kind: its Text; of a
 // score all its digits, for ParseScore or ParseNumber; of registers the greatest
-// of each over the siblings. The result may share the cell's memory.
+// of each over the siblings. Of the siblings of what groups and their readers
+// have written (KindGroup, KindPending) the greatest shows, compared as bytes, and
+// not the newest: those are positions and times, of which two nodes that went on
+// at once have both reached the further one. The result may share the cell's
+// memory.
 func (c *Cell) Visible(kind Kind) []byte {
 	switch {
 	case kind == KindScored:
 		return c.scoreText()
 	case kind == KindRegisters && len(c.Values) > 1:
 		return c.joined()
+	case (kind == KindGroup || kind == KindPending) && len(c.Values) > 1:
+		top := slices.MaxFunc(c.Values, func(a, b Sibling) int { return bytes.Compare(a.Value, b.Value) })
+		c = &Cell{Values: []Sibling{top}, Counts: c.Counts}
 	}
 	return c.Text()
 }

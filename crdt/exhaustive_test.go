@@ -119,8 +119,8 @@ func del(key crdt.Key) op {
 
 func setElem(key crdt.Key, kind crdt.Kind, elem string) op {
 	return op{fmt.Sprintf("put %s %s", key.Name, elem), func(w *crdt.Writer, value string) func() bool {
-		if t := w.Type(key); t != crdt.TypeNone && t != kind.Type() {
-			return nil // WRONGTYPE
+		if t := w.Type(key); t != kind.Of() && (t != crdt.TypeNone || kind.Type() == crdt.TypeNone) {
+			return nil // WRONGTYPE, or nothing to read from
 		}
 		_, had := w.Elem(key, kind, elem)
 		n := w.Len(key, kind)
@@ -132,7 +132,7 @@ func setElem(key crdt.Key, kind crdt.Kind, elem string) op {
 		}
 		w.SetElem(key, kind, elem, []byte(value))
 		return func() bool {
-			return text(w, key, kind, elem) == value && w.Len(key, kind) == n && w.Type(key) == kind.Type()
+			return text(w, key, kind, elem) == value && w.Len(key, kind) == n && w.Type(key) == kind.Of()
 		}
 	}}
 }
@@ -209,6 +209,11 @@ var menus = []menu{
 	{name: "registers, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{setElem(k, crdt.KindRegisters, "b"), set(k), expire(k, 1000), del(k)}},
 	{name: "lanes", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 3}, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), del(k), flush()}},
 	{name: "lanes of a hash", depth: 3, merges: 3, nodes: 2, lanes: []crdt.Lane{0, 1}, ops: []op{incr(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), removeElem(k, crdt.KindField, "f"), del(k)}},
+	// A stream's last id or group (its cell makes the key exist), a reader's
+	// position (which does not), and the count of entries.
+	{name: "stream", depth: 3, merges: 3, ops: []op{setElem(k, crdt.KindGroup, "g"), setElem(k, crdt.KindPending, "p"), removeElem(k, crdt.KindPending, "p"), removeElem(k, crdt.KindGroup, "g"), del(k)}},
+	{name: "stream count", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindGroup, "+"), setElem(k, crdt.KindEntry, "1"), setElem(k, crdt.KindPending, "p"), removeElem(k, crdt.KindEntry, "1"), del(k)}},
+	{name: "stream and string", depth: 3, merges: 3, nodes: 2, ops: []op{set(k), setElem(k, crdt.KindEntry, "1"), setElem(k, crdt.KindPending, "p"), del(k)}},
 	{name: "sync", depth: 3, merges: 2, sync: true, ops: []op{incr(k, crdt.KindString, ""), set(j), flush()}},
 }
 

@@ -128,7 +128,7 @@ func (w *Writer) Type(k Key) Type {
 // shows reports whether a key exists and cells of the kind are what it shows.
 func (w *Writer) shows(k Key, kind Kind) bool {
 	t := w.Type(k)
-	return t == kind.Type() && (t != TypeString || StringKind(w.ks.Store, k) == kind)
+	return t == kind.Of() && (t != TypeString || StringKind(w.ks.Store, k) == kind)
 }
 
 // Elem returns the visible value of an element of an existing key of the
@@ -238,6 +238,22 @@ func (w *Writer) RemoveElem(k Key, kind Kind, elem string) bool {
 	return true
 }
 
+// RemoveElems removes every element of a kind and reports how many there were;
+// one delta, however many.
+func (w *Writer) RemoveElems(k Key, kind Kind) int {
+	n := w.Len(k, kind)
+	if n == 0 {
+		return 0
+	}
+	w.enterKey(k)
+	w.prepare(k, kind)
+	w.removeKind(k, kind)
+	if h := w.ks.Store.Header(k); h != nil && h.Type == TypeNone {
+		w.clear(k)
+	}
+	return n
+}
+
 // Remove removes a key and reports whether it existed.
 func (w *Writer) Remove(k Key) bool {
 	existed := w.Type(k) != TypeNone
@@ -301,8 +317,8 @@ func (w *Writer) Flush(db uint8) {
 // key if it has expired or only an expiry is left, and what is hidden behind the
 // visible type or replaced by the kind's.
 func (w *Writer) prepare(k Key, kind Kind) {
-	w.prepareType(k, kind.Type())
-	if kind.Type() != TypeString {
+	w.prepareType(k, kind.Of())
+	if kind.Of() != TypeString {
 		return
 	}
 	h := w.ks.Store.Header(k)
@@ -332,7 +348,7 @@ func (w *Writer) prepareType(k Key, t Type) {
 		return
 	}
 	for kind, n := range h.Live {
-		if kt := Kind(kind).Type(); n > 0 && kt != t && kt != TypeNone {
+		if kt := Kind(kind).Of(); n > 0 && kt != t && kt != TypeNone {
 			w.removeKind(k, Kind(kind))
 		}
 	}

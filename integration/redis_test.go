@@ -278,6 +278,14 @@ func TestAdopt(t *testing.T) {
 		pipe.Expire(ctx, "hash", 2*time.Hour)
 		pipe.SAdd(ctx, "set", "x", "y", "")
 		pipe.Set(ctx, "empty", "", 0)
+		for _, line := range []string{"XADD stream 1-1 f a", "XADD stream 2-1 f b g c", "XADD stream 3-0 f d", "XDEL stream 3-0", "XGROUP CREATE stream group 0",
+			"XREADGROUP GROUP group alice COUNT 1 STREAMS stream >", "XREADGROUP GROUP group bob STREAMS stream >", "XACK stream group 2-1", "XGROUP CREATE stream other $"} {
+			var args []any
+			for _, w := range strings.Fields(line) {
+				args = append(args, w)
+			}
+			pipe.Do(ctx, args...)
+		}
 		if _, err := pipe.Exec(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -287,7 +295,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := bed.Node(testbed.Options{ID: 1, View: r.Address(), Args: []string{"--adopt"}})
-	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4014") {
+	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4016") {
 		t.Errorf("the log does not say what was adopted:\n%s", a.Log())
 	}
 	b := bed.Node(testbed.Options{ID: 2, Meet: []*testbed.Node{a}})
@@ -297,6 +305,7 @@ func TestAdopt(t *testing.T) {
 			t.Fatalf("node %d: before and after it was adopted:\n%s", n.ID, strings.Join(d, "\n"))
 		}
 	}
+	equal(t, "XPENDING", fmt.Sprint(b.Do("XPENDING", "stream", "group")), "[1 1-1 1-1 [[alice 1]]]")
 	a.Pause()
 	b.Pause()
 	equal(t, "INCR", a.Do("INCR", "count"), any(int64(42)))

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // adoptMeta is set while an adoption is under way, so that one which was cut
@@ -22,7 +23,7 @@ import (
 const adoptMeta = "adopt/active"
 
 // adoptable are the types of keys a node can take over.
-var adoptable = map[string]bool{"string": true, "hash": true, "set": true, "zset": true, "list": true}
+var adoptable = map[string]bool{"string": true, "hash": true, "set": true, "zset": true, "list": true, "stream": true}
 
 // adoptView makes the keys of a Redis that already holds data this node's own:
 // each is logged as if it had been written now, with its expiry. It looks at
@@ -95,6 +96,7 @@ type adopted struct {
 	set    []string
 	scores []redis.Z
 	list   []string
+	stream [][][]byte // commands that make it
 	expiry int64
 	exact  bool // the expiry is just what the view has
 }
@@ -110,7 +112,8 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 		k := crdt.Key{DB: db, Name: a.name}
 		_, stale := c.dirty[k]
 		c.Defer(func(error) {
-			if !stale && (a.expiry == 0 || a.exact) {
+			// Of a stream the view is to have a placeholder.
+			if !stale && a.stream == nil && (a.expiry == 0 || a.exact) {
 				delete(c.dirty, k)
 			}
 		})
@@ -135,6 +138,15 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 			if err := c.writer.PushItems(k, false, values); err != nil {
 				return c.abort(err)
 			}
+		case a.stream != nil:
+			c.writer.Remove(k) // what an adoption that was cut off took of it
+			ctx := command.Context{Tx: c.unit(), DB: db, Out: command.Reply{Proto: 2}}
+			for _, args := range a.stream {
+				if raw := ctx.Call(args); len(raw) > 0 && raw[0] == '-' {
+					return c.abort(fmt.Errorf("stream %q: %s", a.name, bytes.TrimSpace(raw[1:])))
+				}
+			}
+			c.endUnit(nil)
 		default:
 			c.writer.SetString(k, a.str, false)
 		}
@@ -228,6 +240,13 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 		ttls[i] = pipe.Do(ctx, ttl, k)
 	}
 	now := time.Now().UnixMilli()
+	for i, k := range keys {
+		if types[i] == "stream" {
+			if values[i], err = c.readStream(ctx, k); err != nil {
+				return nil, err
+			}
+		}
+	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
@@ -258,6 +277,10 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			if a.scores = v.Val(); len(a.scores) == 0 {
 				continue
 			}
+		case [][][]byte:
+			if a.stream = v; len(a.stream) == 0 {
+				continue
+			}
 		default:
 			continue
 		}
@@ -270,4 +293,39 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 		out = append(out, a)
 	}
 	return out, nil
+}
+
+// readStream reads a stream as the commands that make it; none if it has gone in
+// the meantime.
+func (c *viewConn) readStream(ctx context.Context, key string) ([][][]byte, error) {
+	var cmds [][][]byte
+	var lost error
+	e := command.CopyStream(func(args ...[]byte) []byte {
+		list := make([]any, len(args))
+		for i, a := range args {
+			list[i] = a
+		}
+		cmd := redis.NewRawCmd(ctx, list...)
+		if err := c.conn.Process(ctx, cmd); err != nil {
+			lost = err
+			return []byte("-" + err.Error() + "\r\n")
+		}
+		return cmd.Val()
+	}, []byte(key), func(args ...[]byte) []byte {
+		args = slices.Clone(args)
+		for i := range args {
+			args[i] = bytes.Clone(args[i])
+		}
+		cmds = append(cmds, args)
+		return []byte("+OK\r\n")
+	}, []byte(key))
+	switch {
+	case lost != nil:
+		return nil, lost
+	case e != nil && bytes.HasPrefix(e, []byte("-ERR no such key")):
+		return nil, nil
+	case e != nil:
+		return nil, fmt.Errorf("stream %q: %s", key, bytes.TrimSpace(e[1:]))
+	}
+	return cmds, nil
 }

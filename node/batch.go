@@ -113,6 +113,12 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 			b.update(k.DB, args...)
 			return
 		}
+	} else if h.Type == crdt.TypeStream {
+		if whole || t.Type != h.Type {
+			b.update(k.DB, []byte("DEL"), name)
+			was = 0
+			b.update(k.DB, placeholder(name)...)
+		}
 	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
 		b.update(k.DB, []byte("DEL"), name)
 		was = 0
@@ -181,6 +187,13 @@ func patchRegisters(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch) bool {
 	}
 	patch("", nil) // last: a count in between would be kept
 	return true
+}
+
+// placeholder is the command that makes what the view has of a stream, always
+// the same: one entry, so that it is there and of the right type. Streams
+// are served from the cells.
+func placeholder(name []byte) [][]byte {
+	return [][]byte{[]byte("XADD"), name, []byte("0-1"), []byte("served"), []byte("by the node")}
 }
 
 func changed(t *crdt.Touch, kind crdt.Kind) bool {

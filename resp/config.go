@@ -49,6 +49,7 @@ var parameters = map[string]parameter{
 	"client-output-buffer-limit": {get: outputLimits, set: setOutputLimits, live: true},
 	"slowlog-log-slower-than":    number(func(s *Server) *atomic.Int64 { return &s.settings.slowTime }, -1, math.MaxInt64),
 	"slowlog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.slowLen }, 0, maxSlowLogLen),
+	"stream-node-max-entries":    number(func(*Server) *atomic.Int64 { return &command.StreamNodeEntries }, 0, math.MaxInt64),
 	"tls-port":                   fixed(func(s *Server) string { return s.port(true) }),
 	"bind":                       fixed((*Server).host),
 	"dir":                        fixed(func(s *Server) string { return s.opt.Dir }),

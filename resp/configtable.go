@@ -317,7 +317,7 @@ func keptParameters() map[string]parameter {
 var viewParameters = map[string]string{
 	"hash-max-listpack-entries": "512", "hash-max-listpack-value": "64", "hll-sparse-max-bytes": "3000",
 	"list-compress-depth": "0", "list-max-listpack-size": "-2", "set-max-intset-entries": "512",
-	"stream-node-max-bytes": "4096", "stream-node-max-entries": "100",
+	"stream-node-max-bytes":     "4096",
 	"zset-max-listpack-entries": "128", "zset-max-listpack-value": "64",
 }
 

@@ -222,6 +222,7 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		return err
 	}
 	values := make([]redis.Cmder, len(keys))
+	groups := make([]*redis.Cmd, len(keys)) // of streams
 	for i, k := range keys {
 		switch types[i].Val() {
 		case "string":
@@ -230,6 +231,8 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			values[i] = pipe.HGetAll(ctx, k)
 		case "set":
 			values[i] = pipe.SMembers(ctx, k)
+		case "stream":
+			values[i], groups[i] = pipe.Do(ctx, "XRANGE", k, "-", "+"), pipe.Do(ctx, "XINFO", "GROUPS", k)
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -249,6 +252,8 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		case *redis.StringSliceCmd:
 			members := slices.Sorted(slices.Values(v.Val()))
 			value = fmt.Sprintf("%q", members)
+		case *redis.Cmd:
+			value = fmt.Sprintf("%q %q", v.Val(), groups[i].Val())
 		default:
 			continue // expired meanwhile
 		}

@@ -24,6 +24,7 @@ type oracle struct {
 	shipped   map[crdt.Stream]crdt.Tag
 	collected map[crdt.Stream]crdt.Tag // newest that the model knows
 	ledger    []increment
+	made      map[string]uint16 // the node that chose an entry's id, by database, key and id
 
 	seen  map[uint16]seenState
 	steps int
@@ -47,7 +48,7 @@ type increment struct {
 }
 
 func newOracle(w *world) *oracle {
-	return &oracle{w: w, counts: map[string]int{}, shipped: map[crdt.Stream]crdt.Tag{}, collected: map[crdt.Stream]crdt.Tag{}, seen: map[uint16]seenState{}}
+	return &oracle{w: w, counts: map[string]int{}, shipped: map[crdt.Stream]crdt.Tag{}, collected: map[crdt.Stream]crdt.Tag{}, seen: map[uint16]seenState{}, made: map[string]uint16{}}
 }
 
 // step looks, after each event, at what is cheap to see.
@@ -482,8 +483,8 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 	}
 	var str []cellState
 	for _, c := range ks.cells {
-		if c.id.Kind.Type() != v.typ || !c.cell.Live() {
-			continue
+		if c.id.Kind.Type() != v.typ || !c.cell.Live() || v.typ == crdt.TypeStream {
+			continue // of a stream there is only a placeholder
 		}
 		switch v.typ {
 		case crdt.TypeString:

@@ -165,6 +165,13 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 			k.elems[string(args[i])] = string(args[i+step-1])
 		}
 		out.Int(int64(n))
+	case "XADD":
+		// The placeholder of a stream.
+		if k != nil || len(args) != 5 || string(args[2]) != "0-1" {
+			panic(fmt.Sprintf("the view was sent %q", args))
+		}
+		r.keys[key] = &redisKey{typ: crdt.TypeStream}
+		out.BulkString("0-1")
 	case "HDEL", "SREM":
 		t := crdt.TypeHash
 		if name == "SREM" {

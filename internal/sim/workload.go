@@ -71,6 +71,9 @@ func (w *world) call() call {
 	if w.chance(20) {
 		return w.exactCall()
 	}
+	if w.chance(20) {
+		return w.streamCall()
+	}
 	c := call{db: uint8(w.pick(exactDB))}
 	n := w.opts.Keys
 	str, hash, set := fmt.Sprintf("s%d", w.pick(n)), fmt.Sprintf("h%d", w.pick(n)), fmt.Sprintf("e%d", w.pick(n))
@@ -79,7 +82,7 @@ func (w *world) call() call {
 		// A key of two types, now and then.
 		str, hash, set, sorted = mixed, mixed, mixed, mixed
 	}
-	keys := []string{str, hash, set, sorted, mixed}
+	keys := []string{str, hash, set, sorted, mixed, fmt.Sprintf("t%d", w.pick(n))}
 	any, other := keys[w.rand.IntN(len(keys))], keys[w.rand.IntN(len(keys))]
 	field, field2 := fmt.Sprintf("f%d", w.pick(4)), fmt.Sprintf("f%d", w.pick(4))
 	value := strconv.Itoa(w.rand.IntN(1000))
@@ -188,6 +191,7 @@ func (p *proc) run(calls []call) {
 		w.say("node %d %v: %.60q", p.site.id, c, r.Out)
 		w.must(len(r.Out) > 0, "node %d: no reply to %v", p.site.id, c)
 		reqs[i] = r
+		w.oracle.added(p, c, r.Out)
 		p.readBack(c)
 	}
 	committed := false

@@ -8,13 +8,13 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 )
 
-// caller carries out a command somewhere and returns the raw reply of RESP2.
-type caller func(args ...[]byte) []byte
+// Caller carries out a command somewhere and returns the raw reply of RESP2.
+type Caller func(args ...[]byte) []byte
 
-// copyStream makes a stream, where there is no key, of another: entries, ids and
+// CopyStream makes a stream, where there is no key, of another: entries, ids and
 // counts, groups, consumers and pending lists. It returns an error reply if a
 // command fails.
-func copyStream(from caller, name []byte, to caller, as []byte) []byte {
+func CopyStream(from Caller, name []byte, to Caller, as []byte) []byte {
 	var failed []byte
 	run := func(words ...any) {
 		if failed != nil {

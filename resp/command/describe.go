@@ -168,7 +168,7 @@ var ownCategories = map[string][]string{
 	"KEYS":    {"keyspace", "dangerous"},
 	"RESTORE": {"keyspace", "dangerous"},
 	"SWAPDB":  {"keyspace", "dangerous"},
-	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil,
+	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil, "XGROUP": nil,
 	"WAIT": {"connection"}, "WAITAOF": {"connection"}, "ASKING": {"connection"}, "READONLY": {"connection"}, "READWRITE": {"connection"},
 	"DBSIZE": {"keyspace"}, "FLUSHALL": {"keyspace", "dangerous"}, "FLUSHDB": {"keyspace", "dangerous"},
 	"INFO": {"dangerous"}, "LASTSAVE": {"admin", "dangerous"}, "ROLE": {"admin", "dangerous"},
@@ -254,7 +254,7 @@ var commandTips = map[string][]string{
 	"OBJECT|ENCODING": {tipRandom}, "OBJECT|FREQ": {tipRandom}, "OBJECT|IDLETIME": {tipRandom}, "OBJECT|REFCOUNT": {tipRandom},
 	"PTTL": {tipRandom}, "TTL": {tipRandom}, "HRANDFIELD": {tipRandom}, "HSCAN": {tipRandom},
 	"SPOP": {tipRandom}, "SRANDMEMBER": {tipRandom}, "SSCAN": {tipRandom}, "ZRANDMEMBER": {tipRandom}, "ZSCAN": {tipRandom},
-	"XPENDING": {tipRandom}, "XINFO|CONSUMERS": {tipRandom},
+	"XADD": {tipRandom}, "XTRIM": {tipRandom}, "XCLAIM": {tipRandom}, "XAUTOCLAIM": {tipRandom}, "XPENDING": {tipRandom}, "XINFO|CONSUMERS": {tipRandom},
 
 	"HGETALL": {tipOrder}, "HKEYS": {tipOrder}, "HVALS": {tipOrder}, "SMEMBERS": {tipOrder},
 	"SDIFF": {tipOrder}, "SINTER": {tipOrder}, "SUNION": {tipOrder},

@@ -240,7 +240,7 @@ func dump(c *Context) {
 	}
 	// Of a stream the view has only a placeholder.
 	name := c.Args[1]
-	e := copyStream(
+	e := CopyStream(
 		func(args ...[]byte) []byte { return c.inner(args...) }, name,
 		func(args ...[]byte) []byte { return c.ask(c.DB, args...) }, scratchKey)
 	if e == nil {
@@ -253,7 +253,7 @@ func dump(c *Context) {
 // takeStream puts the stream in the view's scratch key under a key.
 func (c *Context) takeStream(k crdt.Key) []byte {
 	c.Remove(k)
-	return copyStream(
+	return CopyStream(
 		func(args ...[]byte) []byte { return c.ask(c.DB, args...) }, scratchKey,
 		func(args ...[]byte) []byte { return c.inner(args...) }, []byte(k.Name))
 }

@@ -81,7 +81,7 @@ func TestCopyStream(t *testing.T) {
 	}
 	check := func(name string) {
 		t.Helper()
-		if e := copyStream(func(a ...[]byte) []byte { return from.do(a...) }, []byte(name), func(a ...[]byte) []byte { return to.do(a...) }, []byte("copy")); e != nil {
+		if e := CopyStream(func(a ...[]byte) []byte { return from.do(a...) }, []byte(name), func(a ...[]byte) []byte { return to.do(a...) }, []byte("copy")); e != nil {
 			t.Fatalf("%s", e)
 		}
 		for _, q := range [][]string{{"XRANGE", "%", "-", "+"}, {"XINFO", "GROUPS", "%"}, {"XPENDING", "%", "g"}} {

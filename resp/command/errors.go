@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 )
 
@@ -59,6 +60,37 @@ const (
 	errNotHLL = "WRONGTYPE Key is not a valid HyperLogLog string value."
 	errBadHLL = "INVALIDOBJ Corrupted HLL object detected"
 
+	errStreamID       = "ERR Invalid stream ID specified as stream command argument"
+	errStreamIDZero   = "ERR The ID specified in XADD must be greater than 0-0"
+	errStreamIDSmall  = "ERR The ID specified in XADD is equal or smaller than the target stream top item"
+	errStreamFull     = "ERR The stream has exhausted the last possible ID, unable to add more items"
+	errStreamStart    = "ERR invalid start ID for the interval"
+	errStreamEnd      = "ERR invalid end ID for the interval"
+	errEntryTooLarge  = "ERR Elements are too large to be stored"
+	errTrimTwice      = "ERR syntax error, MAXLEN and MINID options at the same time are not compatible"
+	errTrimMaxLen     = "ERR The MAXLEN argument must be >= 0."
+	errTrimLimit      = "ERR The LIMIT argument must be >= 0."
+	errTrimLimitAlone = "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"
+	errTrimLimitExact = "ERR syntax error, LIMIT cannot be used without the special ~ option"
+	errTrimNone       = "ERR syntax error, XTRIM must be called with a trimming strategy"
+	errSetIDSmall     = "ERR The ID specified in XSETID is smaller than the target stream top item"
+	errSetIDDeleted   = "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id"
+	errSetIDAdded     = "ERR The entries_added specified in XSETID is smaller than the target stream length"
+	errAddedPositive  = "ERR entries_added must be positive"
+	errUnbalanced     = "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified."
+	errGroupOption    = "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead."
+	errNoAckOption    = "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead."
+	errGroupMissing   = "ERR Missing GROUP option for XREADGROUP"
+	errDollarID       = "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
+	errNewID          = "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option."
+	errTimeoutMillis  = "ERR timeout is not an integer or out of range"
+	errStreamGone     = "UNBLOCKED the stream key no longer exists"
+	errGroupGone      = "NOGROUP the consumer group this client was blocked on no longer exists"
+	errGroupNoKey     = "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to create an empty stream automatically."
+	errGroupBusy      = "BUSYGROUP Consumer Group name already exists"
+	errEntriesRead    = "ERR value for ENTRIESREAD must be positive or -1"
+	errClaimCount     = "ERR COUNT must be > 0"
+
 	errGetKeysCommand = "ERR Invalid command specified"
 	errGetKeysNone    = "ERR The command has no key arguments"
 	errGetKeysArity   = "ERR Invalid number of arguments specified for command"
@@ -101,6 +133,21 @@ func errUnknownCommand(args [][]byte) string {
 // subcommand.
 func errUnknownSubcommand(args [][]byte) string {
 	return oneLine("ERR unknown subcommand '" + quote(args[1]) + "'. Try " + strings.ToUpper(string(cString(args[0]))) + " HELP.")
+}
+
+// errSubcommandSyntax is the error for a subcommand with arguments that it does
+// not take.
+func errSubcommandSyntax(args [][]byte) string {
+	return oneLine("ERR unknown subcommand or wrong number of arguments for '" + quote(args[1]) + "'. Try " + strings.ToUpper(string(cString(args[0]))) + " HELP.")
+}
+
+// errFormat makes an error of a format whose arguments come from the client.
+func errFormat(format string, args ...[]byte) string {
+	list := make([]any, len(args))
+	for i, a := range args {
+		list[i] = cString(a)
+	}
+	return oneLine(strings.TrimRight(fmt.Sprintf(format, list...), "\r\n"))
 }
 
 // errUnsupported refuses a command that Redis knows and this node does not

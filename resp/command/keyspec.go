@@ -102,6 +102,10 @@ var keyAccess = map[string]KeyAccess{
 	"LPOP": moveAccess, "RPOP": moveAccess, "BLPOP": moveAccess, "BRPOP": moveAccess,
 	"LSET": KeyRW | KeyUpdate, "LREM": takeAccess, "LTRIM": takeAccess,
 	"SADD": KeyRW | KeyInsert, "SREM": KeyRW | KeyDelete, "SPOP": moveAccess,
+	"XADD": KeyRW | KeyUpdate, "XTRIM": KeyRW | KeyDelete, "XDEL": KeyRW | KeyDelete, "XSETID": KeyRW | KeyUpdate,
+	"XACK": KeyRW | KeyUpdate, "XCLAIM": KeyRW | KeyUpdate, "XAUTOCLAIM": KeyRW | KeyDelete,
+	"XGROUP|CREATE": KeyRW | KeyInsert, "XGROUP|CREATECONSUMER": KeyRW | KeyInsert, "XGROUP|SETID": KeyRW | KeyUpdate,
+	"XGROUP|DELCONSUMER": KeyRW | KeyDelete, "XGROUP|DESTROY": KeyRW | KeyDelete,
 }
 
 // keySpecs are the specifications of all other commands that have keys.
@@ -144,7 +148,8 @@ var keySpecs = map[string][]KeySpec{
 	"GEORADIUS":         {at(1, readAccess), after("STORE", 6, storeAccess), after("STOREDIST", 6, storeAccess)},
 	"GEORADIUSBYMEMBER": {at(1, readAccess), after("STORE", 5, storeAccess), after("STOREDIST", 5, storeAccess)},
 
-	"XREAD": {{Access: readAccess, Keyword: "STREAMS", From: 1, Last: -1, Step: 1, Limit: 2}},
+	"XREAD":      {{Access: readAccess, Keyword: "STREAMS", From: 1, Last: -1, Step: 1, Limit: 2}},
+	"XREADGROUP": {{Access: readAccess, Keyword: "STREAMS", From: 4, Last: -1, Step: 1, Limit: 2}},
 }
 
 // keyRefs finds keys where specifications fail, or cannot say what is done to

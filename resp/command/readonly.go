@@ -58,15 +58,6 @@ var readOnlyCommands = []*Command{
 	{Name: "LRANGE", Arity: 4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "list", Since: "1.0.0",
 		Summary: "A range of a list"},
 
-	{Name: "XLEN", Arity: 2, Flags: ReadOnly | Fast, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
-		Summary: "How many entries a stream has"},
-	{Name: "XPENDING", Arity: -3, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
-		Summary: "The entries of a consumer group that wait for acknowledgement"},
-	{Name: "XRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
-		Summary: "A range of a stream"},
-	{Name: "XREVRANGE", Arity: -4, Flags: ReadOnly, First: 1, Last: 1, Step: 1, Group: "stream", Since: "5.0.0",
-		Summary: "A range of a stream, newest first"},
-
 	{Name: "OBJECT", Arity: -2, Group: "generic", Since: "2.2.3",
 		Summary: "About the inside of values", Sub: []*Command{
 			{Name: "OBJECT|ENCODING", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "generic", Since: "2.2.3",
@@ -80,35 +71,4 @@ var readOnlyCommands = []*Command{
 			{Name: "OBJECT|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "generic", Since: "6.2.0",
 				Summary: "The subcommands of OBJECT"},
 		}},
-	{Name: "XINFO", Arity: -2, Group: "stream", Since: "5.0.0",
-		Summary: "About streams and their groups", Sub: []*Command{
-			{Name: "XINFO|CONSUMERS", Arity: 4, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
-				Summary: "The consumers of a group"},
-			{Name: "XINFO|GROUPS", Arity: 3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
-				Summary: "The groups of a stream"},
-			{Name: "XINFO|STREAM", Arity: -3, Flags: ReadOnly, First: 2, Last: 2, Step: 1, Group: "stream", Since: "5.0.0",
-				Summary: "All about a stream"},
-			{Name: "XINFO|HELP", Arity: 2, Flags: ReadOnly | Unlisted | Loading | Stale, Group: "stream", Since: "5.0.0",
-				Summary: "The subcommands of XINFO"},
-		}},
-
-	// These may write or block, and read with most arguments.
-	{Name: "XREAD", Arity: -4, Flags: ReadOnly | Blocking | MovableKeys, Group: "stream", Since: "5.0.0",
-		Summary: "Entries of streams after given ones",
-		Refused: "BLOCK is not supported yet", Reads: xreadReads},
-}
-
-// xreadReads reports whether an XREAD does not wait for entries to come.
-func xreadReads(args [][]byte) bool {
-	for i := 1; i < len(args); i++ {
-		switch {
-		case is(args[i], "BLOCK"):
-			return false
-		case is(args[i], "STREAMS"):
-			return true
-		case is(args[i], "COUNT"):
-			i++
-		}
-	}
-	return true // and a syntax error
 }

@@ -5,7 +5,6 @@ import "slices"
 // Why commands are refused. A reason that begins with "ERR " is Redis's own
 // error.
 const (
-	refusedType         = "this type is not replicated yet"
 	refusedTransactions = "transactions are not supported yet"
 	refusedScripts      = "scripts are not supported yet"
 	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
@@ -19,10 +18,6 @@ const (
 // not carry out. They have what it takes to tell a wrong number of arguments,
 // as Redis does first.
 var refusedCommands = slices.Concat(
-	refuse(refusedType, map[string]int{
-		"XACK": -4, "XADD": -5, "XAUTOCLAIM": -6,
-		"XCLAIM": -6, "XDEL": -3, "XGROUP": -2, "XREADGROUP": -7, "XSETID": -3, "XTRIM": -4,
-	}),
 	refuse(refusedTransactions, map[string]int{
 		"DISCARD": 1, "EXEC": 1, "MULTI": 1, "UNWATCH": 1, "WATCH": -2,
 	}),

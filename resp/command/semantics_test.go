@@ -214,32 +214,46 @@ func (p *replica) show(view *redisConn, now int64) {
 	}
 }
 
-// ask answers a read by the view.
+// ask answers a read: by the cells, if its row has a Run, or by the view.
 func (p *replica) ask(t *testing.T, view *redisConn, line string) string {
 	t.Helper()
-	view.use(0)
-	raw := view.do(wordsOf(line)...)
-	switch raw[0] {
-	case ':', '+':
-		return strings.TrimSpace(string(raw[1:]))
-	case '-':
+	args := wordsOf(line)
+	cmd, refusal := Find(args)
+	if refusal != "" {
+		t.Fatalf("%s: %s", line, refusal)
+	}
+	var raw []byte
+	if cmd.Run != nil {
+		c := &Context{Tx: replicaTx{crdt.NewWriter(p.ks, p.stream, 0, time.Now().UnixMilli())}, Args: args}
+		cmd.Run(c)
+		raw = c.Out.Buf
+	} else {
+		view.use(0)
+		raw = view.do(args...)
+	}
+	if raw[0] == '-' {
 		t.Fatalf("%s: %s", line, raw)
 	}
-	bulks, err := parseBulks(raw, len(raw))
-	switch {
-	case err != nil:
-		t.Fatalf("%s: %v", line, err)
-	case bulks == nil:
-		return "(nil)"
-	}
-	words := make([]string, len(bulks))
-	for i, b := range bulks {
-		words[i] = string(b)
-	}
+	words := flatten(parseReply(t, raw))
 	if !strings.HasPrefix(line, "LRANGE ") {
 		slices.Sort(words)
 	}
 	return strings.Join(words, " ")
+}
+
+// flatten lists the words of a reply, whatever lists they are in.
+func flatten(v reply) (out []string) {
+	switch {
+	case v.text == "*":
+		for _, e := range v.list {
+			out = append(out, flatten(e)...)
+		}
+	case v.text == "$-1\r\n" || v.text == "*-1\r\n":
+		out = append(out, "(nil)")
+	default:
+		out = append(out, v.bulk())
+	}
+	return out
 }
 
 // showKey sets a key in a view to what a keyspace holds.
@@ -262,6 +276,8 @@ func showKey(view *redisConn, w *crdt.Writer, k crdt.Key) {
 		view.must("ZADD", append([][]byte{name}, value...)...)
 	case crdt.TypeList:
 		view.must("RPUSH", append([][]byte{name}, value...)...)
+	case crdt.TypeStream:
+		view.must("XADD", name, []byte("0-1"), []byte("f"), []byte("v"))
 	}
 	if at := w.Expiry(k); at != 0 {
 		view.must("PEXPIREAT", name, strconv.AppendInt(nil, at, 10))

@@ -26,6 +26,7 @@ var tables = [][]*Command{
 	hyperLogLogCommands,
 	dumpCommands,
 	sortCommands,
+	streamCommands,
 	readOnlyCommands,
 	sessionCommands,
 	pubsubCommands,

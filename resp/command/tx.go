@@ -21,6 +21,8 @@ type Tx interface {
 	Now() int64
 	// Rand is the node's source of randomness.
 	Rand() *rand.Rand
+	// Tag is the tag of the writes to come. It tells the node's id.
+	Tag() crdt.Tag
 
 	// Type returns the visible type of a key, crdt.TypeNone if there is none.
 	Type(k crdt.Key) crdt.Type
@@ -57,6 +59,9 @@ type Tx interface {
 	// RemoveElem removes an element and reports whether it was there; the last
 	// one takes the key with it.
 	RemoveElem(k crdt.Key, kind crdt.Kind, elem string) bool
+	// RemoveElems removes all elements of a kind, in one delta, and reports how
+	// many there were.
+	RemoveElems(k crdt.Key, kind crdt.Kind) int
 	// Remove removes a key and reports whether it was there.
 	Remove(k crdt.Key) bool
 	// SetExpiry sets when an existing key expires (Unix milliseconds, or
