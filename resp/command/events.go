@@ -274,9 +274,9 @@ func zaddEvent(args [][]byte, _ int) string {
 }
 
 // RemoteEvents returns what is told of keys that peers' entries have changed:
-// what follows from the cells, since the commands are not known. touched lists
-// the changed elements of a change's key and whether each is there.
-func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added, removed bool)) []Event {
+// what follows from the cells, since the commands are not known. touched
+// returns what became of the elements of a key of a type.
+func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) Elements) []Event {
 	var out []Event
 	for _, ch := range changes {
 		if ch.Is == crdt.TypeNone {
@@ -289,11 +289,16 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added
 			out = append(out, ch.event(ClassNew, "new"))
 		}
 		v := remoteVerbs[ch.Is]
-		added, removed := touched(ch.Key, ch.Is)
-		if added || ch.Was != ch.Is {
-			out = append(out, ch.event(v.class, v.add))
+		e := touched(ch.Key, ch.Is)
+		added := e.Added || ch.Was != ch.Is
+		if added {
+			name := v.add
+			if ch.Is == crdt.TypeList && e.First {
+				name = "lpush"
+			}
+			out = append(out, ch.event(v.class, name))
 		}
-		if removed && v.remove != "" && ch.Was == ch.Is {
+		if e.Removed && v.remove != "" && ch.Was == ch.Is {
 			out = append(out, ch.event(v.class, v.remove))
 		}
 		if ch.Before != ch.Expiry {
@@ -309,6 +314,10 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added
 	return out
 }
 
+// Elements says what became of the elements of a key: whether some were put or
+// changed, the first of them too, and whether some went.
+type Elements struct{ Added, First, Removed bool }
+
 // remoteVerbs are the events of elements that came and went.
 var remoteVerbs = map[crdt.Type]struct {
 	class       byte
@@ -317,4 +326,7 @@ var remoteVerbs = map[crdt.Type]struct {
 	crdt.TypeString: {'$', "set", ""},
 	crdt.TypeHash:   {'h', "hset", "hdel"},
 	crdt.TypeSet:    {'s', "sadd", "srem"},
+	crdt.TypeZSet:   {'z', "zadd", "zrem"},
+	crdt.TypeList:   {'l', "rpush", "lrem"},
+	crdt.TypeStream: {'t', "xadd", "xdel"},
 }
