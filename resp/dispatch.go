@@ -112,18 +112,13 @@ func (c *Session) command(args [][]byte) {
 	switch {
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
+		s.monitors.show(c, cmd, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
 		c.waits = true
 		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
 		s.monitors.show(c, cmd, args)
-		byView := cmd.ByView(args)
-		write := cmd.Flags&command.Write != 0 && !byView
-		if cmd.Flags&command.Blocking != 0 && !byView {
-			c.block(cmd, args, write)
-		} else {
-			c.enqueue(cmd, args, write)
-		}
+		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
 		c.holdBack(false)
@@ -152,20 +147,6 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	for _, a := range args {
 		c.bytes += int64(len(a))
 	}
-}
-
-// block carries out a command that may wait long. Those before it get their
-// replies first, and what is pushed meanwhile is sent.
-func (c *Session) block(cmd *command.Command, args [][]byte, write bool) {
-	c.execute()
-	if c.out.flush() != nil {
-		c.last = true // the client is gone
-		return
-	}
-	c.enqueue(cmd, args, write)
-	c.out.idle(true)
-	c.execute()
-	c.out.work()
 }
 
 // holdBack waits while clients are paused, after answering what came before.
