@@ -41,10 +41,11 @@ type news struct {
 	before   map[crdt.Key]command.Change
 	order    []crdt.Key // of before
 
-	by      *resp.Request // the client's unit that runs
-	flushed bool          // by the running unit
-	events  []command.Event
-	units   []unitNews
+	by       *resp.Request // the client's unit that runs
+	inScript bool          // and whether a script does
+	flushed  bool          // by the running unit
+	events   []command.Event
+	units    []unitNews
 }
 
 type unitNews struct {
@@ -112,17 +113,36 @@ func (n *news) changes() []command.Change {
 
 // Before implements command.Observer.
 func (n *news) Before(cmd *command.Command, ctx *command.Context) {
+	if !n.inScript {
+		return // the command that runs is told of, not what it is made of
+	}
 	if n.by != nil && n.by.Session != nil {
 		n.by.Session.Monitor(ctx.DB, ctx.Args)
 	}
-	n.begin(cmd, ctx)
+	n.watchFor(cmd, ctx)
 }
 
 // After implements command.Observer.
-func (n *news) After(cmd *command.Command, ctx *command.Context) { n.end(cmd, ctx) }
+func (n *news) After(cmd *command.Command, ctx *command.Context) {
+	if n.inScript {
+		n.gather(cmd, ctx)
+	}
+}
 
-// begin is called before a command runs on the cells.
+// begin is called before a client's command runs on the cells.
 func (n *news) begin(cmd *command.Command, ctx *command.Context) {
+	n.inScript = cmd.Group == "scripting"
+	n.watchFor(cmd, ctx)
+}
+
+// end is called when it has run.
+func (n *news) end(cmd *command.Command, ctx *command.Context) {
+	n.gather(cmd, ctx)
+	n.inScript = false
+}
+
+// watchFor begins to note what a command changes, and what it does not find.
+func (n *news) watchFor(cmd *command.Command, ctx *command.Context) {
 	if cmd.Flags&command.ReadOnly != 0 {
 		n.missed(cmd, ctx.DB, ctx.Args)
 		return
@@ -133,8 +153,8 @@ func (n *news) begin(cmd *command.Command, ctx *command.Context) {
 	n.watch()
 }
 
-// end is called when it has run.
-func (n *news) end(cmd *command.Command, ctx *command.Context) {
+// gather adds what a command has changed to what there is to tell.
+func (n *news) gather(cmd *command.Command, ctx *command.Context) {
 	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
 		n.flushed = true
 	}

@@ -352,6 +352,7 @@ rpush l a
 brpop l none 1
 sadd numbers 2 1
 sort numbers store d
+sort none store d
 xadd x 1-1 f v
 xadd x maxlen 1 2-1 f v
 xtrim x maxlen 0

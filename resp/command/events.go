@@ -111,11 +111,13 @@ func (c *Command) Events(db uint8, args [][]byte, changes []Change) []Event {
 	if class == 0 {
 		class = groupClass[c.Group]
 	}
-	place := map[crdt.Key]int{}
+	place, twice := map[crdt.Key]int{}, false
 	for i, r := range c.FindKeys(args) {
 		k := crdt.Key{DB: db, Name: string(args[r.Arg])}
-		if _, twice := place[k]; !twice {
+		if _, had := place[k]; !had {
 			place[k] = i
+		} else {
+			twice = true
 		}
 	}
 	slices.SortStableFunc(changes, func(a, b Change) int {
@@ -133,6 +135,9 @@ func (c *Command) Events(db uint8, args [][]byte, changes []Change) []Event {
 		}
 		if ch.Was == crdt.TypeNone && ch.Is != crdt.TypeNone {
 			out = append(out, ch.event(ClassNew, "new"))
+		}
+		if twice && rule.last { // within one list
+			out = append(out, ch.event(class, rule.name(args, 1)))
 		}
 		if ch.Is != crdt.TypeNone || rule.takes {
 			out = append(out, ch.event(class, name))
