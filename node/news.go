@@ -20,7 +20,7 @@ type Listener interface {
 	// Changed tells of the keys that one unit has changed: of a client, or of
 	// nobody's.
 	Changed(by *resp.Session, keys []string)
-	Flushed()
+	Flushed(by *resp.Session)
 }
 
 // nobody is a listener that wants nothing.
@@ -30,7 +30,7 @@ func (nobody) Notifies() (some, misses bool)   { return false, false }
 func (nobody) Notify([]command.Event)          {}
 func (nobody) Tracks() bool                    { return false }
 func (nobody) Changed(*resp.Session, []string) {}
-func (nobody) Flushed()                        {}
+func (nobody) Flushed(*resp.Session)           {}
 
 // news gathers what the open group has to tell, until it is committed.
 type news struct {
@@ -41,10 +41,11 @@ type news struct {
 	before   map[crdt.Key]command.Change
 	order    []crdt.Key // of before
 
-	by      *resp.Request // the client's unit that runs
-	flushed bool          // by the running unit
-	events  []command.Event
-	units   []unitNews
+	by       *resp.Request // the client's unit that runs
+	inScript bool          // and whether a script does
+	flushed  bool          // by the running unit
+	events   []command.Event
+	units    []unitNews
 }
 
 type unitNews struct {
@@ -112,17 +113,36 @@ func (n *news) changes() []command.Change {
 
 // Before implements command.Observer.
 func (n *news) Before(cmd *command.Command, ctx *command.Context) {
+	if !n.inScript {
+		return // the command that runs is told of, not what it is made of
+	}
 	if n.by != nil && n.by.Session != nil {
 		n.by.Session.Monitor(ctx.DB, ctx.Args)
 	}
-	n.begin(cmd, ctx)
+	n.watchFor(cmd, ctx)
 }
 
 // After implements command.Observer.
-func (n *news) After(cmd *command.Command, ctx *command.Context) { n.end(cmd, ctx) }
+func (n *news) After(cmd *command.Command, ctx *command.Context) {
+	if n.inScript {
+		n.gather(cmd, ctx)
+	}
+}
 
-// begin is called before a command runs on the cells.
+// begin is called before a client's command runs on the cells.
 func (n *news) begin(cmd *command.Command, ctx *command.Context) {
+	n.inScript = cmd.Group == "scripting"
+	n.watchFor(cmd, ctx)
+}
+
+// end is called when it has run.
+func (n *news) end(cmd *command.Command, ctx *command.Context) {
+	n.gather(cmd, ctx)
+	n.inScript = false
+}
+
+// watchFor begins to note what a command changes, and what it does not find.
+func (n *news) watchFor(cmd *command.Command, ctx *command.Context) {
 	if cmd.Flags&command.ReadOnly != 0 {
 		n.missed(cmd, ctx.DB, ctx.Args)
 		return
@@ -133,8 +153,8 @@ func (n *news) begin(cmd *command.Command, ctx *command.Context) {
 	n.watch()
 }
 
-// end is called when it has run.
-func (n *news) end(cmd *command.Command, ctx *command.Context) {
+// gather adds what a command has changed to what there is to tell.
+func (n *news) gather(cmd *command.Command, ctx *command.Context) {
 	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
 		n.flushed = true
 	}
@@ -153,7 +173,7 @@ func (n *news) end(cmd *command.Command, ctx *command.Context) {
 // writesThatRead are the writes that tell of keys they find missing.
 var writesThatRead = map[string]bool{
 	"GETSET": true, "GETDEL": true, "GETEX": true, "SINTERSTORE": true, "SUNIONSTORE": true, "SDIFFSTORE": true,
-	"ZINTERSTORE": true, "ZUNIONSTORE": true, "ZDIFFSTORE": true,
+	"ZINTERSTORE": true, "ZUNIONSTORE": true, "ZDIFFSTORE": true, "PFMERGE": true, "SORT": true,
 }
 
 // missed notes the keys that a command reads and that are not there.
@@ -162,7 +182,7 @@ func (n *news) missed(cmd *command.Command, db uint8, args [][]byte) {
 		return
 	}
 	for i, r := range cmd.FindKeys(args) {
-		if i == 0 && strings.HasSuffix(cmd.Name, "STORE") {
+		if i == 0 && strings.HasSuffix(cmd.Name, "STORE") || i > 0 && cmd.Name == "SORT" {
 			continue // where the result goes
 		}
 		k := crdt.Key{DB: db, Name: string(args[r.Arg])}
@@ -181,23 +201,37 @@ func (n *news) expired(k crdt.Key) {
 
 // arrived notes what peers' entries have changed since watch.
 func (n *news) arrived() {
-	n.events = append(n.events, command.RemoteEvents(n.changes(), func(k crdt.Key, t crdt.Type) (added, removed bool) {
-		touch := n.core.ks.Touched[k]
-		if touch == nil {
-			return false, false
+	n.events = append(n.events, command.RemoteEvents(n.changes(), n.elements)...)
+}
+
+// elements returns what the open group has done to the elements of a key.
+func (n *news) elements(k crdt.Key, t crdt.Type) (e command.Elements) {
+	touch := n.core.ks.Touched[k]
+	switch {
+	case touch == nil:
+		return e
+	case touch.Whole:
+		e.Added = true
+		return e
+	}
+	for id := range touch.Cells {
+		switch kind := id.Kind; {
+		case kind.Type() != t || t == crdt.TypeStream && kind != crdt.KindEntry:
+			continue
 		}
-		if touch.Whole {
-			return true, false
+		if c := n.core.group.Cell(id); c == nil || !c.Live() {
+			e.Removed = true
+			continue
 		}
-		for id := range touch.Cells {
-			if id.Kind.Type() == t {
-				c := n.core.group.Cell(id)
-				live := c != nil && c.Live()
-				added, removed = added || live, removed || !live
-			}
+		e.Added = true
+		if t == crdt.TypeList && !e.First {
+			n.core.group.EachCellFrom(k, id.Kind, "", false, func(first crdt.CellID, c *crdt.Cell) bool {
+				e.First = first.Elem == id.Elem
+				return !c.Live()
+			})
 		}
-		return added, removed
-	})...)
+	}
+	return e
 }
 
 // unit notes which keys a unit has changed.
@@ -227,7 +261,7 @@ func (n *news) tell() {
 	}
 	for _, u := range n.units {
 		if u.flush {
-			n.to.Flushed()
+			n.to.Flushed(u.by)
 		} else {
 			n.to.Changed(u.by, u.keys)
 		}

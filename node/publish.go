@@ -53,8 +53,8 @@ func (f *frontListener) Changed(by *resp.Session, keys []string) {
 	}
 }
 
-func (f *frontListener) Flushed() {
+func (f *frontListener) Flushed(by *resp.Session) {
 	if s := f.front.Load(); s != nil {
-		s.Flushed()
+		s.Flushed(by)
 	}
 }

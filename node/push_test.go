@@ -350,8 +350,8 @@ rpush l a
 blpop l 1
 rpush l a
 brpop l none 1
-rpush l b a
-sort l alpha store d
+sadd numbers 2 1
+sort numbers store d
 sort none store d
 xadd x 1-1 f v
 xadd x maxlen 1 2-1 f v
@@ -438,6 +438,7 @@ func TestPushAcrossNodes(t *testing.T) {
 	for _, step := range []struct{ line, want string }{
 		{"set k 1", "set k"}, {"expire k 100", "expire k"}, {"persist k", "persist k"}, {"del k", "del k"},
 		{"hset h f 1 g 2", "hset h"}, {"hdel h f", "hdel h"}, {"sadd s a b", "sadd s"}, {"srem s a", "srem s"}, {"srem s b", "del s"},
+		{"zadd z 1 a 2 b", "zadd z"}, {"zincrby z 1 a", "zadd z"}, {"zrem z a", "zrem z"}, {"pfadd p a", "set p"},
 		{"set e v px 50", "set e"}, {"get e", "expire e"}, {"get e", "expired e"},
 	} {
 		writer.do(step.line)

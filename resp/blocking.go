@@ -68,6 +68,8 @@ func (c *Session) await() (err error) {
 		<-done
 		return nil
 	}
+	c.out.idle(true) // others may push
+	defer c.out.work()
 	defer func() {
 		_ = c.raw.SetReadDeadline(time.Time{})
 		if c.server.isClosing() {

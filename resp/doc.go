@@ -1,4 +1,4 @@
-// Package resp is the door for Redis clients: it speaks RESP2, keeps their
+// Package resp is the door for Redis clients: it speaks RESP2 and RESP3, keeps their
 // sessions, holds them to limits, and answers everything that is not about
 // data. What is about data it hands to a Backend, the node.
 //
@@ -18,6 +18,15 @@
 // block for each command, and one for each argument of 32 kB and more, into which it is
 // read directly. The backend may keep them.
 //
+// # Pushes
+//
+// Messages of PUBLISH (hub), keyspace events, invalidations of client-side caches
+// (trackers) and MONITOR's lines come from other goroutines, the executor's among them. They
+// only append to the session's output, under its lock: nobody waits for a client, and one
+// that lets too much wait is disconnected. While the session carries out commands its pushes
+// wait for their replies (output.busy), so nothing is pushed within a reply or ahead of one to an
+// earlier read. Channels have one order for all that listen.
+//
 // # Limits
 //
 // All of them are in options.go, and are checked before memory is taken.
@@ -29,7 +38,11 @@
 //	inline command           64 kB
 //	one Execute              1,024 commands; 1 MB of arguments, or one command
 //	replies not yet read     MaxOutputBuffer, and one batch; see below
-//	all of these together    MaxMemory
+//	pushes not yet read      client-output-buffer-limit of class pubsub for clients
+//	                         with subscriptions, MaxOutputBuffer for others; then
+//	                         the client is disconnected
+//	keys tracked             tracking-table-max-keys
+//	all of these together    MaxMemory, but for the last
 //
 // A length in a header takes no memory; what has come does, doubled as it comes. An
 // idle client holds a few kilobytes, or up to 80 if it has sent deep pipelines.
@@ -47,7 +60,12 @@
 // Replies are compared with those of a real redis-server in the tests, to the
 // byte. On purpose different:
 //
-//   - HELLO 3 is answered with NOPROTO: RESP3 is not spoken yet.
+//   - What is pushed to a client because of its own command, a message that it
+//     publishes to itself or an invalidation, comes behind the replies to all
+//     that it had sent by then; as in Redis 7.2, 7.0 writes messages before.
+//   - Clients are carried out side by side: an UNSUBSCRIBE whose confirmation has
+//     not come yet may be overtaken by another client's PUBLISH.
+//   - PUBLISH and keyspace events of other nodes: see the README.
 //   - A command may have 1,048,576 arguments, as in Redis 6, not two billion.
 //   - client-query-buffer-limit counts all arguments of a command, not only
 //     what is still being read.

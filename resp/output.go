@@ -54,7 +54,8 @@ type output struct {
 	// Under mu too: what others push.
 	proto  int
 	busy   bool     // the session is carrying out commands
-	pushed [][]byte // while it is
+	blocks bool     // it is in a command that blocks, and so not busy
+	pushed [][]byte // while it is busy
 	waits  int64    // bytes of pushed
 	over   time.Time
 }
@@ -295,9 +296,11 @@ func (o *output) exceeded(n int64, lim pushLimit) bool {
 	return time.Since(o.over) >= lim.time
 }
 
-// push sends a message, for any goroutine, and never waits. An error says that
-// the client is to be disconnected: it does not read what it is sent.
-func (o *output) push(m *message, lim pushLimit) error {
+// push sends a message, for any goroutine, and never waits. own says that it
+// is about what the session's own command has done, and comes behind its reply.
+// An error says that the client is to be disconnected: it does not read what
+// it is sent.
+func (o *output) push(m *message, own bool, lim pushLimit) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
@@ -310,7 +313,7 @@ func (o *output) push(m *message, lim pushLimit) error {
 		return errOutputLimit
 	case !o.budget.take(n):
 		return errMemory
-	case o.busy:
+	case o.busy || own && o.blocks:
 		o.pushed = append(o.pushed, b)
 		o.waits += n
 	default:
@@ -337,10 +340,11 @@ func (o *output) speak(proto int) {
 	}
 }
 
-// idle says that all replies are flushed and the session waits.
-func (o *output) idle() {
+// idle says that all replies are flushed and the session waits: for its
+// client, or in a command that blocks.
+func (o *output) idle(blocks bool) {
 	o.mu.Lock()
-	o.busy = false
+	o.busy, o.blocks = false, blocks
 	if n := o.waits; n > 0 && o.err == nil {
 		o.start(o.pushed, n) // the budget has them already
 		o.pushed, o.waits = nil, 0
@@ -351,6 +355,6 @@ func (o *output) idle() {
 // work says that the session goes on.
 func (o *output) work() {
 	o.mu.Lock()
-	o.busy = true
+	o.busy, o.blocks = true, false
 	o.mu.Unlock()
 }

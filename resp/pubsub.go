@@ -148,7 +148,10 @@ func (s *Server) Publish(channel, payload []byte, shard bool) int {
 
 // push sends a message to the client, from any goroutine and without waiting.
 // A client that lets too many wait is disconnected.
-func (c *Session) push(m *message) {
+func (c *Session) push(m *message) { c.send(m, false) }
+
+// send is push; own as in output.push.
+func (c *Session) send(m *message, own bool) {
 	o := c.queuedOn.Load()
 	if o == nil {
 		return
@@ -157,7 +160,7 @@ func (c *Session) push(m *message) {
 	if c.subscribed() {
 		lim = *c.server.settings.pubsub.Load()
 	}
-	if err := o.push(m, lim); err != nil {
+	if err := o.push(m, own, lim); err != nil {
 		c.kill(err)
 	}
 }

@@ -225,7 +225,7 @@ func (c *Session) fill() error {
 	c.unread.Store(int64(c.in.end - c.in.pos + len(c.in.big)))
 	c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
 	c.busy.Store(false)
-	c.out.idle()
+	c.out.idle(false)
 	err := c.in.fill()
 	c.out.work()
 	c.busy.Store(true)

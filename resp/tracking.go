@@ -132,7 +132,7 @@ func (t *trackers) invalidate(s *Server, key string, by *Session) {
 		if m == nil {
 			m = newTrackMessage([]string{key})
 		}
-		m.send(c)
+		m.send(c, by)
 	}
 	t.items -= int64(len(ids))
 	delete(t.keys, key)
@@ -166,22 +166,22 @@ func (s *Server) Changed(by *Session, keys []string) {
 		m := newTrackMessage(slices.Compact(hit))
 		for c := range who {
 			if c != by || !c.tracking.noloop {
-				m.send(c)
+				m.send(c, by)
 			}
 		}
 	}
 }
 
 // Flushed tells the clients that track anything that whole databases were
-// emptied.
-func (s *Server) Flushed() {
+// emptied, by a client or nobody's.
+func (s *Server) Flushed(by *Session) {
 	t := &s.trackers
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	m := newTrackMessage(nil)
 	for _, c := range s.clients() {
 		if c.tracking.on {
-			m.send(c)
+			m.send(c, by)
 		}
 	}
 	t.keys, t.items = map[string]map[int64]struct{}{}, 0
@@ -226,29 +226,30 @@ func newTrackMessage(keys []string) *trackMessage {
 	}
 }
 
-// send sends the invalidation to a tracking client, or where it has it sent.
+// send sends the invalidation of what by has done to a tracking client, or
+// where it has it sent.
 // RESP2 clients get none but in a connection that has subscriptions.
-func (m *trackMessage) send(c *Session) {
+func (m *trackMessage) send(c, by *Session) {
 	to := c.tracking.redirect
 	if to == 0 {
-		c.push(m.push)
+		c.send(m.push, c == by)
 		return
 	}
 	other := c.server.client(to)
 	switch {
 	case other == nil:
 		c.tracking.broken = true
-		c.push(&message{write: func(r *command.Reply) {
+		c.send(&message{write: func(r *command.Reply) {
 			if r.Proto == 3 {
 				r.Push(2)
 				r.BulkString("tracking-redir-broken")
 				r.Int(to)
 			}
-		}})
+		}}, c == by)
 	case other.subscribed():
-		other.push(m.channel)
+		other.send(m.channel, other == by)
 	default:
-		other.push(m.push)
+		other.send(m.push, other == by)
 	}
 }
 

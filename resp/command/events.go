@@ -111,11 +111,13 @@ func (c *Command) Events(db uint8, args [][]byte, changes []Change) []Event {
 	if class == 0 {
 		class = groupClass[c.Group]
 	}
-	place := map[crdt.Key]int{}
+	place, twice := map[crdt.Key]int{}, false
 	for i, r := range c.FindKeys(args) {
 		k := crdt.Key{DB: db, Name: string(args[r.Arg])}
-		if _, twice := place[k]; !twice {
+		if _, had := place[k]; !had {
 			place[k] = i
+		} else {
+			twice = true
 		}
 	}
 	slices.SortStableFunc(changes, func(a, b Change) int {
@@ -133,6 +135,9 @@ func (c *Command) Events(db uint8, args [][]byte, changes []Change) []Event {
 		}
 		if ch.Was == crdt.TypeNone && ch.Is != crdt.TypeNone {
 			out = append(out, ch.event(ClassNew, "new"))
+		}
+		if twice && rule.last { // within one list
+			out = append(out, ch.event(class, rule.name(args, 1)))
 		}
 		if ch.Is != crdt.TypeNone || rule.takes {
 			out = append(out, ch.event(class, name))
@@ -274,9 +279,9 @@ func zaddEvent(args [][]byte, _ int) string {
 }
 
 // RemoteEvents returns what is told of keys that peers' entries have changed:
-// what follows from the cells, since the commands are not known. touched lists
-// the changed elements of a change's key and whether each is there.
-func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added, removed bool)) []Event {
+// what follows from the cells, since the commands are not known. touched
+// returns what became of the elements of a key of a type.
+func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) Elements) []Event {
 	var out []Event
 	for _, ch := range changes {
 		if ch.Is == crdt.TypeNone {
@@ -289,11 +294,16 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added
 			out = append(out, ch.event(ClassNew, "new"))
 		}
 		v := remoteVerbs[ch.Is]
-		added, removed := touched(ch.Key, ch.Is)
-		if added || ch.Was != ch.Is {
-			out = append(out, ch.event(v.class, v.add))
+		e := touched(ch.Key, ch.Is)
+		added := e.Added || ch.Was != ch.Is
+		if added {
+			name := v.add
+			if ch.Is == crdt.TypeList && e.First {
+				name = "lpush"
+			}
+			out = append(out, ch.event(v.class, name))
 		}
-		if removed && v.remove != "" && ch.Was == ch.Is {
+		if e.Removed && v.remove != "" && ch.Was == ch.Is {
 			out = append(out, ch.event(v.class, v.remove))
 		}
 		if ch.Before != ch.Expiry {
@@ -309,6 +319,10 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) (added
 	return out
 }
 
+// Elements says what became of the elements of a key: whether some were put or
+// changed, the first of them too, and whether some went.
+type Elements struct{ Added, First, Removed bool }
+
 // remoteVerbs are the events of elements that came and went.
 var remoteVerbs = map[crdt.Type]struct {
 	class       byte
@@ -317,4 +331,7 @@ var remoteVerbs = map[crdt.Type]struct {
 	crdt.TypeString: {'$', "set", ""},
 	crdt.TypeHash:   {'h', "hset", "hdel"},
 	crdt.TypeSet:    {'s', "sadd", "srem"},
+	crdt.TypeZSet:   {'z', "zadd", "zrem"},
+	crdt.TypeList:   {'l', "rpush", "lrem"},
+	crdt.TypeStream: {'t', "xadd", "xdel"},
 }
