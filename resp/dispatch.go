@@ -112,6 +112,7 @@ func (c *Session) command(args [][]byte) {
 	switch {
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
+		s.monitors.show(c, cmd, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
 		c.waits = true
 		c.execute()
