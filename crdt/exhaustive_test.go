@@ -145,6 +145,49 @@ func removeElem(key crdt.Key, kind crdt.Kind, elem string) op {
 	}}
 }
 
+// itemAt returns the first or last item of a list.
+func itemAt(w *crdt.Writer, key crdt.Key, front bool) (elem, value string) {
+	w.EachElemFrom(key, crdt.KindItem, "", !front, func(e string, v []byte) bool {
+		elem, value = e, string(v)
+		return false
+	})
+	return elem, value
+}
+
+func push(key crdt.Key, front bool) op {
+	return op{fmt.Sprintf("push %s, front %v", key.Name, front), func(w *crdt.Writer, value string) func() bool {
+		if t := w.Type(key); t != crdt.TypeNone && t != crdt.TypeList {
+			return nil // WRONGTYPE
+		}
+		n := w.Len(key, crdt.KindItem)
+		err := w.PushItems(key, front, [][]byte{[]byte("x"), []byte(value)})
+		return func() bool {
+			_, got := itemAt(w, key, front)
+			return err == nil && w.Len(key, crdt.KindItem) == n+2 && w.Type(key) == crdt.TypeList && got == value
+		}
+	}}
+}
+
+func pop(key crdt.Key, front bool) op {
+	return op{fmt.Sprintf("pop %s, front %v", key.Name, front), func(w *crdt.Writer, _ string) func() bool {
+		n := w.Len(key, crdt.KindItem)
+		elem, _ := itemAt(w, key, front)
+		did := w.RemoveElem(key, crdt.KindItem, elem)
+		return func() bool { return did == (n > 0) && w.Len(key, crdt.KindItem) == max(n-1, 0) }
+	}}
+}
+
+func setItem(key crdt.Key, front bool) op {
+	return op{fmt.Sprintf("set %s, front %v", key.Name, front), func(w *crdt.Writer, value string) func() bool {
+		elem, _ := itemAt(w, key, front)
+		if elem == "" {
+			return nil
+		}
+		w.SetElem(key, crdt.KindItem, elem, []byte(value))
+		return func() bool { _, got := itemAt(w, key, front); return got == value }
+	}}
+}
+
 func incr(key crdt.Key, kind crdt.Kind, elem string) op {
 	return op{fmt.Sprintf("incr %s %s", key.Name, elem), func(w *crdt.Writer, value string) func() bool {
 		if t := w.Type(key); t != crdt.TypeNone && t != kind.Type() {
@@ -201,6 +244,8 @@ var menus = []menu{
 	{name: "field", depth: 3, merges: 3, ops: []op{setElem(k, crdt.KindField, "f"), removeElem(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), del(k), flush()}},
 	{name: "field counter", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindField, "f"), removeElem(k, crdt.KindField, "f"), setElem(k, crdt.KindField, "g"), del(k), flush()}},
 	{name: "member", depth: 4, merges: 3, ops: []op{setElem(k, crdt.KindMember, "m"), removeElem(k, crdt.KindMember, "m"), del(k)}},
+	{name: "list", depth: 3, merges: 3, ops: []op{push(k, false), pop(k, true), setItem(k, true), del(k)}},
+	{name: "list of two writers", depth: 4, merges: 3, nodes: 2, ops: []op{push(k, false), push(k, true), pop(k, true)}},
 	{name: "expiry", depth: 3, merges: 3, ops: []op{set(k), setKeepTTL(k), expire(k, 1000), expire(k, 2000), persist(k), del(k)}},
 	{name: "expired", depth: 3, merges: 3, ops: []op{set(k), expire(k, 15), incr(k, crdt.KindField, "f"), setElem(k, crdt.KindMember, "m")}},
 	{name: "two types", depth: 3, merges: 3, ops: []op{set(k), setElem(k, crdt.KindMember, "m"), incr(k, crdt.KindField, "f"), del(k), flush()}},

@@ -241,6 +241,18 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 		if got, _ := w.Elem(key, kind, elem); string(got) != was.Add(by).String() {
 			c.errorf("node %d: %v + %v gave %s", n.id, was, by, got)
 		}
+	case p < 22 && c.rng.IntN(3) == 0:
+		if may(crdt.TypeList) {
+			if err := w.PushItems(key, p%2 == 0, [][]byte{value, value}); err != nil {
+				c.errorf("node %d: push: %v", n.id, err)
+			}
+		}
+	case p < 28 && p >= 22 && w.Type(key) == crdt.TypeList:
+		if elem, _ := itemAt(w, key, p%2 == 0); p < 27 {
+			w.RemoveElem(key, crdt.KindItem, elem)
+		} else {
+			w.SetElem(key, crdt.KindItem, elem, value)
+		}
 	case p < 22:
 		if may(kind.Type()) {
 			w.SetElem(key, kind, elem, value)

@@ -462,6 +462,9 @@ func (st *state) checkView() {
 	for k, ks := range st.keys {
 		if v := st.visible(k, ks); v != nil {
 			want[k] = v.String()
+			if k.Name[0] == 'q' {
+				w.checkPushes(p.site.id, k, v.items)
+			}
 		}
 	}
 	for k, v := range r.keys {
@@ -493,6 +496,8 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 			v.elems[c.id.Elem] = string(c.cell.Text())
 		case crdt.TypeZSet:
 			v.elems[c.id.Elem] = scoreText(c.cell.Score())
+		case crdt.TypeList:
+			v.items = append(v.items, string(c.cell.Text()))
 		default:
 			v.elems[c.id.Elem] = c.id.Elem
 		}

@@ -40,6 +40,7 @@ type redisKey struct {
 	typ    crdt.Type
 	str    []byte
 	elems  map[string]string // of hashes, sets and sorted sets
+	items  []string          // of lists
 	expiry int64             // 0: never
 }
 
@@ -47,6 +48,7 @@ func (k *redisKey) clone() *redisKey {
 	c := *k
 	c.str = bytes.Clone(k.str)
 	c.elems = maps.Clone(k.elems)
+	c.items = slices.Clone(k.items)
 	return &c
 }
 
@@ -270,7 +272,7 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 			r.randomMembers(k, args, out)
 		}
 	default:
-		if !r.sortedSet(name, key, k, args, out) {
+		if !r.sortedSet(name, key, k, args, out) && !r.list(name, key, k, args, out) {
 			panic(fmt.Sprintf("the view was sent %q", args))
 		}
 	}
@@ -323,6 +325,9 @@ func (k *redisKey) String() string {
 	}
 	if k.typ == crdt.TypeString {
 		fmt.Fprintf(&b, " %q", k.str)
+	}
+	if k.typ == crdt.TypeList {
+		fmt.Fprintf(&b, " %q", k.items)
 	}
 	for _, n := range k.names() {
 		if k.typ != crdt.TypeSet {

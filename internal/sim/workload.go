@@ -137,6 +137,13 @@ func (w *world) call() call {
 	if w.chance(25) {
 		forms = w.sortedSetForms(sorted, fmt.Sprintf("z%d", w.pick(n)))
 	}
+	if w.chance(25) {
+		list := fmt.Sprintf("l%d", w.pick(n))
+		if w.chance(15) {
+			list = mixed
+		}
+		forms = w.listForms(list, fmt.Sprintf("l%d", w.pick(n)))
+	}
 	switch {
 	case w.rand.IntN(120) == 0:
 		c.args = split("FLUSHDB")

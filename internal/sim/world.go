@@ -24,6 +24,8 @@ type world struct {
 	links  map[[2]uint16]*link
 	oracle *oracle
 
+	pushes int // made to queues, to tell their items apart
+
 	syncThreshold int // entries from which on a fresh node gets the state
 
 	wild    bool // faults and clients are at it
