@@ -23,6 +23,7 @@ func TestDumpAndRestore(t *testing.T) {
 		{"SET", "k", "text\x00\r\n"}, {"SET", "k", "12345"}, {"SET", "k", strings.Repeat("long", 5000)}, {"PFADD", "k", "a", "b"},
 		{"HSET", "k", "f", "v", "", ""}, append([]string{"HSET", "k"}, big...),
 		{"SADD", "k", "1", "2", "3"}, append([]string{"SADD", "k"}, big...),
+		{"RPUSH", "k", "a", "", "a"}, append([]string{"RPUSH", "k"}, big...),
 		{"ZADD", "k", "1.5", "a", "-inf", "b", "0.1", "c"},
 	} {
 		h.run("DEL", "k")

@@ -20,10 +20,12 @@ func sortReads(args [][]byte) bool { return sortStore(args) == 0 }
 
 // sort carries out a SORT that stores.
 func sort(c *Context) {
+	// The other options stay as and where they are, so that the view reads them
+	// as they were read here, and finds no STORE.
 	args := [][]byte{c.Args[0], c.Args[1]}
-	var by []byte
 	var dest crdt.Key
-	constant := false
+	set := c.Type(c.Key(1)) == crdt.TypeSet
+	alpha := false
 	for i := 2; i < len(c.Args); i++ {
 		a, left := c.Args[i], len(c.Args)-i-1
 		n := 0 // arguments of the option
@@ -32,27 +34,20 @@ func sort(c *Context) {
 			dest = c.Key(i + 1)
 			i++
 			continue
-		case is(a, "BY") && left > 0:
-			by = c.Args[i+1]
-			constant = constant || bytes.IndexByte(cString(by), '*') < 0
-			i++
-			continue
 		case is(a, "LIMIT") && left > 1:
 			n = 2
-		case is(a, "GET") && left > 0:
+		case is(a, "GET") && left > 0, is(a, "BY") && left > 0:
 			n = 1
+		}
+		if set && n == 1 && is(a, "BY") && bytes.IndexByte(cString(c.Args[i+1]), '*') < 0 {
+			alpha = true
 		}
 		args = append(args, c.Args[i:i+1+n]...)
 		i += n
 	}
-	switch {
-	case constant && c.Type(c.Key(1)) == crdt.TypeSet:
-		// A set has no order that would be the same everywhere.
-		args = append(args, []byte("ALPHA"))
-	case constant:
-		args = append(args, []byte("BY"), []byte("nosort"))
-	case by != nil:
-		args = append(args, []byte("BY"), by)
+	if alpha {
+		// A set that is not to be sorted has no order that could be kept.
+		args = withoutBy(args)
 	}
 	raw := c.ask(c.DB, args...)
 	v, rest, err := parseValue(raw, 0)
@@ -74,4 +69,25 @@ func sort(c *Context) {
 		return
 	}
 	c.Out.Int(int64(len(items)))
+}
+
+// withoutBy returns the arguments of a SORT without BY, and with ALPHA.
+func withoutBy(args [][]byte) [][]byte {
+	out := [][]byte{args[0], args[1], []byte("ALPHA")}
+	for i := 2; i < len(args); i++ {
+		a, left := args[i], len(args)-i-1
+		switch {
+		case is(a, "BY") && left > 0:
+			i++
+			continue
+		case is(a, "LIMIT") && left > 1:
+			out = append(out, a, args[i+1])
+			i += 2
+		case is(a, "GET") && left > 0:
+			out = append(out, a)
+			i++
+		}
+		out = append(out, args[i])
+	}
+	return out
 }
