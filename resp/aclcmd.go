@@ -328,5 +328,5 @@ var aclHelp = []string{
 	"WHOAMI",
 	"    Return the current connection username.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -150,8 +150,8 @@ const noEvicting = "a node does not evict: what the Redis behind it dropped woul
 // liveParameters are in force here.
 func liveParameters() map[string]parameter {
 	return map[string]parameter{
-		"acllog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.aclLogLen }, 0, maxACLLogLen),
-		"latency-monitor-threshold": number(func(s *Server) *atomic.Int64 { return &s.settings.latencyMin }, 0, math.MaxInt64/int64(1e6)),
+		"acllog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.aclLogLen }, 0, math.MaxInt64),
+		"latency-monitor-threshold": number(func(s *Server) *atomic.Int64 { return &s.settings.latencyMin }, 0, math.MaxInt64),
 		"latency-tracking": {
 			live: true,
 			get:  func(s *Server) string { return yesOrNo(s.settings.tracking.Load()) },
@@ -298,7 +298,7 @@ func keptParameters() map[string]parameter {
 	} {
 		add(name, value, anyText)
 	}
-	add("appendfsync", "everysec", oneOf("always", "everysec", "no"))
+	add("appendfsync", "everysec", oneOf("everysec", "always", "no"))
 	add("cluster-preferred-endpoint-type", "ip", oneOf("ip", "hostname", "unknown-endpoint"))
 	add("oom-score-adj", "no", oneOf("no", "yes", "relative", "absolute"))
 	add("propagation-error-behavior", "ignore", oneOf("ignore", "panic", "panic-on-replicas"))

@@ -311,5 +311,5 @@ var latencyHelp = []string{
 	"    Return a cumulative distribution of commands latency.",
 	"    (default: return distributions for all commands)",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }
