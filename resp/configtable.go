@@ -240,8 +240,7 @@ var settledParameters = map[string]string{
 	"daemonize": "no", "disable-thp": "yes", "enable-module-command": "no", "enable-protected-configs": "no", "io-threads": "1",
 	"io-threads-do-reads": "no", "rdbchecksum": "yes", "server_cpulist": "", "set-proc-title": "no", "socket-mark-id": "0",
 	"supervised": "no", "syslog-enabled": "no", "syslog-facility": "local0", "syslog-ident": "redis", "unixsocketperm": "0",
-	"replicaof": "", "dbfilename": "", "tls-cluster": "no",
-	"tls-replication": "no",
+	"replicaof": "", "dbfilename": "",
 }
 
 // keptParameters can be set, and change nothing: there are no snapshots, no
@@ -261,7 +260,8 @@ func keptParameters() map[string]parameter {
 		"repl-disable-tcp-nodelay": "no", "repl-diskless-sync": "yes", "replica-announced": "yes",
 		"replica-ignore-disk-write-errors": "no", "replica-ignore-maxmemory": "yes", "replica-lazy-flush": "no",
 		"replica-read-only": "no", "replica-serve-stale-data": "yes", "stop-writes-on-bgsave-error": "yes",
-		"tls-prefer-server-ciphers": "no", "tls-session-caching": "yes",
+		"tls-prefer-server-ciphers": "no", "tls-session-caching": "yes", "tls-cluster": "no",
+		"tls-replication": "no",
 	} {
 		add(name, value, yesNo)
 	}

@@ -52,6 +52,7 @@ type Session struct {
 	active   atomic.Int64 // Unix seconds of the last sign of life
 	busy     atomic.Bool  // executing, so not idle
 	blocked  atomic.Bool  // in a command that waits
+	dead     atomic.Bool  // killed
 	dbNow    atomic.Int32
 	current  atomic.Pointer[command.Command] // the last command
 	unread   atomic.Int64                    // bytes in the query buffer
@@ -262,6 +263,7 @@ func (c *Session) kill(cause error) {
 		return
 	}
 	c.ended, c.cause = true, cause
+	c.dead.Store(true)
 	close(c.gone)
 	_ = c.raw.Close()
 }
