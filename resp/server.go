@@ -222,8 +222,18 @@ func (s *Server) tick() {
 				s.measure()
 			}
 			if n%int(time.Second/sampleEvery) == 0 {
+				s.rest(now)
 				s.closeIdle(now)
 			}
+		}
+	}
+}
+
+// rest has clients that have been quiet for restAfter hold no read buffers.
+func (s *Server) rest(now time.Time) {
+	for _, c := range s.clients() {
+		if !c.busy.Load() && now.Unix()-c.active.Load() >= restAfter {
+			c.rest()
 		}
 	}
 }

@@ -228,6 +228,15 @@ func (c *Session) fill() error {
 	c.busy.Store(false)
 	c.out.idle()
 	err := c.in.fill()
+	for errors.Is(err, os.ErrDeadlineExceeded) && !c.server.isClosing() {
+		c.in.rest()
+		c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
+		_ = c.raw.SetReadDeadline(time.Time{})
+		if c.server.isClosing() { // and what ends the wait may be over already
+			break
+		}
+		err = c.in.fill()
+	}
 	c.out.work()
 	c.busy.Store(true)
 	c.active.Store(time.Now().Unix())
@@ -250,6 +259,13 @@ func (c *Session) setAuth(u *acl.User, ok bool) {
 	c.who.Store(u)
 	c.authed = ok
 	c.in.lim = c.limits()
+}
+
+// rest makes a session that waits for its client give its read buffer up.
+func (c *Session) rest() {
+	if c.bufSize.Load() > 0 && c.server.opt.TLS == nil {
+		_ = c.raw.SetReadDeadline(time.Now())
+	}
 }
 
 // wake makes a session that waits for its client see that the server closes.
