@@ -36,7 +36,8 @@ type executor struct {
 	done  chan struct{}
 	slog  *slog.Logger
 
-	loading atomic.Pointer[string] // why clients are refused; nil while they are served
+	latency func(event string, took time.Duration) // is told what held clients up; nil, or set before they come
+	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
 }
 
 // work is one item of the queue: a connection's commands, peers' ranges, or a
@@ -150,9 +151,13 @@ func (x *executor) loop() {
 		case <-tick.C:
 			// Keys expire on time even where nobody writes.
 			if now := x.core.Now(); x.core.SweepDue(now) {
+				begun := time.Now()
 				x.core.Defer(func(error) {})
 				x.core.wake()
 				x.commit()
+				if x.latency != nil {
+					x.latency("expire-cycle", time.Since(begun))
+				}
 			}
 		case <-x.stop:
 			for {

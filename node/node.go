@@ -253,6 +253,9 @@ func (n *Node) serve(ln net.Listener) error {
 	if err != nil {
 		return err
 	}
+	if err := n.exec.Run(func(*Core) { n.exec.latency = n.server.Latency }); err != nil {
+		return err
+	}
 	if n.cfg.ProtectedMode && !isLoopback(n.cfg.Bind) && n.server.Open() {
 		return fmt.Errorf("%s lets other machines in, and %s lets the default user do so without a password: give it one, or turn it off (or set protected_mode = false where the network keeps strangers out)", n.cfg.Bind, n.cfg.ACLFile)
 	}

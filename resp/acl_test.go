@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -408,5 +409,72 @@ func TestSecretsAreHidden(t *testing.T) {
 	}
 	if log := c.do("SLOWLOG", "GET", "-1"); strings.Contains(log, "s3cret") || !strings.Contains(log, "(redacted)") {
 		t.Error(log)
+	}
+}
+
+// Who listens to a channel that is taken from its user leaves; others stay.
+func TestSubscribersLeaveWithTheirChannels(t *testing.T) {
+	ts := start(t, nil)
+	admin := ts.dial()
+	for _, c := range []struct{ rules, subscribe, then string }{
+		{"&a", "SUBSCRIBE a", "resetchannels"},
+		{"&a", "SSUBSCRIBE a", "resetchannels &b"},
+		{"&a*", "PSUBSCRIBE a*", "resetchannels &ab*"},
+		{"allchannels", "PSUBSCRIBE x", "resetchannels &a"},
+		{"&a &b*", "SUBSCRIBE a", "&c"},
+		{"&a &b*", "PSUBSCRIBE b*", "resetchannels &b* &z"},
+		{"&a &b*", "SUBSCRIBE b1", "allchannels"},
+	} {
+		admin.want("+OK\r\n", append([]string{"ACL", "SETUSER", "u", "reset", "on", "nopass", "+@all"}, strings.Fields(c.rules)...)...)
+		o := ts.dial()
+		o.want("+OK\r\n", "AUTH", "u", "x")
+		if got := o.do(strings.Fields(c.subscribe)...); !strings.HasPrefix(got, "*3\r\n") {
+			t.Fatalf("%s: %q", c.subscribe, got)
+		}
+		admin.want("+OK\r\n", append([]string{"ACL", "SETUSER", "u"}, strings.Fields(c.then)...)...)
+		stays := !strings.HasPrefix(c.then, "resetchannels") || strings.Contains(c.then, "&z")
+		if listed := strings.Contains(admin.do("CLIENT", "LIST"), "user=u "); listed != stays {
+			t.Errorf("%+v: listed %v", c, listed)
+		}
+		if !stays {
+			o.closed()
+		} else {
+			_ = o.Close()
+			eventually(t, "it is gone", func() bool { return !strings.Contains(admin.do("CLIENT", "LIST"), "user=u ") })
+		}
+	}
+	u := ts.dial()
+	admin.want("+OK\r\n", "ACL", "SETUSER", "u", "reset", "on", "nopass", "+@all", "&a*")
+	u.want("+OK\r\n", "AUTH", "u", "x")
+	u.want(":0\r\n", "PUBLISH", "ab", "m")
+	for _, line := range []string{"PUBLISH b m", "SPUBLISH b m", "SUBSCRIBE a b", "PSUBSCRIBE ab*", "SSUBSCRIBE b"} {
+		u.want("-NOPERM this user has no permissions to access one of the channels used as arguments\r\n", strings.Fields(line)...)
+	}
+}
+
+// CLIENT PAUSE WRITE holds up what may reach others too, and ALL everything.
+func TestPauseHoldsWhatSpreads(t *testing.T) {
+	ts := start(t, nil)
+	admin := ts.dial()
+	held := func(n string) {
+		eventually(t, n+" held", func() bool { return strings.Contains(admin.do("INFO", "clients"), "blocked_clients:"+n+"\r\n") })
+	}
+	admin.want("+OK\r\n", "CLIENT", "PAUSE", "100000", "WRITE")
+	a, b, c := ts.dial(), ts.dial(), ts.dial()
+	a.send(encode("PUBLISH", "c", "m"))
+	b.send(encode("SET", "k", "v"))
+	c.want("$-1\r\n", "GET", "k")
+	held("2")
+	c.want("-ERR wrong number of arguments for 'set' command\r\n", "SET", "k")
+	admin.want("+OK\r\n", "CLIENT", "UNPAUSE")
+	if got := a.reply() + b.reply(); got != ":0\r\n+OK\r\n" {
+		t.Errorf("%q", got)
+	}
+	held("0")
+	admin.want("+OK\r\n", "CLIENT", "PAUSE", "200", "ALL")
+	begun := time.Now()
+	admin.want("+PONG\r\n", "PING")
+	if took := time.Since(begun); took < 100*time.Millisecond {
+		t.Errorf("PING after %v", took)
 	}
 }

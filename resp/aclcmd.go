@@ -65,13 +65,31 @@ func aclSetUser(c *Session, args [][]byte) {
 	for _, a := range args[3:] {
 		ops = append(ops, string(a))
 	}
-	u, _, err := c.server.users.Set(string(args[2]), ops)
+	u, before, err := c.server.users.Set(string(args[2]), ops)
 	if err != nil {
 		c.reply.Error("ERR " + lineEnds.Replace(err.Error()))
 		return
 	}
+	if before != nil && !u.Rules().KeepsChannels(before) {
+		c.endSubscribers(u)
+	}
 	c.server.log.Info("a user's rules were set by a client", c.LogAttr(), "user", u.Name())
 	c.reply.OK()
+}
+
+// endSubscribers ends the sessions of a user that listen to what its rules no
+// longer allow.
+func (c *Session) endSubscribers(u *acl.User) {
+	for _, o := range c.server.clients() {
+		if o.user() != u || !o.subscribed() || c.server.hub.allowed(o, u.Rules()) {
+			continue
+		}
+		if o == c {
+			c.last = true
+		} else {
+			o.kill(errors.New("its user may no longer use a channel that it listens to"))
+		}
+	}
 }
 
 func aclDelUser(c *Session, args [][]byte) {
@@ -328,5 +346,5 @@ var aclHelp = []string{
 	"WHOAMI",
 	"    Return the current connection username.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -101,6 +101,12 @@ func (c *Session) await() (err error) {
 		case errors.Is(err, os.ErrDeadlineExceeded) && c.server.isClosing():
 			c.unblock(done, []byte(errStopping))
 			return nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && state.Load() != blockReplied:
+			// The session was thought to be quiet (Server.rest).
+			_ = c.raw.SetReadDeadline(time.Time{})
+			if state.Load() == blockReplied || c.server.isClosing() {
+				c.wake()
+			}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			<-done // it is about to be
 			return nil

@@ -371,5 +371,5 @@ var clientHelp = []string{
 	"NO-EVICT (ON|OFF)",
 	"    Protect current client connection from eviction.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -259,21 +259,16 @@ func configSet(c *Session, args [][]byte) {
 		return own && (p.live || !theirs)
 	}
 	for i := 2; i < len(args); i += 2 {
-		if name := strings.ToLower(string(args[i])); !mine(name) && old[name] == "" {
-			if _, theirs := old[name]; !theirs {
-				c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
-				return
-			}
-		}
-	}
-	for i := 2; i < len(args); i += 2 {
 		name := strings.ToLower(string(args[i]))
-		switch main, ok := alike[name]; {
+		_, theirs := old[name]
+		switch {
+		case !mine(name) && !theirs:
+			c.reply.Error("ERR Unknown option or number of arguments for CONFIG SET - '" + shown(args[i]) + "'")
+			return
 		case mine(name) && parameters[name].set == nil:
 			failed(args[i], ErrImmutable)
 			return
-		case slices.Contains(names, name), ok && slices.Contains(names, main),
-			slices.ContainsFunc(names, func(n string) bool { return alike[n] == name }):
+		case slices.Contains(names, name):
 			failed(args[i], errors.New("duplicate parameter"))
 			return
 		}
@@ -333,5 +328,5 @@ var configHelp = []string{
 	"RESETSTAT",
 	"    Reset statistics reported by the INFO command.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -150,8 +150,8 @@ const noEvicting = "a node does not evict: what the Redis behind it dropped woul
 // liveParameters are in force here.
 func liveParameters() map[string]parameter {
 	return map[string]parameter{
-		"acllog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.aclLogLen }, 0, maxACLLogLen),
-		"latency-monitor-threshold": number(func(s *Server) *atomic.Int64 { return &s.settings.latencyMin }, 0, math.MaxInt64/int64(1e6)),
+		"acllog-max-len":            number(func(s *Server) *atomic.Int64 { return &s.settings.aclLogLen }, 0, math.MaxInt64),
+		"latency-monitor-threshold": number(func(s *Server) *atomic.Int64 { return &s.settings.latencyMin }, 0, math.MaxInt64),
 		"latency-tracking": {
 			live: true,
 			get:  func(s *Server) string { return yesOrNo(s.settings.tracking.Load()) },
@@ -240,8 +240,7 @@ var settledParameters = map[string]string{
 	"daemonize": "no", "disable-thp": "yes", "enable-module-command": "no", "enable-protected-configs": "no", "io-threads": "1",
 	"io-threads-do-reads": "no", "rdbchecksum": "yes", "server_cpulist": "", "set-proc-title": "no", "socket-mark-id": "0",
 	"supervised": "no", "syslog-enabled": "no", "syslog-facility": "local0", "syslog-ident": "redis", "unixsocketperm": "0",
-	"replicaof": "", "dbfilename": "", "tls-cluster": "no",
-	"tls-replication": "no",
+	"replicaof": "", "dbfilename": "",
 }
 
 // keptParameters can be set, and change nothing: there are no snapshots, no
@@ -261,7 +260,8 @@ func keptParameters() map[string]parameter {
 		"repl-disable-tcp-nodelay": "no", "repl-diskless-sync": "yes", "replica-announced": "yes",
 		"replica-ignore-disk-write-errors": "no", "replica-ignore-maxmemory": "yes", "replica-lazy-flush": "no",
 		"replica-read-only": "no", "replica-serve-stale-data": "yes", "stop-writes-on-bgsave-error": "yes",
-		"tls-prefer-server-ciphers": "no", "tls-session-caching": "yes",
+		"tls-prefer-server-ciphers": "no", "tls-session-caching": "yes", "tls-cluster": "no",
+		"tls-replication": "no",
 	} {
 		add(name, value, yesNo)
 	}
@@ -298,7 +298,7 @@ func keptParameters() map[string]parameter {
 	} {
 		add(name, value, anyText)
 	}
-	add("appendfsync", "everysec", oneOf("always", "everysec", "no"))
+	add("appendfsync", "everysec", oneOf("everysec", "always", "no"))
 	add("cluster-preferred-endpoint-type", "ip", oneOf("ip", "hostname", "unknown-endpoint"))
 	add("oom-score-adj", "no", oneOf("no", "yes", "relative", "absolute"))
 	add("propagation-error-behavior", "ignore", oneOf("ignore", "panic", "panic-on-replicas"))

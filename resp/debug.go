@@ -117,13 +117,7 @@ func debugSleep(c *Session, args [][]byte) {
 	c.reply.OK()
 }
 
-func debugError(c *Session, args [][]byte) {
-	msg := lineEnds.Replace(string(args[2]))
-	if !strings.HasPrefix(msg, "-") {
-		msg = "ERR " + msg
-	}
-	c.reply.Error(strings.TrimPrefix(msg, "-"))
-}
+func debugError(c *Session, args [][]byte) { c.reply.Error(lineEnds.Replace(string(args[2]))) }
 
 func debugLog(c *Session, args [][]byte) {
 	c.server.log.Info("DEBUG LOG", c.LogAttr(), "message", shown(args[2]))
@@ -278,5 +272,5 @@ var debugHelp = []string{
 	"SET-DISABLE-DENY-SCRIPTS, SET-SKIP-CHECKSUM-VALIDATION",
 	"    Taken, and without effect: they tune what a node does not have.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -121,19 +121,20 @@ func (c *Session) command(args [][]byte) {
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
-		c.holdBack(false)
+		c.holdBack(cmd, false)
 		c.run(cmd, r, func() { c.reply.Raw(s.backend.Admin(c, cmd, args)) }, args)
 	default:
 		if !r.inline {
 			c.execute()
 		}
+		c.holdBack(cmd, false)
 		c.run(cmd, r, func() { r.handle(c, args) }, args)
 	}
 }
 
 // enqueue adds a data command to the batch.
 func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
-	c.holdBack(write)
+	c.holdBack(cmd, write)
 	if c.server.trackers.clients.Load() > 0 && !write {
 		c.Track(cmd, args)
 	}
@@ -149,12 +150,19 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	}
 }
 
+// spreads are the commands that are no writes and yet may reach others, or
+// write: CLIENT PAUSE WRITE holds them up too.
+var spreads = map[string]bool{
+	"PUBLISH": true, "SPUBLISH": true, "PFCOUNT": true, "EVAL": true, "EVALSHA": true, "FCALL": true,
+}
+
 // holdBack waits while clients are paused, after answering what came before.
-func (c *Session) holdBack(write bool) {
+func (c *Session) holdBack(cmd *command.Command, write bool) {
 	p := &c.server.pause
 	if !p.on.Load() {
 		return
 	}
+	write = write || spreads[cmd.Name]
 	if held, _, _ := p.holds(write); held {
 		c.execute()
 		_ = c.out.flush()

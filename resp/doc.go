@@ -44,8 +44,8 @@
 //	keys tracked             tracking-table-max-keys
 //	all of these together    MaxMemory, but for the last
 //
-// A length in a header takes no memory; what has come does, doubled as it comes. An
-// idle client holds a few kilobytes, or up to 80 if it has sent deep pipelines.
+// A length in a header takes no memory; what has come does, doubled as it comes. A
+// client's read buffer is 16 kB to 64 kB; one that has been quiet for two seconds holds none.
 //
 // Replies are first written to the socket as far as it takes them; the rest waits in a
 // queue with a goroutine of its own, so that a client may write a whole pipeline before

@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/bits"
@@ -128,8 +129,11 @@ func parsePercentiles(v string) (percentileList, error) {
 	list := percentileList{}
 	for _, w := range strings.Fields(v) {
 		p, err := strconv.ParseFloat(w, 64)
-		if err != nil || math.IsNaN(p) || p < 0 || p > 100 {
-			return nil, fmt.Errorf("latency-tracking-info-percentiles should contain a list of percentiles between 0.0 and 100.0. The following value is invalid: %s", w)
+		switch {
+		case err != nil || math.IsNaN(p):
+			return nil, errors.New("Invalid latency-tracking-info-percentiles parameters") //nolint:staticcheck // Redis's own text
+		case p < 0 || p > 100:
+			return nil, errors.New("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]")
 		}
 		list = append(list, p)
 	}

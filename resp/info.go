@@ -273,6 +273,9 @@ func (s *Server) infoStats(sec *Section) {
 		{"expired_keys", 0}, {"evicted_keys", 0}, {"keyspace_hits", 0}, {"keyspace_misses", 0},
 		{"latest_fork_usec", 0}, {"total_forks", 0}, {"migrate_cached_sockets", 0}, {"slave_expires_tracked_keys", 0},
 		{"active_defrag_hits", 0}, {"active_defrag_misses", 0}, {"active_defrag_key_hits", 0}, {"active_defrag_key_misses", 0},
+		{"expired_time_cap_reached_count", 0}, {"expire_cycle_cpu_milliseconds", 0},
+		{"total_eviction_exceeded_time", 0}, {"current_eviction_exceeded_time", 0}, {"total_active_defrag_time", 0},
+		{"current_active_defrag_time", 0}, {"reply_buffer_shrinks", 0}, {"reply_buffer_expands", 0},
 		{"dump_payload_sanitizations", 0}, {"io_threaded_reads_processed", 0}, {"io_threaded_writes_processed", 0},
 	} {
 		sec.Add(f.name, itoa(f.n))

@@ -213,7 +213,6 @@ var advice = map[string]string{
 	"command":      "Commands that take long hold up all that come after them: SLOWLOG GET shows which they are. KEYS, SMEMBERS of large sets, and DEL of large keys are the usual ones.",
 	"fast-command": "Commands that should be quick were not: the machine has too few processors for what runs on it, or its disk is slow and fsync is always.",
 	"expire-cycle": "Many keys, or very large ones, expired at the same moment. Spread their expiry times.",
-	"fsync":        "The disk takes long to make writes durable. With fsync = \"always\" every write waits for it.",
 }
 
 // latencyDoctor tells what the monitor has seen in words.
@@ -311,5 +310,5 @@ var latencyHelp = []string{
 	"    Return a cumulative distribution of commands latency.",
 	"    (default: return distributions for all commands)",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -45,6 +45,7 @@ const (
 	maxSlowLogLen = 10_000
 	maxACLLogLen  = 10_000
 	maxACLFile    = 64 << 20
+	restAfter     = 2 // seconds
 	handshakeTime = 10 * time.Second
 )
 

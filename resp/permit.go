@@ -71,7 +71,7 @@ func (c *Session) denied(where acl.Where, why acl.Denied, cmd *command.Command, 
 func (c *Session) logDenial(where acl.Where, why acl.Denied, object, user string) {
 	s := c.server
 	s.denied.Add(acl.Entry{Reason: why, Where: where, Object: object, User: user, At: time.Now(), Client: c.line()},
-		int(s.settings.aclLogLen.Load()))
+		int(min(s.settings.aclLogLen.Load(), maxACLLogLen)))
 	switch why {
 	case acl.DeniedCommand:
 		s.stats.deniedCommand.Add(1)

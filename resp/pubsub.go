@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/replicatord/replicatord/resp/acl"
 	"github.com/replicatord/replicatord/resp/command"
 )
 
@@ -86,6 +87,20 @@ func (h *hub) remove(c *Session, kind subKind, name string) {
 	if len(who) == 0 {
 		delete(h.subs[kind], name)
 	}
+}
+
+// allowed reports whether rules allow all that a session has subscribed to.
+func (h *hub) allowed(c *Session, r *acl.Rules) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for kind, subs := range h.subs {
+		for name, who := range subs {
+			if _, ok := who[c]; ok && !r.MaySubscribe([]byte(name), subKind(kind) == toPattern) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // listened reports whether a message to some channel might have a receiver.

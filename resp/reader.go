@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// Sizes of a connection's read buffer. It begins at minBuffer, so that idle
-// connections are cheap, and grows when reads fill it. A bulk of directBulk or more is read
+// Sizes of a connection's read buffer. It begins at minBuffer and grows when
+// reads fill it; an idle connection has none. A bulk of directBulk or more is read
 // straight into memory of its own.
 const (
-	minBuffer  = 4 << 10
+	minBuffer  = 16 << 10
 	maxBuffer  = 64 << 10
 	directBulk = 32 << 10
+	wakeBuffer = 64 // for the first bytes after that
 	shrinkRuns = 64 // reads that could have done with minBuffer before it is used again
 )
 
@@ -284,6 +285,15 @@ func (r *reader) inline() ([][]byte, error) {
 
 // fill reads once from the connection, making room first.
 func (r *reader) fill() error {
+	if r.buf == nil {
+		first := make([]byte, wakeBuffer)
+		n, err := r.src.Read(first)
+		if n > 0 {
+			r.buf = make([]byte, minBuffer)
+			r.pos, r.end = 0, copy(r.buf, first[:n])
+		}
+		return readError(n, err)
+	}
 	if r.big != nil && r.pos == r.end {
 		if want := r.bulk - len(r.big); want >= directBulk {
 			if err := r.growBig(min(want, maxBuffer)); err != nil {
@@ -322,6 +332,14 @@ func (r *reader) fill() error {
 		r.small = 0
 	}
 	return readError(n, err)
+}
+
+// rest gives the buffer up, if it is empty and no command is in progress.
+func (r *reader) rest() {
+	if r.pos == r.end && r.left == 0 && r.big == nil {
+		r.budget.give(r.inBuf)
+		r.inBuf, r.buf, r.pos, r.end, r.small = 0, nil, 0, 0, 0
+	}
 }
 
 func readError(n int, err error) error {

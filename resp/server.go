@@ -147,12 +147,14 @@ func (s *Server) remove(c *Session) {
 	s.left.Done()
 }
 
-// clients returns the sessions by id.
+// clients returns the sessions by id, but for those that were killed.
 func (s *Server) clients() []*Session {
 	s.mu.Lock()
 	list := make([]*Session, 0, len(s.sessions))
 	for _, c := range s.sessions {
-		list = append(list, c)
+		if !c.dead.Load() {
+			list = append(list, c)
+		}
 	}
 	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b *Session) int { return int(a.id - b.id) })
@@ -220,8 +222,18 @@ func (s *Server) tick() {
 				s.measure()
 			}
 			if n%int(time.Second/sampleEvery) == 0 {
+				s.rest(now)
 				s.closeIdle(now)
 			}
+		}
+	}
+}
+
+// rest has clients that have been quiet for restAfter hold no read buffers.
+func (s *Server) rest(now time.Time) {
+	for _, c := range s.clients() {
+		if !c.busy.Load() && now.Unix()-c.active.Load() >= restAfter {
+			c.rest()
 		}
 	}
 }

@@ -202,7 +202,7 @@ var memoryHelp = []string{
 	"    Return memory in bytes used by <key> and its value. Nested values are",
 	"    sampled up to <count> times (default: 5, 0 means sample all).",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }
 
 var moduleHelp = []string{
@@ -210,5 +210,5 @@ var moduleHelp = []string{
 	"LIST",
 	"    Return a list of loaded modules.",
 	"HELP",
-	"    Print this help.",
+	"    Prints this help.",
 }

@@ -52,6 +52,7 @@ type Session struct {
 	active   atomic.Int64 // Unix seconds of the last sign of life
 	busy     atomic.Bool  // executing, so not idle
 	blocked  atomic.Bool  // in a command that waits
+	dead     atomic.Bool  // killed
 	dbNow    atomic.Int32
 	current  atomic.Pointer[command.Command] // the last command
 	unread   atomic.Int64                    // bytes in the query buffer
@@ -227,6 +228,15 @@ func (c *Session) fill() error {
 	c.busy.Store(false)
 	c.out.idle(false)
 	err := c.in.fill()
+	for errors.Is(err, os.ErrDeadlineExceeded) && !c.server.isClosing() {
+		c.in.rest()
+		c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
+		_ = c.raw.SetReadDeadline(time.Time{})
+		if c.server.isClosing() { // and what ends the wait may be over already
+			break
+		}
+		err = c.in.fill()
+	}
 	c.out.work()
 	c.busy.Store(true)
 	c.active.Store(time.Now().Unix())
@@ -251,6 +261,13 @@ func (c *Session) setAuth(u *acl.User, ok bool) {
 	c.in.lim = c.limits()
 }
 
+// rest makes a session that waits for its client give its read buffer up.
+func (c *Session) rest() {
+	if c.bufSize.Load() > 0 && c.server.opt.TLS == nil {
+		_ = c.raw.SetReadDeadline(time.Now())
+	}
+}
+
 // wake makes a session that waits for its client see that the server closes.
 func (c *Session) wake() { _ = c.raw.SetReadDeadline(time.Now()) }
 
@@ -262,6 +279,7 @@ func (c *Session) kill(cause error) {
 		return
 	}
 	c.ended, c.cause = true, cause
+	c.dead.Store(true)
 	close(c.gone)
 	_ = c.raw.Close()
 }

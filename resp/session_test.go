@@ -484,3 +484,42 @@ func testCert(t *testing.T) tls.Certificate {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// A client that is quiet gives its read buffer up, is served as before when it
+// comes back, and loses nothing of a command that it had begun.
+func TestQuietClientsHoldNoBuffer(t *testing.T) {
+	ts := start(t, nil)
+	a, b, admin := ts.dial(), ts.dial(), ts.dial()
+	a.want("+OK\r\n", "CLIENT", "SETNAME", "quiet")
+	b.want("+OK\r\n", "CLIENT", "SETNAME", "begun")
+	b.send("*2\r\n$4\r\nECHO\r\n$5\r\nhe")
+	buffer := func(name string) int {
+		for line := range strings.Lines(admin.do("CLIENT", "LIST")) {
+			var used, free int
+			if _, rest, ok := strings.Cut(line, " name="+name+" "); ok {
+				_, rest, _ = strings.Cut(rest, "qbuf=")
+				if _, err := fmt.Sscanf(rest, "%d qbuf-free=%d", &used, &free); err != nil {
+					t.Fatal(err)
+				}
+				return used + free
+			}
+		}
+		return -1
+	}
+	if n := buffer("quiet"); n != minBuffer {
+		t.Errorf("a buffer of %d", n)
+	}
+	eventually(t, "it has none", func() bool { return buffer("quiet") == 0 })
+	if n := buffer("begun"); n != minBuffer {
+		t.Errorf("a buffer of %d for half a command", n)
+	}
+	b.send("llo\r\n")
+	if got := b.reply(); got != "$5\r\nhello\r\n" {
+		t.Errorf("%q", got)
+	}
+	long := strings.Repeat("x", 3*wakeBuffer)
+	a.want("$"+strconv.Itoa(len(long))+"\r\n"+long+"\r\n", "ECHO", long)
+	if n := buffer("quiet"); n != minBuffer {
+		t.Errorf("a buffer of %d afterwards", n)
+	}
+}

@@ -30,6 +30,7 @@ const (
 	AllowBusy                       // Redis: allowed while a script runs too long
 	SkipSlowlog                     // Redis: not in the slow log
 	NoAsyncLoading                  // Redis: not allowed while it loads in the background
+	Asking                          // Redis: may be sent for a slot that is on its way
 	NoMulti                         // not allowed in transactions
 	Unlisted                        // with ReadOnly: Redis does not call it so, but the view answers it
 	CalledRead                      // with Session: Redis calls it read-only, but the front end answers it

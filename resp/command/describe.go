@@ -125,6 +125,7 @@ var flagNames = []struct {
 	{Loading, "loading"},
 	{Stale, "stale"},
 	{SkipSlowlog, "skip_slowlog"},
+	{Asking, "asking"},
 	{Fast, "fast"},
 	{NoAuth, "no_auth"},
 	{NoAsyncLoading, "no_async_loading"},
@@ -169,6 +170,7 @@ var ownCategories = map[string][]string{
 	"RESTORE": {"keyspace", "dangerous"},
 	"SWAPDB":  {"keyspace", "dangerous"},
 	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil, "XGROUP": nil,
+	"MIGRATE": {"keyspace", "dangerous"}, "RESTORE-ASKING": {"keyspace", "dangerous"},
 	"WAIT": {"connection"}, "WAITAOF": {"connection"}, "ASKING": {"connection"}, "READONLY": {"connection"}, "READWRITE": {"connection"},
 	"DBSIZE": {"keyspace"}, "FLUSHALL": {"keyspace", "dangerous"}, "FLUSHDB": {"keyspace", "dangerous"},
 	"INFO": {"dangerous"}, "LASTSAVE": {"admin", "dangerous"}, "ROLE": {"admin", "dangerous"},
@@ -230,7 +232,8 @@ var commandTips = map[string][]string{
 	"RANDOMKEY":  {"request_policy:all_shards", tipRandom},
 	"SCAN":       {tipRandom, "request_policy:special"},
 
-	"WAIT": {"request_policy:all_shards", "response_policy:agg_min"}, "WAITAOF": {"request_policy:all_shards", "response_policy:agg_min"},
+	"MIGRATE": {tipRandom},
+	"WAIT":    {"request_policy:all_shards", "response_policy:agg_min"}, "WAITAOF": {"request_policy:all_shards", "response_policy:agg_min"},
 	"LATENCY|DOCTOR":      {tipRandom, "request_policy:all_nodes", "response_policy:special"},
 	"LATENCY|GRAPH":       {tipRandom, "request_policy:all_nodes", "response_policy:special"},
 	"LATENCY|HISTOGRAM":   {tipRandom, "request_policy:all_nodes", "response_policy:special"},
@@ -274,7 +277,7 @@ var accessNames = []struct {
 }{
 	{KeyRO, "RO"}, {KeyRW, "RW"}, {KeyOW, "OW"}, {KeyRM, "RM"},
 	{KeyAccessed, "access"}, {KeyUpdate, "update"}, {KeyInsert, "insert"}, {KeyDelete, "delete"},
-	{KeyVariable, "variable_flags"}, {KeyNot, "not_key"},
+	{KeyIncomplete, "incomplete"}, {KeyVariable, "variable_flags"}, {KeyNot, "not_key"},
 }
 
 func (a KeyAccess) names() []string {

@@ -10,16 +10,17 @@ type KeyAccess uint16
 
 // Accesses. One of the first four, and any of the others.
 const (
-	KeyRO       KeyAccess = 1 << iota // reads
-	KeyRW                             // reads and writes
-	KeyOW                             // overwrites
-	KeyRM                             // deletes
-	KeyAccessed                       // shows the client what the key holds
-	KeyUpdate                         // changes what the key holds
-	KeyInsert                         // only adds to it
-	KeyDelete                         // only takes from it
-	KeyVariable                       // depends on the arguments
-	KeyNot                            // it is no key, but a channel of a shard
+	KeyRO         KeyAccess = 1 << iota // reads
+	KeyRW                               // reads and writes
+	KeyOW                               // overwrites
+	KeyRM                               // deletes
+	KeyAccessed                         // shows the client what the key holds
+	KeyUpdate                           // changes what the key holds
+	KeyInsert                           // only adds to it
+	KeyDelete                           // only takes from it
+	KeyVariable                         // depends on the arguments
+	KeyIncomplete                       // the specification may find too few keys, or what is none
+	KeyNot                              // it is no key, but a channel of a shard
 )
 
 // KeySpec says where among its arguments a command has keys, and what it does
@@ -148,6 +149,9 @@ var keySpecs = map[string][]KeySpec{
 	"GEORADIUS":         {at(1, readAccess), after("STORE", 6, storeAccess), after("STOREDIST", 6, storeAccess)},
 	"GEORADIUSBYMEMBER": {at(1, readAccess), after("STORE", 5, storeAccess), after("STOREDIST", 5, storeAccess)},
 
+	"MIGRATE":        {at(3, moveAccess), {Access: moveAccess | KeyIncomplete, Keyword: "KEYS", From: -2, Last: -1, Step: 1}},
+	"RESTORE-ASKING": {at(1, storeAccess)},
+
 	"XREAD":      {{Access: readAccess, Keyword: "STREAMS", From: 1, Last: -1, Step: 1, Limit: 2}},
 	"XREADGROUP": {{Access: readAccess, Keyword: "STREAMS", From: 4, Last: -1, Step: 1, Limit: 2}},
 }
@@ -155,6 +159,7 @@ var keySpecs = map[string][]KeySpec{
 // keyRefs finds keys where specifications fail, or cannot say what is done to
 // them.
 var keyRefs = map[string]func(args [][]byte) []KeyRef{
+	"MIGRATE":           migrateKeyRefs,
 	"SET":               setKeyRefs,
 	"BITFIELD":          bitfieldKeyRefs,
 	"SORT":              sortKeyRefs,
@@ -197,7 +202,7 @@ func (c *Command) FindKeys(args [][]byte) []KeyRef {
 	}
 	variable := false
 	for _, s := range c.specs {
-		variable = variable || s.Access&KeyVariable != 0
+		variable = variable || s.Access&(KeyVariable|KeyIncomplete) != 0
 	}
 	if !variable && len(c.specs) > 0 {
 		if refs, ok := findBySpecs(c.specs, args); ok {
@@ -269,6 +274,27 @@ func findKeyword(args [][]byte, word string, start int) int {
 		}
 	}
 	return -1
+}
+
+func migrateKeyRefs(args [][]byte) []KeyRef {
+	for i := 6; i < len(args); i++ {
+		switch {
+		case is(args[i], "AUTH"):
+			i++
+		case is(args[i], "AUTH2"):
+			i += 2
+		case is(args[i], "KEYS"):
+			if len(args[3]) > 0 {
+				return nil // a syntax error
+			}
+			var refs []KeyRef
+			for i++; i < len(args); i++ {
+				refs = append(refs, KeyRef{i, moveAccess})
+			}
+			return refs
+		}
+	}
+	return []KeyRef{{3, moveAccess}}
 }
 
 func setKeyRefs(args [][]byte) []KeyRef {

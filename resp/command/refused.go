@@ -25,9 +25,6 @@ var refusedCommands = slices.Concat(
 		"EVAL": -3, "EVAL_RO": -3, "EVALSHA": -3, "EVALSHA_RO": -3, "FCALL": -3, "FCALL_RO": -3,
 		"FUNCTION": -2, "SCRIPT": -2,
 	}),
-	refuse(refusedMigrate, map[string]int{
-		"MIGRATE": -6, "RESTORE-ASKING": -4,
-	}),
 )
 
 // refuse makes rows of names and arities.

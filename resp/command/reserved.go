@@ -36,6 +36,8 @@ var reservedCommands = []*Command{
 	{Name: "ASKING", Arity: 1, Flags: Fast, Group: "cluster", Since: "3.0.0", Refused: refusedCluster},
 	{Name: "READONLY", Arity: 1, Flags: Loading | Stale | Fast, Group: "cluster", Since: "3.0.0", Refused: refusedCluster},
 	{Name: "READWRITE", Arity: 1, Flags: Loading | Stale | Fast, Group: "cluster", Since: "3.0.0", Refused: refusedCluster},
+	{Name: "MIGRATE", Arity: -6, Flags: Write | MovableKeys, First: 3, Last: 3, Step: 1, Group: "generic", Since: "2.6.0", Refused: refusedMigrate},
+	{Name: "RESTORE-ASKING", Arity: -4, Flags: Write | DenyOOM | Asking, First: 1, Last: 1, Step: 1, Group: "server", Since: "3.0.0", Refused: refusedMigrate},
 	{Name: "FAILOVER", Arity: -1, Flags: Operator | NoScript | Stale, Group: "server", Since: "6.2.0", Refused: refusedReplication},
 	{Name: "PSYNC", Arity: -3, Flags: Operator | NoScript | NoAsyncLoading | NoMulti, Group: "server", Since: "2.8.0", Refused: refusedReplication},
 	{Name: "REPLCONF", Arity: -1, Flags: Operator | NoScript | Loading | Stale | AllowBusy, Group: "server", Since: "3.0.0", Refused: refusedReplication},

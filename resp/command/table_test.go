@@ -282,6 +282,8 @@ func TestGetKeys(t *testing.T) {
 		"georadius k 1 2 3 m", "georadius k 1 2 3 m STORE d", "georadius k 1 2 3 m STORE d STOREDIST e", "georadius k 1 2 3 m STOREDIST", "georadius k 1 2 3 m COUNT 1 ASC STOREDIST e",
 		"georadiusbymember k m 3 m store d", "geosearchstore d k fromlonlat 0 0 byradius 1 m", "zadd k 1 m", "zrangestore d k 0 1", "zunionstore d 2 a b", "zunionstore d 2 a", "zinterstore d 0 a", "zdiffstore d 1 a",
 		"zmpop 2 a b MIN", "bzmpop 0 2 a b MIN", "bzmpop 0 0 a MIN", "bzpopmin a b 0", "bzpopmax a 0", "geosearch k frommember m byradius 1 m",
+		"migrate h 1 k 0 5", "migrate h 1 \"\" 0 5 KEYS a b", "migrate h 1 k 0 5 KEYS a", "migrate h 1 k 0 5 AUTH KEYS", "migrate h 1 k 0 5 AUTH2 KEYS KEYS COPY",
+		"migrate h 1 k 0 5 COPY REPLACE", "migrate h 1 k 0",
 		"xread STREAMS a b 0 0", "xread COUNT 2 STREAMS a 0", "xread STREAMS a b 0", "xread COUNT 2 a 0", "xread STREAMS STREAMS 0 0",
 		"xreadgroup GROUP g c STREAMS a b > >", "xreadgroup GROUP STREAMS c STREAMS a >", "xgroup create k g $", "xadd k * a b", "xack k g 1",
 		"spublish a b", "ssubscribe a", "publish a b", "flushall", "keys *", "scan 0", "lcs a b", "getex k persist", "expire k 1", "substr k 0 1",
