@@ -3,9 +3,12 @@ package integration
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/integration/testbed"
 )
@@ -277,6 +280,7 @@ func TestAdopt(t *testing.T) {
 		pipe.HSet(ctx, "hash", "f", 10, "g", "text")
 		pipe.Expire(ctx, "hash", 2*time.Hour)
 		pipe.SAdd(ctx, "set", "x", "y", "")
+		pipe.ZAdd(ctx, "zset", redis.Z{Score: 0.1, Member: "x"}, redis.Z{Score: math.Inf(1), Member: ""}, redis.Z{Score: 1e300, Member: "y"})
 		pipe.Set(ctx, "empty", "", 0)
 		if _, err := pipe.Exec(ctx); err != nil {
 			t.Fatal(err)
@@ -287,7 +291,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := bed.Node(testbed.Options{ID: 1, View: r.Address(), Args: []string{"--adopt"}})
-	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4014") {
+	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4016") {
 		t.Errorf("the log does not say what was adopted:\n%s", a.Log())
 	}
 	b := bed.Node(testbed.Options{ID: 2, Meet: []*testbed.Node{a}})
@@ -302,10 +306,13 @@ func TestAdopt(t *testing.T) {
 	equal(t, "INCR", a.Do("INCR", "count"), any(int64(42)))
 	equal(t, "INCRBY", b.Do("INCRBY", "count", "10"), any(int64(51)))
 	equal(t, "HINCRBY", b.Do("HINCRBY", "hash", "f", "1"), any(int64(11)))
+	equal(t, "ZINCRBY", a.Do("ZINCRBY", "zset", "0.5", "x"), any("0.59999999999999998"))
+	equal(t, "ZINCRBY", b.Do("ZINCRBY", "zset", "2", "x"), any("2.1000000000000001"))
 	a.Resume()
 	b.Resume()
 	bed.Level(a, b)
 	equal(t, "the counter", a.Do("GET", "count"), any("52"))
+	equal(t, "the score", b.Do("ZSCORE", "zset", "x"), any("2.6000000000000001"))
 	// A second start with the flag adopts nothing again, one without goes on.
 	a.Stop()
 	a.Start()

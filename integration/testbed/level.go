@@ -230,6 +230,8 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			values[i] = pipe.HGetAll(ctx, k)
 		case "set":
 			values[i] = pipe.SMembers(ctx, k)
+		case "zset":
+			values[i] = pipe.ZRangeWithScores(ctx, k, 0, -1)
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -249,10 +251,12 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		case *redis.StringSliceCmd:
 			members := slices.Sorted(slices.Values(v.Val()))
 			value = fmt.Sprintf("%q", members)
+		case *redis.ZSliceCmd:
+			value = fmt.Sprintf("%v", v.Val())
 		default:
 			continue // expired meanwhile
 		}
-		if value == "" || types[i].Val() == "string" && errors.Is(values[i].Err(), redis.Nil) {
+		if value == "" || value == "[]" || types[i].Val() == "string" && errors.Is(values[i].Err(), redis.Nil) {
 			continue
 		}
 		out[fmt.Sprintf("%d/%s", db, k)] = fmt.Sprintf("%s %s expires %v", types[i].Val(), value, expiries[i].Val())
