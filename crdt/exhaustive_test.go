@@ -137,6 +137,16 @@ func setElem(key crdt.Key, kind crdt.Kind, elem string) op {
 	}}
 }
 
+func setScore(key crdt.Key, elem string) op {
+	return op{fmt.Sprintf("put score %s %s", key.Name, elem), func(w *crdt.Writer, value string) func() bool {
+		if t := w.Type(key); t != crdt.TypeNone && t != crdt.TypeZSet {
+			return nil // WRONGTYPE
+		}
+		w.SetElem(key, crdt.KindScored, elem, []byte("10"+value[1:]))
+		return func() bool { return text(w, key, crdt.KindScored, elem) == "10"+value[1:] }
+	}}
+}
+
 func removeElem(key crdt.Key, kind crdt.Kind, elem string) op {
 	return op{fmt.Sprintf("remove %s %s", key.Name, elem), func(w *crdt.Writer, _ string) func() bool {
 		_, had := w.Elem(key, kind, elem)
@@ -246,6 +256,8 @@ var menus = []menu{
 	{name: "member", depth: 4, merges: 3, ops: []op{setElem(k, crdt.KindMember, "m"), removeElem(k, crdt.KindMember, "m"), del(k)}},
 	{name: "list", depth: 3, merges: 3, ops: []op{push(k, false), pop(k, true), setItem(k, true), del(k)}},
 	{name: "list of two writers", depth: 4, merges: 3, nodes: 2, ops: []op{push(k, false), push(k, true), pop(k, true)}},
+	{name: "score", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindScored, "m"), setScore(k, "m"), removeElem(k, crdt.KindScored, "m"), setScore(k, "n"), del(k)}},
+	{name: "score, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{incr(k, crdt.KindScored, "m"), setScore(k, "m"), removeElem(k, crdt.KindScored, "m"), del(k)}},
 	{name: "expiry", depth: 3, merges: 3, ops: []op{set(k), setKeepTTL(k), expire(k, 1000), expire(k, 2000), persist(k), del(k)}},
 	{name: "expired", depth: 3, merges: 3, ops: []op{set(k), expire(k, 15), incr(k, crdt.KindField, "f"), setElem(k, crdt.KindMember, "m")}},
 	{name: "two types", depth: 3, merges: 3, ops: []op{set(k), setElem(k, crdt.KindMember, "m"), incr(k, crdt.KindField, "f"), del(k), flush()}},
@@ -827,7 +839,7 @@ func visible(s *crdttest.Store, key crdt.Key) view {
 	v.typ, v.expiry = h.Type, h.Expiry
 	s.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
 		if c.Live() && id.Kind.Type() == h.Type && h.Type != crdt.TypeNone {
-			v.cells[id] = string(c.Text())
+			v.cells[id] = string(c.Visible(id.Kind))
 		}
 		return true
 	})

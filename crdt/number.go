@@ -150,7 +150,7 @@ func (n Number) Exact() []byte {
 	if n.big == nil {
 		return strconv.AppendInt(nil, n.small, 10)
 	}
-	return n.big.Append(nil, 'e')
+	return n.big.Append(nil, 'G')
 }
 
 // String returns what Append appends.

@@ -211,7 +211,7 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 	key := randomKeys[c.rng.IntN(len(randomKeys))]
 	elem := []string{"f", "g"}[c.rng.IntN(2)]
 	value := fmt.Appendf(nil, "v%d", c.rng.IntN(1000))
-	kind := []crdt.Kind{crdt.KindField, crdt.KindMember}[c.rng.IntN(2)]
+	kind := []crdt.Kind{crdt.KindField, crdt.KindMember, crdt.KindScored}[c.rng.IntN(3)]
 	may := func(t crdt.Type) bool { return w.Type(key) == crdt.TypeNone || w.Type(key) == t }
 	p := c.rng.IntN(40)
 	c.note("node %d lane %d: op %d on %v %s", n.id, w.Lane(), p, key, elem)
@@ -221,7 +221,7 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 	case p < 14:
 		kind, elem := crdt.KindString, ""
 		if p < 10 {
-			kind, elem = crdt.KindField, []string{"f", "g"}[c.rng.IntN(2)]
+			kind, elem = []crdt.Kind{crdt.KindField, crdt.KindScored}[c.rng.IntN(2)], []string{"f", "g"}[c.rng.IntN(2)]
 		}
 		if !may(kind.Type()) {
 			return
@@ -255,6 +255,9 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 		}
 	case p < 22:
 		if may(kind.Type()) {
+			if kind == crdt.KindScored {
+				value = value[1:] // a number
+			}
 			w.SetElem(key, kind, elem, value)
 		}
 	case p < 28:

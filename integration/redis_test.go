@@ -3,9 +3,12 @@ package integration
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/integration/testbed"
 )
@@ -277,6 +280,7 @@ func TestAdopt(t *testing.T) {
 		pipe.HSet(ctx, "hash", "f", 10, "g", "text")
 		pipe.Expire(ctx, "hash", 2*time.Hour)
 		pipe.SAdd(ctx, "set", "x", "y", "")
+		pipe.ZAdd(ctx, "zset", redis.Z{Score: 0.1, Member: "x"}, redis.Z{Score: math.Inf(1), Member: ""}, redis.Z{Score: 1e300, Member: "y"})
 		pipe.Set(ctx, "empty", "", 0)
 		for _, line := range []string{"XADD stream 1-1 f a", "XADD stream 2-1 f b g c", "XADD stream 3-0 f d", "XDEL stream 3-0", "XGROUP CREATE stream group 0",
 			"XREADGROUP GROUP group alice COUNT 1 STREAMS stream >", "XREADGROUP GROUP group bob STREAMS stream >", "XACK stream group 2-1", "XGROUP CREATE stream other $"} {
@@ -311,10 +315,13 @@ func TestAdopt(t *testing.T) {
 	equal(t, "INCR", a.Do("INCR", "count"), any(int64(42)))
 	equal(t, "INCRBY", b.Do("INCRBY", "count", "10"), any(int64(51)))
 	equal(t, "HINCRBY", b.Do("HINCRBY", "hash", "f", "1"), any(int64(11)))
+	equal(t, "ZINCRBY", a.Do("ZINCRBY", "zset", "0.5", "x"), any("0.59999999999999998"))
+	equal(t, "ZINCRBY", b.Do("ZINCRBY", "zset", "2", "x"), any("2.1000000000000001"))
 	a.Resume()
 	b.Resume()
 	bed.Level(a, b)
 	equal(t, "the counter", a.Do("GET", "count"), any("52"))
+	equal(t, "the score", b.Do("ZSCORE", "zset", "x"), any("2.6000000000000001"))
 	// A second start with the flag adopts nothing again, one without goes on.
 	a.Stop()
 	a.Start()

@@ -233,6 +233,8 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			values[i] = pipe.SMembers(ctx, k)
 		case "stream":
 			values[i], groups[i] = pipe.Do(ctx, "XRANGE", k, "-", "+"), pipe.Do(ctx, "XINFO", "GROUPS", k)
+		case "zset":
+			values[i] = pipe.ZRangeWithScores(ctx, k, 0, -1)
 		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -254,10 +256,12 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			value = fmt.Sprintf("%q", members)
 		case *redis.Cmd:
 			value = fmt.Sprintf("%q %q", v.Val(), groups[i].Val())
+		case *redis.ZSliceCmd:
+			value = fmt.Sprintf("%v", v.Val())
 		default:
 			continue // expired meanwhile
 		}
-		if value == "" || types[i].Val() == "string" && errors.Is(values[i].Err(), redis.Nil) {
+		if value == "" || value == "[]" || types[i].Val() == "string" && errors.Is(values[i].Err(), redis.Nil) {
 			continue
 		}
 		out[fmt.Sprintf("%d/%s", db, k)] = fmt.Sprintf("%s %s expires %v", types[i].Val(), value, expiries[i].Val())

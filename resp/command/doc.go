@@ -38,6 +38,8 @@
 //   - INCRBYFLOAT and HINCRBYFLOAT add exactly, in decimals, where Redis rounds
 //     to a long double: 1000 + 0.1 is 1000.1. Up to 17 digits after the point
 //     are printed, as Redis does.
+//   - Of the distances that STOREDIST keeps a few in thousands differ in the
+//     last bit, where the C library does not round a sine as it should.
 //   - An expiry in the last millisecond that 64 bits can tell is one
 //     millisecond earlier: the last one means never.
 //   - COMMAND lists in order of name, leaves out the notes of key

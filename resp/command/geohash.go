@@ -63,21 +63,23 @@ func gather(x uint64) uint32 {
 	return uint32(x | x>>16)
 }
 
-func radians(degrees float64) float64 { return degrees * (math.Pi / 180) }
+var degree = float64(math.Pi) / float64(180) // rounded twice, as in C
+
+func radians(degrees float64) float64 { return degrees * degree }
 
 // northward returns how far two latitudes are apart, in metres.
 func northward(a, b float64) float64 { return earthRadius * math.Abs(radians(b)-radians(a)) }
 
 // distance returns how far two places are apart, in metres.
 func (p position) distance(q position) float64 {
-	v := math.Sin((radians(q.lon) - radians(p.lon)) / 2)
+	v := sin((radians(q.lon) - radians(p.lon)) / 2)
 	if v == 0 {
 		return northward(p.lat, q.lat)
 	}
 	lat1, lat2 := radians(p.lat), radians(q.lat)
-	u := math.Sin((lat2 - lat1) / 2)
-	a := float64(u*u) + float64(math.Cos(lat1)*math.Cos(lat2)*v*v)
-	return 2 * earthRadius * math.Asin(math.Sqrt(a))
+	u := sin((lat2 - lat1) / 2)
+	a := float64(u*u) + float64(cos(lat1)*cos(lat2)*v*v)
+	return 2 * earthRadius * asin(math.Sqrt(a))
 }
 
 // geoArea is a circle or a box, its measures in a unit of so many metres.

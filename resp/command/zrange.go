@@ -355,14 +355,14 @@ func (r *Reply) scored(members []scored, nested bool) {
 
 // popFirst takes members from the first of the keys, arguments first to last,
 // that is there, and replies them with its name; nested as ZMPOP does. It
-// reports whether it has replied, an error included. waiting: a key of another
-// type is passed over, not refused.
+// reports whether it has replied, an error included. waiting: only Context.Ready
+// serves, and a key of another type is passed over, not refused.
 func popFirst(c *Context, first, last int, highest bool, count int64, nested, waiting bool) bool {
 	for i := first; i <= last; i++ {
 		k := c.Key(i)
 		switch t := c.Type(k); {
-		case t == crdt.TypeNone, t != crdt.TypeZSet && waiting:
-			continue
+		case t == crdt.TypeNone, waiting && (t != crdt.TypeZSet || k != c.Ready):
+			continue // what changed first serves, not what is named first
 		case t != crdt.TypeZSet:
 			c.Out.Error(errWrongType)
 			return true

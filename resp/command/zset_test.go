@@ -248,7 +248,7 @@ func TestSortedSetsInRESP3(t *testing.T) {
 func TestSortedSetsWait(t *testing.T) {
 	h := newHarness(t, 1)
 	run := func(request string, resumed any, noWait bool) *Context {
-		c := &Context{Tx: testTx{h.writer, h}, Args: wordsOf(request), Out: Reply{Proto: 2}, Resumed: resumed, NoWait: noWait}
+		c := &Context{Tx: testTx{h.writer, h}, Args: wordsOf(request), Out: Reply{Proto: 2}, Resumed: resumed, Ready: crdt.Key{Name: "b"}, NoWait: noWait}
 		cmd, refusal := Find(c.Args)
 		if refusal != "" {
 			t.Fatal(refusal)
