@@ -144,6 +144,10 @@ var keySpecs = map[string][]KeySpec{
 	"GEORADIUS":         {at(1, readAccess), after("STORE", 6, storeAccess), after("STOREDIST", 6, storeAccess)},
 	"GEORADIUSBYMEMBER": {at(1, readAccess), after("STORE", 5, storeAccess), after("STOREDIST", 5, storeAccess)},
 
+	"EVAL": {counted(2, modifyAccess)}, "EVALSHA": {counted(2, modifyAccess)}, "FCALL": {counted(2, modifyAccess)},
+	"EVAL_RO": {counted(2, readAccess)}, "EVALSHA_RO": {counted(2, readAccess)}, "FCALL_RO": {counted(2, readAccess)},
+	"WATCH": {from(1, KeyRO)},
+
 	"XREAD": {{Access: readAccess, Keyword: "STREAMS", From: 1, Last: -1, Step: 1, Limit: 2}},
 }
 

@@ -5,14 +5,12 @@ import "slices"
 // Why commands are refused. A reason that begins with "ERR " is Redis's own
 // error.
 const (
-	refusedType         = "this type is not replicated yet"
-	refusedTransactions = "transactions are not supported yet"
-	refusedScripts      = "scripts are not supported yet"
-	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
-	refusedReplication  = "the node replicates in its own way; see MEET and REPLICAS"
-	refusedRewrite      = "the configuration file is the operator's: change it there"
-	refusedModules      = "what a module wrote would be in no log and at no other node"
-	refusedCluster      = "ERR This instance has cluster support disabled"
+	refusedType        = "this type is not replicated yet"
+	refusedMigrate     = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
+	refusedReplication = "the node replicates in its own way; see MEET and REPLICAS"
+	refusedRewrite     = "the configuration file is the operator's: change it there"
+	refusedModules     = "what a module wrote would be in no log and at no other node"
+	refusedCluster     = "ERR This instance has cluster support disabled"
 )
 
 // refusedCommands are the rows of commands that Redis 7.0 has and the node does
@@ -22,13 +20,6 @@ var refusedCommands = slices.Concat(
 	refuse(refusedType, map[string]int{
 		"XACK": -4, "XADD": -5, "XAUTOCLAIM": -6,
 		"XCLAIM": -6, "XDEL": -3, "XGROUP": -2, "XREADGROUP": -7, "XSETID": -3, "XTRIM": -4,
-	}),
-	refuse(refusedTransactions, map[string]int{
-		"DISCARD": 1, "EXEC": 1, "MULTI": 1, "UNWATCH": 1, "WATCH": -2,
-	}),
-	refuse(refusedScripts, map[string]int{
-		"EVAL": -3, "EVAL_RO": -3, "EVALSHA": -3, "EVALSHA_RO": -3, "FCALL": -3, "FCALL_RO": -3,
-		"FUNCTION": -2, "SCRIPT": -2,
 	}),
 	refuse(refusedMigrate, map[string]int{
 		"MIGRATE": -6, "RESTORE-ASKING": -4,

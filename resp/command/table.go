@@ -26,6 +26,8 @@ var tables = [][]*Command{
 	hyperLogLogCommands,
 	dumpCommands,
 	sortCommands,
+	scriptingCommands,
+	transactionCommands,
 	readOnlyCommands,
 	sessionCommands,
 	pubsubCommands,
@@ -57,6 +59,7 @@ func buildTable(groups ...[]*Command) map[string]*Command {
 // finish completes a row and its subcommands', and checks them.
 func (c *Command) finish() {
 	c.specs = specsOf(c)
+	c.Local = localReads[c.Name]
 	class := 0
 	for _, f := range []Flag{Write, ReadOnly, Session, Admin} {
 		if c.Flags&f != 0 {
