@@ -96,7 +96,7 @@ func (c *Session) command(args [][]byte) {
 	}
 	if c.reply.Proto == 2 && !inPubSub[cmd.Name] && c.subscribed() {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, "ERR Can't execute '" + strings.ToLower(cmd.Name) + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+		c.reject(cmd, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
 		return
 	}
 	if cmd.Flags&command.Loading == 0 {
