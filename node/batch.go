@@ -83,6 +83,9 @@ const expiryMargin = 5000
 // materialise appends the updates that bring the view level for a key: from
 // what it showed before (t) to what the cells say at the time now.
 func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
+	if k.DB == command.SystemDB {
+		return
+	}
 	name := []byte(k.Name)
 	h := s.Header(k)
 	if h == nil || h.Swept || !h.Exists(now) {

@@ -14,6 +14,7 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
 	"github.com/replicatord/replicatord/wan"
 )
 
@@ -58,7 +59,9 @@ type Core struct {
 
 	waiters waiters
 	news    news
-	marker  []byte     // see Batch
+	marker  []byte // see Batch
+	watches watches
+	scripts *command.Scripts
 	touched []crdt.Key // by the running unit; see endUnit
 	changed func(by *resp.Request, keys []crdt.Key)
 	ahead   []crdt.Key // sent to the view before their commit, in the open group
@@ -93,6 +96,9 @@ type CoreOptions struct {
 	// Listener hears, once they are committed, of changes that clients want to
 	// be told of. nil: nobody does.
 	Listener Listener
+	// Scripts are the node's scripts and functions. nil: none are logged, and
+	// the clock is Wall.
+	Scripts *command.Scripts
 	// Changed, if set, is told after each unit which keys it has changed: a
 	// client's request, or, if that is nil, peers' entries or the passing of
 	// time. It does not keep the keys.
@@ -114,6 +120,10 @@ func NewCore(o CoreOptions) (*Core, error) {
 	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())
 	c.news = newNews(c, o.Listener)
 	c.waiters, c.changed = newWaiters(), o.Changed
+	c.watches, c.scripts = newWatches(), o.Scripts
+	if c.scripts == nil {
+		c.scripts = command.NewScripts(func() int64 { return o.Wall().UnixMilli() }, nil, c.rand.Uint32)
+	}
 	c.ks.OnTouch, c.ks.OnConflict = c.noteTouch, c.noteConflict
 	b, err := o.Log.Meta(regionsMeta)
 	if err != nil {
@@ -316,6 +326,9 @@ func (c *Core) Commit() error {
 	}
 	c.settleRegions()
 	c.flushTouched()
+	if c.scripts.Stale() {
+		c.scripts.Refresh(crdt.NewWriter(&c.ks, c.log.Identity().Origin, 0, c.Now()))
+	}
 	if err := c.group.Commit(); err != nil {
 		return c.abort(err)
 	}
@@ -341,6 +354,7 @@ func (c *Core) abort(err error) error {
 	}
 	c.news.drop()
 	c.group.Discard()
+	c.scripts.Changed()
 	dones := append(c.dones, c.batch.Done...)
 	c.touched = c.touched[:0]
 	c.end()

@@ -35,6 +35,7 @@ type executor struct {
 	stop  chan struct{}
 	done  chan struct{}
 	slog  *slog.Logger
+	held  []work // came while a script was busy
 
 	latency func(event string, took time.Duration) // is told what held clients up; nil, or set before they come
 	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
@@ -64,7 +65,30 @@ func (r *requests) release() {
 }
 
 func newExecutor(core *Core, logger *slog.Logger) *executor {
-	return &executor{core: core, queue: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
+	x := &executor{core: core, queue: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
+	core.scripts.Busy = x.busy
+	return x
+}
+
+// busy answers, while a script has been running for long, the clients whose
+// commands wait behind it. What else has come waits on.
+func (x *executor) busy() {
+	why := x.core.scripts.BusyError()
+	for len(x.held) < queueLen {
+		select {
+		case w := <-x.queue:
+			if w.reqs == nil {
+				x.held = append(x.held, w)
+				continue
+			}
+			for _, q := range w.reqs.list {
+				fail(q, why)
+			}
+			w.reqs.release()
+		default:
+			return
+		}
+	}
 }
 
 // Execute runs the commands of one connection in order and returns when every
@@ -127,8 +151,10 @@ func (x *executor) enqueue(w work) bool {
 	}
 }
 
-// Stop ends the executor after what is queued.
+// Stop ends the executor after what is queued. A script that runs ends at once,
+// and nothing of it is kept.
 func (x *executor) Stop() {
+	x.core.scripts.Stop()
 	close(x.stop)
 	<-x.done
 }
@@ -142,6 +168,12 @@ func (x *executor) loop() {
 	for {
 		if at := x.core.NextDeadline(); at != 0 {
 			deadline.Reset(time.Until(time.UnixMilli(at)))
+		}
+		if len(x.held) > 0 {
+			w := x.held[0]
+			x.held = slices.Delete(x.held, 0, 1)
+			x.group(w)
+			continue
 		}
 		select {
 		case w := <-x.queue:
@@ -191,7 +223,7 @@ func (x *executor) group(w work) {
 			ranges++
 		}
 		cmds, size := x.core.Size()
-		if cmds >= groupCommands || bytes+size >= groupBytes || ranges >= groupRanges {
+		if cmds >= groupCommands || bytes+size >= groupBytes || ranges >= groupRanges || len(x.held) > 0 {
 			break
 		}
 		select {

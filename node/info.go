@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -170,14 +171,28 @@ func (n *Node) ConfigGet() []resp.Param {
 	for _, s := range n.cfg.Settings() {
 		out = append(out, resp.Param{Name: strings.ReplaceAll(s.Key, "_", "-"), Value: s.Value})
 	}
+	busy := strconv.FormatInt(n.scripts.Threshold.Load(), 10)
+	out = append(out, resp.Param{Name: "busy-reply-threshold", Value: busy}, resp.Param{Name: "lua-time-limit", Value: busy})
 	return append(out, n.viewConfig()...)
 }
 
 // ConfigSet implements resp.Backend. What the node owns is decided at its
-// start; how the view stores values can be changed.
+// start; how the view stores values can be changed, and for how long a script
+// may run before others are told.
 func (n *Node) ConfigSet(name, value string) error {
 	if isViewParam(name) {
 		return n.setViewConfig(name, value)
+	}
+	if name == "busy-reply-threshold" || name == "lua-time-limit" {
+		ms, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			return errors.New("argument couldn't be parsed into an integer")
+		}
+		if ms < 0 {
+			return errors.New("argument must be between 0 and 9223372036854775807 inclusive")
+		}
+		n.scripts.Threshold.Store(ms)
+		return nil
 	}
 	for _, p := range n.ConfigGet() {
 		if p.Name == name {

@@ -22,6 +22,7 @@ import (
 	"github.com/replicatord/replicatord/gossip"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
 	"github.com/replicatord/replicatord/wan"
 )
 
@@ -46,6 +47,7 @@ type Node struct {
 	members   *members
 	server    *resp.Server
 	front     atomic.Pointer[resp.Server] // the same, for the executor, which is there before it
+	scripts   *command.Scripts
 	metrics   *metrics
 	paused    atomic.Bool
 	forgotten atomic.Pointer[[]uint16]
@@ -175,8 +177,10 @@ func (n *Node) startCore() error {
 	}
 	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack, fatal: n.fail}
 	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.slog)
+	started := time.Now()
+	n.scripts = command.NewScripts(func() int64 { return time.Since(started).Milliseconds() }, n.scriptLog, rand.Uint32)
 	core, err := NewCore(CoreOptions{
-		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Logger: n.slog, Listener: (*frontListener)(n),
+		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Scripts: n.scripts, Logger: n.slog, Listener: (*frontListener)(n),
 		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	})
 	if err != nil {
@@ -490,6 +494,9 @@ func (n *Node) end(ctx context.Context, err error) {
 func (n *Node) teardown(ctx context.Context) error {
 	var errs []error
 	if n.server != nil {
+		if n.scripts.BusyError() != "" {
+			n.scripts.Stop() // nobody can be made to wait for it
+		}
 		errs = append(errs, n.server.Close(ctx))
 	}
 	if n.log != nil && n.log.Failed() == nil {
@@ -540,6 +547,15 @@ func (n *Node) Unblock(s *resp.Session, reply []byte) bool { return n.exec.Unblo
 
 // Execute implements resp.Backend.
 func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
+
+// Scripts implements resp.Backend.
+func (n *Node) Scripts() *command.Scripts { return n.scripts }
+
+// scriptLog logs what a script says.
+func (n *Node) scriptLog(level int, msg string) {
+	levels := [...]slog.Level{slog.LevelDebug, slog.LevelDebug, slog.LevelInfo, slog.LevelWarn}
+	n.slog.Log(n.ctx, levels[level], "a script says", "text", msg)
+}
 
 // Loading implements resp.Backend.
 func (n *Node) Loading() string {

@@ -36,26 +36,51 @@ func (t *tx) Rand() *rand.Rand { return t.core.rand }
 
 // View implements command.Tx.
 func (t *tx) View(db uint8, args ...[]byte) ([]byte, error) {
+	if err := t.level(); err != nil {
+		return nil, err
+	}
+	return t.core.view.Ask(int(db), args...)
+}
+
+// View3 is View with a reply in RESP3.
+func (t *tx) View3(db uint8, args ...[]byte) ([]byte, error) {
+	if err := t.level(); err != nil {
+		return nil, err
+	}
+	req := &resp.Request{Proto: 3}
+	answered := make(chan error, 1)
+	t.core.view.Send(&Batch{
+		Cmds: []ViewCmd{{DB: int(db), Args: args, Req: req}},
+		Done: []func(error){func(err error) { answered <- err }},
+	})
+	t.core.view.Flush()
+	err := <-answered
+	return req.Out, err
+}
+
+// level brings the view level with what the unit has seen so far.
+func (t *tx) level() error {
 	c := t.core
 	if t.held || t.Writes() > t.from {
-		if err := c.sendAhead(); err != nil {
-			return nil, err
-		}
-		return c.view.Ask(int(db), args...)
+		return c.sendAhead()
 	}
 	lane := c.writer.Lane()
 	if err := c.Commit(); err != nil {
-		return nil, err
+		return err
 	}
 	c.startLocal()
 	c.writer.SetLane(lane)
 	t.Writer, t.from = c.writer, 0
-	return c.view.Ask(int(db), args...)
+	return nil
 }
 
 // context returns the context of a command of the unit.
 func (t *tx) context(req *resp.Request) command.Context {
-	return command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}, Observer: &t.core.news}
+	ctx := command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}, Scripts: t.core.scripts, Observer: &t.core.news}
+	if req.Session != nil {
+		ctx.Client, ctx.Watches = req.Session, sessionWatches{t.core, req.Session}
+	}
+	return ctx
 }
 
 // Do runs one client command. A write has its reply in req.Out at once, to be
@@ -92,6 +117,12 @@ func (c *Core) read(req *resp.Request) {
 // reply.
 func (c *Core) transaction(req *resp.Request) {
 	c.startLocal()
+	if c.fails(req.Session) {
+		out := command.Reply{Proto: max(2, req.Proto)}
+		out.NullArray()
+		req.Out = out.Buf
+		return
+	}
 	lane := crdt.Lane(crdt.Lanes - 1)
 	for _, q := range req.Subs {
 		lane = min(lane, c.laneOf(q))
@@ -140,6 +171,9 @@ func (c *Core) endUnit(by *resp.Request) {
 		c.touched = slices.Compact(c.touched)
 	}
 	c.news.unit(by, c.touched)
+	for _, k := range c.touched {
+		c.noteWatched(by, k)
+	}
 	if c.changed != nil {
 		c.changed(by, c.touched)
 	}
@@ -155,6 +189,9 @@ func (c *Core) wake() {
 
 // noteTouch gathers the keys that the running unit changes.
 func (c *Core) noteTouch(k crdt.Key) {
+	if command.IsLibraries(k) {
+		c.scripts.Changed()
+	}
 	if c.news.watching {
 		c.news.noteTouch(k)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/resp/command"
 	"github.com/replicatord/replicatord/wan"
 )
 
@@ -175,7 +176,7 @@ func decodeState(b []byte) (SyncKey, error) {
 		x.Cell = c
 		k.Cells = append(k.Cells, x)
 	}
-	if bad || k.Key.DB >= userDBs {
+	if bad || k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
 		return k, fmt.Errorf("%w of a key's state", crdt.ErrCorrupt)
 	}
 	return k, nil

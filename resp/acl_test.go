@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
+	"github.com/replicatord/replicatord/resp/script"
 )
 
 // words parses a line as redis-cli does.
 func words(t *testing.T, line string) []string {
 	t.Helper()
-	args, ok := splitLine([]byte(line))
+	args, ok := script.SplitArgs([]byte(line))
 	if !ok {
 		t.Fatal(line)
 	}

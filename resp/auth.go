@@ -138,6 +138,7 @@ func plain(b []byte) bool {
 
 // reset makes a connection as if new.
 func reset(c *Session, _ [][]byte) {
+	c.discard()
 	c.db = 0
 	c.dbNow.Store(0)
 	c.replyOff, c.out.off = false, false

@@ -21,6 +21,9 @@ type Request struct {
 	// are carried out, in their order, with nothing between them, and each gets
 	// its own Out. The transaction's own stays empty, unless it failed whole.
 	Subs []*Request
+
+	exec  bool // it is a transaction's; Subs may be none
+	parts []part
 }
 
 // Backend is the node behind a server. Its methods are called from many
@@ -43,6 +46,9 @@ type Backend interface {
 	// Publish sends a message to the other nodes' clients that listen to the
 	// channel. It waits for nobody, and keeps what it is given.
 	Publish(channel, payload []byte, shard bool)
+	// Scripts returns the backend's scripts, of which the server uses what any
+	// goroutine may.
+	Scripts() *command.Scripts
 	// Info returns sections of INFO: the one of that name (lower case), or all
 	// if section is "". A section that the server has too is put together with it,
 	// the backend's fields replacing those of the same name.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/replicatord/replicatord/resp/script"
 )
 
 // exchange sends bytes to a server and returns all that comes back, and whether
@@ -279,7 +281,7 @@ reset
 client getname
 get x
 `), "\n") {
-			args, ok := splitLine([]byte(line))
+			args, ok := script.SplitArgs([]byte(line))
 			if !ok {
 				t.Fatal(line)
 			}

@@ -86,30 +86,46 @@ func (c *Session) command(args [][]byte) {
 		if r != nil {
 			r.stat.rejected.Add(1)
 		}
-		c.fail(refusal)
+		c.reject(cmd, refusal)
+		return
+	}
+	if c.multi != nil && cmd.Flags&(command.NoMulti|command.Admin) != 0 {
+		r.stat.rejected.Add(1)
+		c.reject(cmd, "ERR Command not allowed inside a transaction")
 		return
 	}
 	if c.reply.Proto == 2 && !inPubSub[cmd.Name] && c.subscribed() {
 		r.stat.rejected.Add(1)
-		c.fail("ERR Can't execute '" + strings.ToLower(cmd.Name) + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+		c.reject(cmd, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
 		return
 	}
 	if cmd.Flags&command.Loading == 0 {
 		if why := s.backend.Loading(); why != "" {
 			r.stat.rejected.Add(1)
-			c.fail(why)
+			c.reject(cmd, why)
 			return
 		}
 	}
 	if cmd.Flags&command.DenyOOM != 0 && s.settings.full.Load() && !cmd.ByView(args) {
 		r.stat.rejected.Add(1)
-		c.fail(errOOM)
+		c.reject(cmd, errOOM)
+		return
+	}
+	if why := s.busy(cmd); why != "" {
+		r.stat.rejected.Add(1)
+		c.reject(cmd, why)
 		return
 	}
 	if c.cached {
 		defer c.afterCaching(cmd)
 	}
 	switch {
+	case c.multi != nil && !control[cmd.Name]:
+		c.queue(cmd, args)
+	case cmd.Name == "EXEC":
+		c.exec(cmd, args)
+	case cmd.Name == "WATCH" && c.multi != nil:
+		c.fail("ERR WATCH inside MULTI is not allowed")
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
 		s.monitors.show(c, cmd, args)
@@ -144,6 +160,8 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	}
 	q := c.spare[n]
 	q.DB, q.Proto, q.Cmd, q.Args, q.Out = c.db, c.reply.Proto, cmd, args, nil
+	q.Subs, q.parts, q.exec = nil, nil, false
+	c.watching = c.watching || cmd.Name == "WATCH"
 	c.batch = c.spare[:n+1]
 	for _, a := range args {
 		c.bytes += int64(len(a))
@@ -224,7 +242,7 @@ func (c *Session) execute() {
 		}
 		c.out.add(q.Out)
 		out += len(q.Out)
-		q.Cmd, q.Args, q.Out = nil, nil, nil
+		q.Cmd, q.Args, q.Out, q.Subs, q.parts = nil, nil, nil, nil, nil
 	}
 	if from < len(c.local) {
 		c.out.add(c.local[from:])
@@ -255,6 +273,8 @@ func (c *Session) callBackend() {
 		p := recover()
 		for _, q := range c.batch {
 			switch {
+			case q.exec && p == nil:
+				c.compose(q)
 			case len(q.Out) > 0:
 			case p != nil:
 				q.Out = []byte(c.bug(q.Cmd, p))
@@ -263,7 +283,23 @@ func (c *Session) callBackend() {
 			}
 		}
 	}()
-	c.server.backend.Execute(c.batch)
+	list := c.batch
+	for _, q := range c.batch {
+		if q.exec && len(q.Subs) == 0 {
+			list = nil // some are not for the backend
+			break
+		}
+	}
+	if list == nil {
+		for _, q := range c.batch {
+			if !q.exec || len(q.Subs) > 0 {
+				list = append(list, q)
+			}
+		}
+	}
+	if len(list) > 0 {
+		c.server.backend.Execute(list)
+	}
 }
 
 // account counts the batch's commands. Each is given an equal share of the

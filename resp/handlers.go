@@ -13,7 +13,7 @@ var handlers map[string]handler
 // inline are those that neither see nor change what data commands do, so that
 // these need not be executed first. QUIT, which ends the session, is not here:
 // command deals with it.
-var inline = map[string]bool{"PING": true, "ECHO": true, "SELECT": true}
+var inline = map[string]bool{"PING": true, "ECHO": true, "SELECT": true, "MULTI": true, "DISCARD": true}
 
 func init() {
 	handlers = map[string]handler{
@@ -37,6 +37,9 @@ func init() {
 		"PUBLISH": publish(false), "SPUBLISH": publish(true), "MONITOR": monitor,
 		"PUBSUB|CHANNELS": channels(toChannel), "PUBSUB|NUMPAT": numPat, "PUBSUB|NUMSUB": numSub(toChannel),
 		"PUBSUB|SHARDCHANNELS": channels(toShard), "PUBSUB|SHARDNUMSUB": numSub(toShard), "PUBSUB|HELP": help(pubsubHelp),
+		"MULTI": multi, "DISCARD": discard,
+		"SCRIPT|HELP": help(scriptHelp), "SCRIPT|KILL": scriptKill,
+		"FUNCTION|HELP": help(functionHelp), "FUNCTION|KILL": functionKill, "FUNCTION|STATS": functionStats,
 
 		"INFO": info, "TIME": serverTime, "LASTSAVE": lastSave, "SAVE": save, "BGSAVE": bgSave, "BGREWRITEAOF": bgRewrite,
 		"ROLE": role, "SHUTDOWN": shutdown,

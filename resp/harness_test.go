@@ -33,15 +33,20 @@ type mapBackend struct {
 	hold    chan struct{} // Execute waits for it, if set
 	entered chan struct{} // and says here that it does
 	params  map[string]string
+	scripts *command.Scripts
+	watched map[*Session]bool // and whether something was written since
 }
 
 func newMapBackend() *mapBackend {
 	m := &mapBackend{params: map[string]string{"fsync": "always", "region": "eu"}}
+	m.scripts = command.NewScripts(func() int64 { return 0 }, nil, func() uint32 { return 1 })
 	for i := range m.data {
 		m.data[i] = map[string][]byte{}
 	}
 	return m
 }
+
+func (m *mapBackend) Scripts() *command.Scripts { return m.scripts }
 
 func (m *mapBackend) Unblock(*Session, []byte) bool { return false }
 
@@ -56,10 +61,43 @@ func (m *mapBackend) Execute(reqs []*Request) {
 		m.batches = append(m.batches, len(reqs))
 	}
 	for _, q := range reqs {
-		r := command.Reply{Proto: q.Proto}
-		m.one(q, &r)
-		q.Out = r.Buf
+		m.request(q)
 	}
+}
+
+func (m *mapBackend) request(q *Request) {
+	r := command.Reply{Proto: q.Proto}
+	if dirty := m.watched[q.Session]; len(q.Subs) > 0 {
+		delete(m.watched, q.Session)
+		if dirty {
+			r.NullArray()
+			q.Out = r.Buf
+			return
+		}
+		for _, sub := range q.Subs {
+			m.request(sub)
+		}
+		return
+	}
+	switch q.Cmd.Name {
+	case "WATCH":
+		if m.watched == nil {
+			m.watched = map[*Session]bool{}
+		}
+		m.watched[q.Session] = m.watched[q.Session]
+		r.OK()
+	case "UNWATCH":
+		delete(m.watched, q.Session)
+		r.OK()
+	default:
+		if q.Cmd.Flags&command.Write != 0 {
+			for s := range m.watched {
+				m.watched[s] = true
+			}
+		}
+		m.one(q, &r)
+	}
+	q.Out = r.Buf
 }
 
 func (m *mapBackend) one(q *Request, r *command.Reply) {

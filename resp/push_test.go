@@ -12,6 +12,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp/command"
+	"github.com/replicatord/replicatord/resp/script"
 )
 
 // duo is a client of the server under test and one of a real redis-server, to
@@ -51,7 +52,7 @@ func (d *duo) read(n int, what string) {
 
 func fields(t *testing.T, line string) []string {
 	t.Helper()
-	args, ok := splitLine([]byte(line))
+	args, ok := script.SplitArgs([]byte(line))
 	if !ok {
 		t.Fatal(line)
 	}

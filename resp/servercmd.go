@@ -87,8 +87,7 @@ func lolwut(c *Session, _ [][]byte) {
 
 func moduleList(c *Session, _ [][]byte) { c.reply.Array(0) }
 
-// errOOM refuses what may need memory that there is not to be.
-const errOOM = "OOM command not allowed when used memory > 'maxmemory'."
+const errOOM = command.ErrOOM
 
 // measure looks whether the data take more memory than maxmemory.
 func (s *Server) measure() {

@@ -47,6 +47,8 @@ type Session struct {
 	cached   bool                   // tracking.caching was set
 	pushing  bool                   // the reply is one that CLIENT REPLY does not keep back
 	subs     [3]map[string]struct{} // by subscription kind
+	multi    *transaction           // since MULTI
+	watching bool                   // the backend may know keys that the connection watches
 
 	// For others to see.
 	active   atomic.Int64 // Unix seconds of the last sign of life
@@ -288,6 +290,7 @@ func (c *Session) kill(cause error) {
 func (c *Session) end(err error) {
 	c.kill(err)
 	c.endPushes()
+	c.endTransaction()
 	if c.out != nil {
 		c.out.fail(net.ErrClosed)
 	}

@@ -63,7 +63,7 @@ func (t *trackers) stop(c *Session) {
 // one whose keys are tracked and the client wants that. It is for whoever
 // carries out commands in the client's name, in the client's order.
 func (c *Session) Track(cmd *command.Command, args [][]byte) {
-	if cmd.Flags&command.ReadOnly == 0 || cmd.Flags&command.PubSub != 0 {
+	if cmd.Flags&command.ReadOnly == 0 || cmd.Flags&(command.PubSub|command.Unlisted) != 0 {
 		return
 	}
 	t := &c.server.trackers

@@ -12,28 +12,30 @@ type Flag uint32
 
 // Flags.
 const (
-	Write          Flag = 1 << iota // changes keys; has a Run
-	ReadOnly                        // reads keys; the view answers it, or its Run from the cells
-	Session                         // concerns the connection or server; the front end answers it
-	Admin                           // concerns the node or its members
-	Fast                            // O(1) or O(log n)
-	DenyOOM                         // Redis refuses it when out of memory
-	NoAuth                          // allowed before AUTH
-	Loading                         // allowed while the node is loading
-	Stale                           // Redis: allowed on stale replicas
-	NoScript                        // not allowed in scripts
-	Random                          // its reply is random
-	PubSub                          // Redis's pubsub flag
-	Blocking                        // may block
-	MovableKeys                     // keys depend on the arguments
-	Operator                        // Redis's admin flag
-	AllowBusy                       // Redis: allowed while a script runs too long
-	SkipSlowlog                     // Redis: not in the slow log
-	NoAsyncLoading                  // Redis: not allowed while it loads in the background
-	Asking                          // Redis: may be sent for a slot that is on its way
-	NoMulti                         // not allowed in transactions
-	Unlisted                        // with ReadOnly: Redis does not call it so, but the view answers it
-	CalledRead                      // with Session: Redis calls it read-only, but the front end answers it
+	Write           Flag = 1 << iota // changes keys; has a Run
+	ReadOnly                         // reads keys; the view answers it, or its Run from the cells
+	Session                          // concerns the connection or server; the front end answers it
+	Admin                            // concerns the node or its members
+	Fast                             // O(1) or O(log n)
+	DenyOOM                          // Redis refuses it when out of memory
+	NoAuth                           // allowed before AUTH
+	Loading                          // allowed while the node is loading
+	Stale                            // Redis: allowed on stale replicas
+	NoScript                         // not allowed in scripts
+	Random                           // its reply is random
+	PubSub                           // Redis's pubsub flag
+	Blocking                         // may block
+	MovableKeys                      // keys depend on the arguments
+	Operator                         // Redis's admin flag
+	AllowBusy                        // Redis: allowed while a script runs too long
+	SkipSlowlog                      // Redis: not in the slow log
+	NoAsyncLoading                   // Redis: not allowed while it loads in the background
+	NoMulti                          // not allowed in transactions
+	Asking                           // Redis: may be sent for a slot that is on its way
+	Unlisted                         // with ReadOnly or Write: Redis does not call it so
+	SkipMonitor                      // Redis: not shown by MONITOR
+	NoMandatoryKeys                  // Redis: may be given no keys
+	CalledRead                       // with Session: Redis calls it read-only, but the front end answers it
 )
 
 // Context is one command on its way through the executor.
@@ -59,6 +61,31 @@ type Context struct {
 	quiet  []crdt.Key
 	// Ready is then the key for whose change it is run.
 	Ready crdt.Key
+	// Scripts are the node's.
+	Scripts *Scripts
+	// Client is the one whose command it is, if it is one's.
+	Client Client
+	// Watches are those of the client's connection.
+	Watches Watches
+}
+
+// Client is what a script may ask of the connection that runs it.
+type Client interface {
+	// Front carries out a Session command and returns its raw reply.
+	Front(cmd *Command, args [][]byte, proto int) []byte
+	// PermitScript returns why the client's user may not give a command, in
+	// the words for scripts; "" if it may. It logs what it denies.
+	PermitScript(cmd *Command, args [][]byte) string
+	// Permitted reports whether the user may give a command.
+	Permitted(cmd *Command, args [][]byte) bool
+	// Full reports whether the memory for data is used up.
+	Full() bool
+}
+
+// Watches are the keys that a connection watches, until its next EXEC.
+type Watches interface {
+	Watch(crdt.Key)
+	Unwatch()
 }
 
 // Observer is told of the commands within another, before and after.
@@ -109,7 +136,10 @@ type Command struct {
 	// Commands without it are answered by the view (ReadOnly), the front end
 	// (Session) or the node (Admin).
 	Run func(*Context)
-	Sub []*Command // subcommands
+	// Local, if set, answers what the view would, from the cells, for scripts:
+	// see local.go.
+	Local func(*Context)
+	Sub   []*Command // subcommands
 
 	// Filled in when the table is built.
 	specs []KeySpec
@@ -126,7 +156,7 @@ func (c *Command) ByView(args [][]byte) bool {
 // what was written before them.
 func (c *Context) Call(args [][]byte) []byte {
 	cmd, refusal := Find(args)
-	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true, Observer: c.Observer}
+	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true, Observer: c.Observer, Scripts: c.Scripts, Client: c.Client}
 	if c.Observer != nil && refusal == "" {
 		c.Observer.Before(cmd, &sub)
 		defer c.Observer.After(cmd, &sub)
@@ -134,8 +164,10 @@ func (c *Context) Call(args [][]byte) []byte {
 	switch {
 	case refusal != "":
 		sub.Out.Error(refusal)
+	case cmd.ByView(args) && cmd.Local != nil:
+		cmd.Local(&sub)
 	case cmd.ByView(args):
-		raw, err := c.View(c.DB, args...)
+		raw, err := c.view(args)
 		if err != nil {
 			sub.Out.Error(err.Error())
 		}
@@ -146,4 +178,14 @@ func (c *Context) Call(args [][]byte) []byte {
 		sub.Out.Error("ERR '" + strings.ToLower(cmd.Name) + "' is no command about data")
 	}
 	return sub.Out.Buf
+}
+
+// view asks the view, for a reply in the protocol of the context.
+func (c *Context) view(args [][]byte) ([]byte, error) {
+	if v, ok := c.Tx.(interface {
+		View3(db uint8, args ...[]byte) ([]byte, error)
+	}); ok && c.Out.Proto == 3 {
+		return v.View3(c.DB, args...)
+	}
+	return c.View(c.DB, args...)
 }

@@ -124,11 +124,13 @@ var flagNames = []struct {
 	{Blocking, "blocking"},
 	{Loading, "loading"},
 	{Stale, "stale"},
+	{SkipMonitor, "skip_monitor"},
 	{SkipSlowlog, "skip_slowlog"},
 	{Asking, "asking"},
 	{Fast, "fast"},
 	{NoAuth, "no_auth"},
 	{NoAsyncLoading, "no_async_loading"},
+	{NoMandatoryKeys, "no_mandatory_keys"},
 	{NoMulti, "no_multi"},
 	{MovableKeys, "movablekeys"},
 	{AllowBusy, "allow_busy"},
@@ -138,7 +140,7 @@ var flagNames = []struct {
 func (c *Command) redisFlags() Flag {
 	switch {
 	case c.Flags&Unlisted != 0:
-		return c.Flags &^ ReadOnly
+		return c.Flags &^ (ReadOnly | Write)
 	case c.Flags&CalledRead != 0:
 		return c.Flags | ReadOnly
 	}
@@ -169,7 +171,7 @@ var ownCategories = map[string][]string{
 	"KEYS":    {"keyspace", "dangerous"},
 	"RESTORE": {"keyspace", "dangerous"},
 	"SWAPDB":  {"keyspace", "dangerous"},
-	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil, "XGROUP": nil,
+	"CLIENT":  nil, "OBJECT": nil, "XINFO": nil, "XGROUP": nil, "SCRIPT": nil, "FUNCTION": nil,
 	"MIGRATE": {"keyspace", "dangerous"}, "RESTORE-ASKING": {"keyspace", "dangerous"},
 	"WAIT": {"connection"}, "WAITAOF": {"connection"}, "ASKING": {"connection"}, "READONLY": {"connection"}, "READWRITE": {"connection"},
 	"DBSIZE": {"keyspace"}, "FLUSHALL": {"keyspace", "dangerous"}, "FLUSHDB": {"keyspace", "dangerous"},
@@ -202,7 +204,7 @@ func (c *Command) Categories() []string {
 	}
 	f := c.redisFlags()
 	flags := map[string]bool{
-		"read": f&ReadOnly != 0, "write": f&Write != 0, "pubsub": f&PubSub != 0, "admin": f&(Operator|Admin) != 0,
+		"read": f&ReadOnly != 0 && !slices.Contains(own, "scripting"), "write": f&Write != 0, "pubsub": f&PubSub != 0, "admin": f&(Operator|Admin) != 0,
 		"fast": f&Fast != 0, "slow": f&Fast == 0, "blocking": f&Blocking != 0, "dangerous": f&(Operator|Admin) != 0,
 	}
 	var out []string
@@ -248,6 +250,12 @@ var commandTips = map[string][]string{
 	"CLUSTER|BUMPEPOCH":   {tipRandom}, "CLUSTER|COUNT-FAILURE-REPORTS": {tipRandom}, "CLUSTER|GETKEYSINSLOT": {tipRandom},
 	"CLUSTER|INFO": {tipRandom}, "CLUSTER|LINKS": {tipRandom}, "CLUSTER|NODES": {tipRandom}, "CLUSTER|REPLICAS": {tipRandom},
 	"CLUSTER|SHARDS": {tipRandom}, "CLUSTER|SLAVES": {tipRandom}, "CLUSTER|SLOTS": {tipRandom},
+	"FUNCTION|DELETE": tipsEverywhere, "FUNCTION|FLUSH": tipsEverywhere, "FUNCTION|LOAD": tipsEverywhere, "FUNCTION|RESTORE": tipsEverywhere,
+	"FUNCTION|KILL": {"request_policy:all_shards", "response_policy:one_succeeded"}, "FUNCTION|LIST": {tipOrder},
+	"FUNCTION|STATS": {tipRandom, "request_policy:all_shards", "response_policy:special"},
+	"SCRIPT|EXISTS":  {"request_policy:all_shards", "response_policy:agg_logical_and"},
+	"SCRIPT|FLUSH":   {"request_policy:all_nodes", "response_policy:all_succeeded"}, "SCRIPT|LOAD": {"request_policy:all_nodes", "response_policy:all_succeeded"},
+	"SCRIPT|KILL": {"request_policy:all_shards", "response_policy:one_succeeded"},
 
 	"SLOWLOG|GET":   {"request_policy:all_nodes", tipRandom},
 	"SLOWLOG|LEN":   {"request_policy:all_nodes", "response_policy:agg_sum", tipRandom},
@@ -263,6 +271,8 @@ var commandTips = map[string][]string{
 	"SDIFF": {tipOrder}, "SINTER": {tipOrder}, "SUNION": {tipOrder},
 	"COMMAND": {tipOrder}, "COMMAND|DOCS": {tipOrder}, "COMMAND|INFO": {tipOrder}, "COMMAND|LIST": {tipOrder},
 }
+
+var tipsEverywhere = []string{"request_policy:all_shards", "response_policy:all_succeeded"}
 
 const (
 	tipRandom = "nondeterministic_output"
@@ -437,6 +447,10 @@ func describeKeys(args [][]byte, out *Reply, flags bool) {
 		return
 	}
 	refs := c.FindKeys(args)
+	if len(refs) == 0 && c.Flags&NoMandatoryKeys != 0 {
+		out.Array(0)
+		return
+	}
 	if len(refs) == 0 {
 		out.Error(errGetKeysArgs)
 		return

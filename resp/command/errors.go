@@ -97,6 +97,9 @@ const (
 	errGetKeysArgs    = "ERR Invalid arguments specified for command"
 )
 
+// ErrOOM refuses what may need memory that there is not to be.
+const ErrOOM = "OOM command not allowed when used memory > 'maxmemory'."
+
 // maxQuoted is how many bytes of what a client sent an error repeats.
 const maxQuoted = 128
 

@@ -154,6 +154,9 @@ var keySpecs = map[string][]KeySpec{
 
 	"XREAD":      {{Access: readAccess, Keyword: "STREAMS", From: 1, Last: -1, Step: 1, Limit: 2}},
 	"XREADGROUP": {{Access: readAccess, Keyword: "STREAMS", From: 4, Last: -1, Step: 1, Limit: 2}},
+	"EVAL":       {counted(2, modifyAccess)}, "EVALSHA": {counted(2, modifyAccess)}, "FCALL": {counted(2, modifyAccess)},
+	"EVAL_RO": {counted(2, readAccess)}, "EVALSHA_RO": {counted(2, readAccess)}, "FCALL_RO": {counted(2, readAccess)},
+	"WATCH": {from(1, KeyRO)},
 }
 
 // keyRefs finds keys where specifications fail, or cannot say what is done to

@@ -1,37 +1,11 @@
 package command
 
-import "slices"
-
 // Why commands are refused. A reason that begins with "ERR " is Redis's own
 // error.
 const (
-	refusedTransactions = "transactions are not supported yet"
-	refusedScripts      = "scripts are not supported yet"
-	refusedMigrate      = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
-	refusedReplication  = "the node replicates in its own way; see MEET and REPLICAS"
-	refusedRewrite      = "the configuration file is the operator's: change it there"
-	refusedModules      = "what a module wrote would be in no log and at no other node"
-	refusedCluster      = "ERR This instance has cluster support disabled"
+	refusedMigrate     = "a key belongs to every node of the cluster: copy it to another Redis by DUMP and RESTORE"
+	refusedReplication = "the node replicates in its own way; see MEET and REPLICAS"
+	refusedRewrite     = "the configuration file is the operator's: change it there"
+	refusedModules     = "what a module wrote would be in no log and at no other node"
+	refusedCluster     = "ERR This instance has cluster support disabled"
 )
-
-// refusedCommands are the rows of commands that Redis 7.0 has and the node does
-// not carry out. They have what it takes to tell a wrong number of arguments,
-// as Redis does first.
-var refusedCommands = slices.Concat(
-	refuse(refusedTransactions, map[string]int{
-		"DISCARD": 1, "EXEC": 1, "MULTI": 1, "UNWATCH": 1, "WATCH": -2,
-	}),
-	refuse(refusedScripts, map[string]int{
-		"EVAL": -3, "EVAL_RO": -3, "EVALSHA": -3, "EVALSHA_RO": -3, "FCALL": -3, "FCALL_RO": -3,
-		"FUNCTION": -2, "SCRIPT": -2,
-	}),
-)
-
-// refuse makes rows of names and arities.
-func refuse(reason string, arities map[string]int) []*Command {
-	rows := make([]*Command, 0, len(arities))
-	for name, arity := range arities {
-		rows = append(rows, &Command{Name: name, Arity: arity, Refused: reason})
-	}
-	return rows
-}

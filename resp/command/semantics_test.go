@@ -181,7 +181,7 @@ func (p *replica) write(t *testing.T, line string, tag crdt.Tag, now int64) {
 		t.Fatalf("%s: no write: %s", line, refusal)
 	}
 	w := crdt.NewWriter(p.ks, p.stream, tag, now)
-	c := &Context{Tx: replicaTx{w}, Args: args}
+	c := &Context{Tx: replicaTx{w}, Args: args, Scripts: testScripts()}
 	cmd.Run(c)
 	if len(c.Out.Buf) == 0 || c.Out.Buf[0] == '-' {
 		t.Fatalf("%s: %s", line, c.Out.Buf)

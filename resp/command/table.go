@@ -27,13 +27,14 @@ var tables = [][]*Command{
 	dumpCommands,
 	sortCommands,
 	streamCommands,
+	scriptingCommands,
+	transactionCommands,
 	readOnlyCommands,
 	sessionCommands,
 	pubsubCommands,
 	serverCommands,
 	nodeCommands,
 	reservedCommands,
-	refusedCommands,
 }
 
 // maxName is longer than the name of any command.
@@ -58,6 +59,7 @@ func buildTable(groups ...[]*Command) map[string]*Command {
 // finish completes a row and its subcommands', and checks them.
 func (c *Command) finish() {
 	c.specs = specsOf(c)
+	c.Local = localReads[c.Name]
 	class := 0
 	for _, f := range []Flag{Write, ReadOnly, Session, Admin} {
 		if c.Flags&f != 0 {

@@ -167,7 +167,7 @@ func shebang(text string) (flags Flags, body, bad string) {
 	if !ok {
 		return 0, "", "Invalid script shebang"
 	}
-	parts := strings.Fields(line)
+	parts := words(line)
 	if len(parts) == 0 {
 		return 0, "", "Invalid engine in script shebang"
 	}
@@ -191,6 +191,16 @@ func shebang(text string) (flags Flags, body, bad string) {
 		}
 	}
 	return flags, text[len(line):], ""
+}
+
+// words splits a first line as Redis does; none if a quote is not closed.
+func words(line string) []string {
+	parts, _ := SplitArgs([]byte(line))
+	out := make([]string, len(parts))
+	for i, p := range parts {
+		out[i] = string(p)
+	}
+	return out
 }
 
 func flagNamed(name string) (Flags, bool) {

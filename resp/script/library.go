@@ -52,11 +52,11 @@ func LibraryName(code string) (name, refusal string) {
 	if !ok {
 		return "", "ERR Invalid library metadata"
 	}
-	parts := strings.Fields(line)
+	parts := words(line)
 	if len(parts) == 0 {
 		return "", "ERR Invalid library metadata"
 	}
-	engine, given := parts[0][2:], false
+	engine, given := strings.TrimPrefix(parts[0], "#!"), false
 	for _, p := range parts[1:] {
 		if len(p) < 5 || !strings.EqualFold(p[:5], "name=") {
 			return "", "ERR Invalid metadata value given: " + p

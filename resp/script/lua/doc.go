@@ -27,6 +27,6 @@
 // # What is not there
 //
 // Weak tables and finalisers: memory is Go's. io, os, package, debug and what
-// loads files or prints. string.dump. getfenv, setfenv and newproxy, which Redis
+// loads files or prints. Binary chunks. getfenv, setfenv and newproxy, which Redis
 // took out because they lead out of its sandbox.
 package lua

@@ -37,9 +37,12 @@ func openString(s *State) {
 			return []Value{string(b)}
 		},
 		"dump": func(t *Thread, args []Value) []Value {
-			t.checkFunction(args, 1)
-			t.Errorf("unable to dump given function")
-			return nil
+			f := t.checkFunction(args, 1)
+			if f.native != nil {
+				t.Errorf("unable to dump given function")
+			}
+			// Something that nothing can load, as in Redis.
+			return []Value{"\x1bLua" + f.proto.source}
 		},
 		"find":   func(t *Thread, args []Value) []Value { return find(t, args, true) },
 		"match":  func(t *Thread, args []Value) []Value { return find(t, args, false) },
