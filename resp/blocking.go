@@ -70,17 +70,21 @@ func (c *Session) watch(done <-chan struct{}) error {
 		} else {
 			err = c.in.fill()
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if c.server.isClosing() {
+				c.unblock(done, []byte(errStopping))
+				return nil
+			}
+			// There is a reply, or the session was thought to be quiet (Server.rest).
+			_ = c.raw.SetReadDeadline(time.Time{})
+			if err = nil; c.server.isClosing() {
+				c.wake()
+			}
+		}
 		select {
 		case <-done:
 			return nil // an error will show again
 		default:
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) { // woken
-			if c.server.isClosing() {
-				c.unblock(done, []byte(errStopping))
-			}
-			<-done
-			return nil
 		}
 	}
 	c.unblock(done, nil)
