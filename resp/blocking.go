@@ -3,14 +3,13 @@ package resp
 import (
 	"errors"
 	"os"
-	"sync/atomic"
 	"time"
 )
 
-// A command that may wait is carried out alone. While it waits the session goes
-// on reading, for that is how it learns that its client has gone: what was to
-// be served to it then goes to the next who waits. What comes meanwhile stays in
-// the buffer.
+// A command that may wait is carried out alone. While it waits the session reads
+// on, for that is how it learns that its client has gone: what was to be served
+// to it then goes to the next who waits. What comes meanwhile stays in the
+// buffer.
 
 const (
 	// blockGrace is how long a command is given before the session prepares to
@@ -33,54 +32,36 @@ const (
 // from within Execute.
 func (c *Session) Blocked() { c.blocked.Store(true) }
 
-// States of a command that may wait.
-const (
-	blockRuns    int32 = iota // the session only waits for it
-	blockReads                // the session reads from its client
-	blockReplied              // it has its reply
-)
-
 // await has the batch, a single command that may wait, executed. An error says
 // that the client has gone; the reply is then nobody's.
-func (c *Session) await() (err error) {
+func (c *Session) await() error {
 	defer c.blocked.Store(false)
-	var state atomic.Int32
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.callBackend()
-		if state.Swap(blockReplied) == blockReads {
-			c.wake()
-		}
-	}()
-	grace := time.NewTimer(blockGrace)
-	defer grace.Stop()
-	select {
-	case <-done:
-		return nil
-	case <-grace.C:
-	}
-	if err := c.out.flush(); err != nil {
-		c.unblock(done, nil)
-		return err
-	}
-	if !state.CompareAndSwap(blockRuns, blockReads) {
-		<-done
+	done, watched := make(chan struct{}), make(chan error, 1)
+	watch := time.AfterFunc(blockGrace, func() { watched <- c.watch(done) })
+	c.callBackend()
+	close(done)
+	if watch.Stop() {
 		return nil
 	}
+	c.wake()
+	err := <-watched
+	_ = c.raw.SetReadDeadline(time.Time{})
+	if c.server.isClosing() {
+		c.wake()
+	}
+	return err
+}
+
+// watch reads from the client, in place of the session, until the command has
+// its reply, and ends the command's wait if the client or the server goes.
+func (c *Session) watch(done <-chan struct{}) error {
+	err := c.out.flush()
 	c.out.idle(true) // others may push
 	defer c.out.work()
-	defer func() {
-		_ = c.raw.SetReadDeadline(time.Time{})
-		if c.server.isClosing() {
-			c.wake()
-		}
-	}()
-	for {
+	for err == nil {
 		if c.in.end-c.in.pos+len(c.in.big) >= maxAhead {
 			select {
 			case <-done:
-				return nil
 			case <-c.gone:
 				err = errKilled
 			case <-c.server.stop:
@@ -89,30 +70,25 @@ func (c *Session) await() (err error) {
 		} else {
 			err = c.in.fill()
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if c.server.isClosing() {
+				c.unblock(done, []byte(errStopping))
+				return nil
+			}
+			// There is a reply, or the session was thought to be quiet (Server.rest).
+			_ = c.raw.SetReadDeadline(time.Time{})
+			if err = nil; c.server.isClosing() {
+				c.wake()
+			}
+		}
 		select {
 		case <-done:
 			return nil // an error will show again
 		default:
 		}
-		switch {
-		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && c.server.isClosing():
-			c.unblock(done, []byte(errStopping))
-			return nil
-		case errors.Is(err, os.ErrDeadlineExceeded) && state.Load() != blockReplied:
-			// The session was thought to be quiet (Server.rest).
-			_ = c.raw.SetReadDeadline(time.Time{})
-			if state.Load() == blockReplied || c.server.isClosing() {
-				c.wake()
-			}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			<-done // it is about to be
-			return nil
-		default:
-			c.unblock(done, nil)
-			return err
-		}
 	}
+	c.unblock(done, nil)
+	return err
 }
 
 // unblock ends the wait of the session's command, and returns when it has its
