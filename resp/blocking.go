@@ -87,9 +87,7 @@ func (c *Session) await() (err error) {
 				err = os.ErrDeadlineExceeded
 			}
 		} else {
-			c.out.idle() // for what others send to the client meanwhile
 			err = c.in.fill()
-			c.out.work()
 		}
 		select {
 		case <-done:
