@@ -370,23 +370,6 @@ func TestRedisThatCannotBeAView(t *testing.T) {
 	}
 }
 
-// TestAdoptRefusesWhatItCannotReplicate: nothing is taken if there is a key of a
-// type that is not replicated.
-func TestAdoptRefusesWhatItCannotReplicate(t *testing.T) {
-	t.Parallel()
-	bed := testbed.New(t)
-	r := bed.Redis(testbed.RedisOptions{})
-	ctx := t.Context()
-	r.Client(0).Set(ctx, "k", "v", 0)
-	r.Client(0).RPush(ctx, "l", "a")
-	n := bed.Node(testbed.Options{ID: 1, View: r.Address(), Args: []string{"--adopt"}, Broken: true})
-	equal(t, "exit code", n.Ended(20*time.Second), 1)
-	if !strings.Contains(n.Log(), "1 of type list") {
-		t.Errorf("the log does not say why:\n%s", n.Log())
-	}
-	equal(t, "keys left", r.Client(0).DBSize(ctx).Val(), int64(2))
-}
-
 // TestAdoptKilledMidway: an adoption that was cut off is made again.
 func TestAdoptKilledMidway(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,12 @@ import (
 // hasEnds reports whether elements of the kind come and go at the ends.
 func hasEnds(kind crdt.Kind) bool { return kind == crdt.KindItem || kind == crdt.KindEntry }
 
+// inOrder reports whether a group keeps its elements of the kind in order, since
+// they are iterated again and again while there are many.
+func inOrder(kind crdt.Kind) bool {
+	return hasEnds(kind) || kind == crdt.KindGroup || kind == crdt.KindPending
+}
+
 // end bounds the live cells of a kind under a key on one side: none is beyond
 // elem.
 type end struct {
@@ -136,7 +142,7 @@ func (g *Group) eachFromEnd(key crdt.Key, kind crdt.Kind, from string, back bool
 // that are stored.
 type held struct {
 	keys  []cellKey
-	elems []string // of one kind with ends, instead of keys
+	elems []string // of one kind that is kept in order, instead of keys
 	order *elemOrder
 	kind  crdt.Kind
 	back  bool
@@ -149,7 +155,7 @@ func (ks *keyState) held(kind crdt.Kind, low, high []byte, at int, back bool) he
 	if len(high) > at && high[at] == byte(kind) {
 		to = string(high[at+1:])
 	}
-	if hasEnds(kind) {
+	if inOrder(kind) {
 		o := ks.order[kind]
 		if o == nil {
 			return held{}

@@ -54,7 +54,7 @@ type keyState struct {
 	dirty  bool // header was set
 	stored headerFlags
 	cells  map[cellKey]*cellState
-	order  map[crdt.Kind]*elemOrder // of the cells of kinds with ends
+	order  map[crdt.Kind]*elemOrder // of the cells of kinds that are kept in order
 	size   int                      // in the cache
 }
 
@@ -209,7 +209,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 		ks.cells = map[cellKey]*cellState{}
 	}
 	ks.cells[ck] = cs
-	if hasEnds(ck.kind) {
+	if inOrder(ck.kind) {
 		if ks.order == nil {
 			ks.order = map[crdt.Kind]*elemOrder{}
 		}

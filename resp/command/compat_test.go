@@ -23,6 +23,10 @@ var differs = map[string]string{
 	"RESTORE":      "`IDLETIME` and `FREQ` hold at this node, not at others and not for streams",
 	"PFDEBUG":      "`DECODE` shows the form in which the node has the registers, which may join runs that Redis keeps apart",
 	"SORT":         "`STORE` keeps the result as it was at this node",
+	"XADD":         "the second part of an id that `*` makes ends with the node's id in its last four decimal digits, so that two nodes never make the same; `~` as with `XTRIM`",
+	"XTRIM":        "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry, whatever their size",
+	"XINFO|STREAM": "the radix tree is that of full nodes",
+	"MEMORY|USAGE": "of a stream, what its placeholder in the view takes",
 	"FLUSHDB":      "removes what this node has seen; a write of another node still under way stays",
 	"FLUSHALL":     "removes what this node has seen; a write of another node still under way stays",
 }

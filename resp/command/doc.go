@@ -42,6 +42,8 @@
 //     last bit, where the C library does not round a sine as it should.
 //   - An expiry in the last millisecond that 64 bits can tell is one
 //     millisecond earlier: the last one means never.
+//   - XADD * makes ids that end with the node's id (stream.go, autoID); "~" trims
+//     by number of entries alone.
 //   - COMMAND lists in order of name, leaves out the notes of key
 //     specifications, and of COMMAND DOCS all but summary, version and group. The
 //     summary of what is refused says why.
