@@ -68,8 +68,6 @@ func (c *Session) await() (err error) {
 		<-done
 		return nil
 	}
-	c.out.idle(true) // others may push
-	defer c.out.work()
 	defer func() {
 		_ = c.raw.SetReadDeadline(time.Time{})
 		if c.server.isClosing() {
@@ -87,7 +85,7 @@ func (c *Session) await() (err error) {
 				err = os.ErrDeadlineExceeded
 			}
 		} else {
-			c.out.idle() // for what others send to the client meanwhile
+			c.out.idle(true) // for what others send to the client meanwhile
 			err = c.in.fill()
 			c.out.work()
 		}
