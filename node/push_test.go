@@ -509,3 +509,26 @@ func together(t *testing.T, a, b *Node) {
 	}
 	eventually(t, "the link", func() bool { return a.links.Stats()[2].Live && b.links.Stats()[1].Live })
 }
+
+// What a command that waited has changed is told its client behind its reply.
+func TestInvalidationAfterWait(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis = RedisSpawn })
+	waits, other := dialRaw(t, "tcp", n.cfg.Addr()), dialRaw(t, "tcp", n.cfg.Addr())
+	other.do("rpush to a")
+	waits.do("hello 3")
+	waits.do("client tracking on")
+	for i := range 20 {
+		waits.do("lrange to 0 -1")
+		waits.send("blmove", "from", "to", "left", "left", "0")
+		if i%2 == 0 {
+			time.Sleep(50 * time.Millisecond)
+		}
+		other.do("rpush from foo")
+		if got := waits.reply(); got != "$3\r\nfoo\r\n" {
+			t.Fatalf("the reply: %q", got)
+		}
+		if got := waits.reply(); got != ">2\r\n$10\r\ninvalidate\r\n*1\r\n$2\r\nto\r\n" {
+			t.Fatalf("the invalidation: %q", got)
+		}
+	}
+}

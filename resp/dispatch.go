@@ -151,7 +151,7 @@ func (c *Session) command(args [][]byte) {
 // enqueue adds a data command to the batch.
 func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	c.holdBack(cmd, write)
-	if c.server.trackers.clients.Load() > 0 && !write {
+	if !write {
 		c.Track(cmd, args)
 	}
 	n := len(c.batch)

@@ -62,6 +62,7 @@ type Session struct {
 	queuedOn atomic.Pointer[output]
 	subCount [3]atomic.Int32
 	monitors atomic.Bool
+	tracks   atomic.Bool // what it reads is noted
 	proto    atomic.Int32
 	tracking trackState // the server's trackers' lock holds for it
 

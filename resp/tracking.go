@@ -56,6 +56,7 @@ func (t *trackers) stop(c *Session) {
 		}
 	}
 	c.tracking = trackState{}
+	c.tracks.Store(false)
 	t.clients.Add(-1)
 }
 
@@ -63,7 +64,7 @@ func (t *trackers) stop(c *Session) {
 // one whose keys are tracked and the client wants that. It is for whoever
 // carries out commands in the client's name, in the client's order.
 func (c *Session) Track(cmd *command.Command, args [][]byte) {
-	if cmd.Flags&command.ReadOnly == 0 || cmd.Flags&(command.PubSub|command.Unlisted) != 0 {
+	if !c.tracks.Load() || cmd.Flags&command.ReadOnly == 0 || cmd.Flags&(command.PubSub|command.Unlisted) != 0 {
 		return
 	}
 	t := &c.server.trackers
@@ -378,6 +379,7 @@ func (t *trackers) start(c *Session, want trackState, prefixes []string) string 
 		}
 	}
 	*was = want
+	c.tracks.Store(!want.bcast)
 	return ""
 }
 
