@@ -151,7 +151,7 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	c.news.begin(req.Cmd, &ctx)
 	req.Cmd.Run(&ctx)
 	c.news.end(req.Cmd, &ctx)
-	req.Out = ctx.Out.Buf
+	req.Out, req.Counted = ctx.Out.Buf, ctx.Counted
 	if ctx.Waits != nil {
 		c.waiters.add(&waiter{req: req, wait: ctx.Waits, done: func(error) {}})
 	}

@@ -22,6 +22,9 @@ type Request struct {
 	// its own Out. The transaction's own stays empty, unless it failed whole.
 	Subs []*Request
 
+	// Counted says that Out is an error that has been counted (Session.Called).
+	Counted bool
+
 	exec  bool // it is a transaction's; Subs may be none
 	parts []part
 }

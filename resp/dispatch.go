@@ -160,7 +160,7 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	}
 	q := c.spare[n]
 	q.DB, q.Proto, q.Cmd, q.Args, q.Out = c.db, c.reply.Proto, cmd, args, nil
-	q.Subs, q.parts, q.exec = nil, nil, false
+	q.Subs, q.parts, q.exec, q.Counted = nil, nil, false, false
 	c.watching = c.watching || cmd.Name == "WATCH"
 	c.batch = c.spare[:n+1]
 	for _, a := range args {
@@ -317,7 +317,9 @@ func (c *Session) account(took time.Duration) {
 			q := c.batch[j]
 			if q.Out[0] == '-' {
 				failed++
-				s.stats.countError(q.Out)
+				if !q.Counted {
+					s.stats.countError(q.Out)
+				}
 			}
 			s.noteSlow(c, cmd, q.Args, share)
 		}

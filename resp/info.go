@@ -198,6 +198,12 @@ func (s *Server) infoMemory(sec *Section) {
 	if limit == 1<<63-1 {
 		limit = 0
 	}
+	scripts, bytes, libraries, functions := s.backend.Scripts().Counts()
+	size("used_memory_scripts", bytes)
+	sec.Add("used_memory_scripts_eval", itoa(bytes))
+	sec.Add("number_of_cached_scripts", itoa(scripts))
+	sec.Add("number_of_functions", itoa(functions))
+	sec.Add("number_of_libraries", itoa(libraries))
 	size("maxmemory", s.settings.maxMemory.Load())
 	sec.Add("maxmemory_policy", "noeviction")
 	sec.Add("node_memory_limit", itoa(limit))

@@ -188,7 +188,9 @@ func (c *Session) compose(q *Request) {
 		r.stat.add(1, 0)
 		if len(p.reply) > 0 && p.reply[0] == '-' {
 			r.stat.failed.Add(1)
-			c.server.stats.countError(p.reply)
+			if p.sub == nil || !p.sub.Counted {
+				c.server.stats.countError(p.reply)
+			}
 		}
 		out.Raw(p.reply)
 	}
@@ -223,6 +225,25 @@ func (c *Session) PermitScript(cmd *command.Command, args [][]byte) string {
 func (c *Session) Permitted(cmd *command.Command, args [][]byte) bool {
 	why, _ := c.user().Rules().Check(cmd, args)
 	return why == acl.Allowed
+}
+
+// Called implements command.Client.
+func (c *Session) Called(cmd *command.Command, reply []byte, ran bool) {
+	failed := len(reply) > 0 && reply[0] == '-'
+	if failed {
+		c.server.stats.countError(reply)
+	}
+	r := c.server.rows[cmd]
+	switch {
+	case r == nil:
+	case !ran:
+		r.stat.rejected.Add(1)
+	default:
+		r.stat.add(1, 0)
+		if failed {
+			r.stat.failed.Add(1)
+		}
+	}
 }
 
 // Full implements command.Client.

@@ -67,6 +67,8 @@ type Context struct {
 	Client Client
 	// Watches are those of the client's connection.
 	Watches Watches
+	// Counted says that the reply is an error that Client.Called was told of.
+	Counted bool
 }
 
 // Client is what a script may ask of the connection that runs it.
@@ -78,6 +80,9 @@ type Client interface {
 	PermitScript(cmd *Command, args [][]byte) string
 	// Permitted reports whether the user may give a command.
 	Permitted(cmd *Command, args [][]byte) bool
+	// Called counts a command that the script gave: its reply, and whether it
+	// was carried out. cmd is nil for what is no command.
+	Called(cmd *Command, reply []byte, ran bool)
 	// Full reports whether the memory for data is used up.
 	Full() bool
 }

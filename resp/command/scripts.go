@@ -253,8 +253,16 @@ var mayReplicate = map[string]bool{"PUBLISH": true, "SPUBLISH": true, "PFCOUNT":
 
 // Call implements script.Host.
 func (h *host) Call(args [][]byte, proto int) []byte {
-	out := Reply{Proto: proto}
 	cmd := lookup(args)
+	reply, ran := h.call(cmd, args, proto)
+	if h.c.Client != nil {
+		h.c.Client.Called(cmd, reply, ran)
+	}
+	return reply
+}
+
+func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran bool) {
+	out := Reply{Proto: proto}
 	denied := ""
 	if cmd != nil && h.c.Client != nil && cmd.Flags&NoScript == 0 && (cmd.Arity < 0 || len(args) == cmd.Arity) && len(args) >= -cmd.Arity {
 		denied = h.c.Client.PermitScript(cmd, args)
@@ -273,6 +281,7 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 	case h.full && cmd.Flags&DenyOOM != 0 && !h.r.written.Load():
 		out.Error(ErrOOM)
 	case cmd.Name == "SELECT":
+		ran = true
 		db, e := parseDB(args[1])
 		if e != "" {
 			out.Error(e)
@@ -285,7 +294,7 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 			out.Error("ERR INFO cannot be asked for in a script")
 			break
 		}
-		return h.c.Client.Front(cmd, args, proto)
+		return h.c.Client.Front(cmd, args, proto), true
 	default:
 		if cmd.Flags&Write != 0 {
 			h.r.written.Store(true)
@@ -295,9 +304,9 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 		}
 		sub := *h.c
 		sub.DB, sub.Out = h.db, out
-		return sub.Call(args)
+		return sub.Call(args), true
 	}
-	return out.Buf
+	return out.Buf, ran
 }
 
 // sorted makes of a SORT that leaves the order of a set open one that sorts
@@ -375,6 +384,7 @@ func (s *Scripts) run(c *Context, name string, flags script.Flags, eval, ro bool
 	}()
 	h := &host{c: c, s: s, r: r, db: c.DB, readOnly: ro || flags&script.NoWrites != 0, full: full}
 	c.Out.Raw(invoke(h))
+	c.Counted = s.engine.Counted
 }
 
 // numKeys reads the number of keys at argument 2; bad is the error for what is

@@ -16,6 +16,9 @@ func fromReply(t *lua.Thread, b []byte) lua.Value {
 	return v
 }
 
+// errorCounted is the field that marks an error of a command, as Redis has it.
+const errorCounted = "ignore_error_stats_update"
+
 func single(key string, v lua.Value) *lua.Table {
 	t := lua.NewTable(0, 0)
 	t.Set(key, v)
@@ -56,7 +59,7 @@ func readReply(t *lua.Thread, b []byte) (lua.Value, []byte) {
 		return single("ok", string(line)), rest
 	case '-':
 		e := errorTable("-" + string(line))
-		e.Set("ignore_error_stats_update", true)
+		e.Set(errorCounted, true)
 		return e, rest
 	case '$':
 		s, ok := bulk()

@@ -74,6 +74,10 @@ type Engine struct {
 	// Log receives what scripts log: level 0 (debug) to 3 (warning).
 	Log func(level int, msg string)
 
+	// Counted says of the last run that its reply is the error of a command that
+	// it called, which has been counted as that.
+	Counted bool
+
 	seed    func() uint32
 	eval    *lua.State
 	handler *lua.Function
@@ -244,14 +248,22 @@ func (e *Engine) invoke(s *lua.State, name string, fn *lua.Function, host Host, 
 	r, err := s.Main.Call(fn, args...)
 	out := encoder{proto: proto, script: e.run.proto}
 	if err != nil {
+		e.Counted = counted(err.Value)
 		out.failure(s.Main, name, err)
 		return out.b
 	}
 	if len(r) == 0 {
 		r = []lua.Value{nil}
 	}
+	e.Counted = counted(r[0])
 	out.value(r[0], 0)
 	return out.b
+}
+
+// counted reports whether a value is the error of a command.
+func counted(v lua.Value) bool {
+	t, ok := v.(*lua.Table)
+	return ok && t.GetString(errorCounted) == true
 }
 
 // failure replies an error that ended a script, with its place.
