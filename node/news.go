@@ -158,7 +158,7 @@ func (n *news) gather(cmd *command.Command, ctx *command.Context) {
 	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
 		n.flushed = true
 	}
-	n.events = append(n.events, ctx.Events...)
+	defer func() { n.events = append(n.events, ctx.Events...) }()
 	changed := n.changes()
 	if len(changed) == 0 || ctx.Waits != nil {
 		return

@@ -131,8 +131,8 @@ func xadd(c *Context) {
 			c.SetElem(s.k, crdt.KindPending, g.prefix+ofUndelivered+elem, nil)
 		}
 	}
-	if o.trim {
-		s.trim(&o, groups)
+	if o.trim && s.trim(&o, groups) > 0 {
+		c.Events = append(c.Events, Event{'t', "xtrim", s.k})
 	}
 	c.Out.streamID(id)
 }
