@@ -135,51 +135,22 @@ func encodeState(k *oplog.KeyState) []byte {
 
 // decodeState reads what encodeState wrote. The key shares b's memory.
 func decodeState(b []byte) (SyncKey, error) {
-	var k SyncKey
-	bad := false
-	take := func(n uint64) []byte {
-		if bad || n > uint64(len(b)) {
-			bad = true
-			return nil
+	r := crdt.NewReader(b)
+	k := SyncKey{Key: crdt.Key{DB: r.Byte(), Name: string(r.Bytes())}}
+	for n := r.Uvarint(); n > 0 && r.OK(); n-- {
+		k.Pending = append(k.Pending, crdt.KeyPending{Kind: crdt.Kind(r.Byte()), Ctx: crdt.Sized(r, crdt.DecodeVector)})
+	}
+	for r.More() {
+		c := SyncCell{Kind: crdt.Kind(r.Byte()), Elem: string(r.Bytes()), Cell: crdt.Sized(r, crdt.DecodeCell)}
+		if c.Kind.Name() == "" || !(crdt.CellID{Kind: c.Kind, Elem: c.Elem}).Valid() {
+			r.Fail()
 		}
-		p := b[:n:n]
-		b = b[n:]
-		return p
+		k.Cells = append(k.Cells, c)
 	}
-	number := func() uint64 {
-		n, w := binary.Uvarint(b)
-		if bad || w <= 0 {
-			bad = true
-			return 0
-		}
-		b = b[w:]
-		return n
+	if k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
+		r.Fail()
 	}
-	octet := func() byte {
-		if p := take(1); p != nil {
-			return p[0]
-		}
-		return 0
-	}
-	k.Key.DB = octet()
-	k.Key.Name = string(take(number()))
-	for n := number(); n > 0 && !bad; n-- {
-		kind := crdt.Kind(octet())
-		v, err := crdt.DecodeVector(take(number()))
-		bad = bad || err != nil
-		k.Pending = append(k.Pending, crdt.KeyPending{Kind: kind, Ctx: v})
-	}
-	for len(b) > 0 && !bad {
-		x := SyncCell{Kind: crdt.Kind(octet()), Elem: string(take(number()))}
-		c, err := crdt.DecodeCell(take(number()))
-		bad = bad || err != nil || x.Kind.Name() == "" || !crdt.CellID{Kind: x.Kind, Elem: x.Elem}.Valid()
-		x.Cell = c
-		k.Cells = append(k.Cells, x)
-	}
-	if bad || k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
-		return k, fmt.Errorf("%w of a key's state", crdt.ErrCorrupt)
-	}
-	return k, nil
+	return k, r.End("key's state")
 }
 
 // wanApplier takes what the data links receive to the executor.
