@@ -3,10 +3,6 @@ package crdt
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"math"
-
-	"github.com/cockroachdb/apd/v3"
 )
 
 // The binary forms of what the log stores beside its entries and what state
@@ -65,30 +61,30 @@ func (c *Cell) AppendBinary(b []byte) []byte {
 // DecodeCell reads a cell that fills the whole of b. The cell shares b's
 // memory. Errors wrap ErrCorrupt.
 func DecodeCell(b []byte) (*Cell, error) {
-	d := decoder{b: b}
+	d := NewReader(b)
 	c := &Cell{}
-	first := d.byte()
+	first := d.Byte()
 	n := uint64(first >> 2)
 	if n == cellManyValues {
-		n = d.uvarint()
+		n = d.Uvarint()
 	}
 	if d.fits(n, 17) && n > 0 {
 		c.Values = make([]Sibling, n)
 		for i := range c.Values {
-			c.Values[i] = Sibling{d.dot(), d.bytes()}
+			c.Values[i] = Sibling{d.dot(), d.Bytes()}
 			if i > 0 && c.Values[i].Dot.Compare(c.Values[i-1].Dot) >= 0 {
 				d.bad = true
 			}
 		}
 	}
 	if first&cellHasCounts != 0 {
-		if n := d.uvarint(); n == 0 {
+		if n := d.Uvarint(); n == 0 {
 			d.bad = true
 		} else if d.fits(n, 34) {
 			c.Counts = make([]Count, n)
 			for i := range c.Counts {
 				k := &c.Counts[i]
-				k.Stream, k.Epoch, k.Tag, k.Sum, k.ResetTag = Stream(d.uint64()), Tag(d.uint64()), Tag(d.uint64()), d.number(), Tag(d.uint64())
+				k.Stream, k.Epoch, k.Tag, k.Sum, k.ResetTag = Stream(d.Uint64()), Tag(d.Uint64()), Tag(d.Uint64()), d.number(), Tag(d.Uint64())
 				if k.ResetTag != 0 {
 					k.ResetSum, k.ResetBy = d.number(), d.dot()
 				}
@@ -102,7 +98,7 @@ func DecodeCell(b []byte) (*Cell, error) {
 		c.Pending = d.vector()
 		d.bad = d.bad || len(c.Pending) == 0
 	}
-	return c, d.end("cell")
+	return c, d.End("cell")
 }
 
 // AppendBinary appends the header's encoding.
@@ -138,9 +134,9 @@ func (h *Header) AppendBinary(b []byte) []byte {
 // DecodeHeader reads a header that fills the whole of b. Errors wrap
 // ErrCorrupt.
 func DecodeHeader(b []byte) (*Header, error) {
-	d := decoder{b: b}
+	d := NewReader(b)
 	h := &Header{}
-	mask := d.uvarint()
+	mask := d.Uvarint()
 	if mask>>numKinds != 0 {
 		d.bad = true
 	}
@@ -151,26 +147,26 @@ func DecodeHeader(b []byte) (*Header, error) {
 		}
 	}
 	h.Rest = d.uint32()
-	t := d.byte()
+	t := d.Byte()
 	h.Swept = t&0x80 != 0
 	h.Type = Type(t & 0x7f)
 	if h.Type > TypeStream {
 		d.bad = true
 	}
-	if h.Expiry = int64(d.uvarint()); h.Expiry < 0 {
+	if h.Expiry = int64(d.Uvarint()); h.Expiry < 0 {
 		d.bad = true
 	}
-	h.Digest = d.uint64()
-	if n := d.uvarint(); d.fits(n, 2) && n > 0 {
+	h.Digest = d.Uint64()
+	if n := d.Uvarint(); d.fits(n, 2) && n > 0 {
 		h.Pending = make([]KeyPending, n)
 		for i := range h.Pending {
-			h.Pending[i] = KeyPending{Kind(d.byte()), d.vector()}
+			h.Pending[i] = KeyPending{Kind(d.Byte()), d.vector()}
 			if k := h.Pending[i].Kind; k >= numKinds || i > 0 && k <= h.Pending[i-1].Kind {
 				d.bad = true
 			}
 		}
 	}
-	return h, d.end("header")
+	return h, d.End("header")
 }
 
 // AppendBinary appends the vector's encoding, which tells its own length.
@@ -186,9 +182,9 @@ func (v Vector) AppendBinary(b []byte) []byte {
 // DecodeVector reads a vector that fills the whole of b. Errors wrap
 // ErrCorrupt.
 func DecodeVector(b []byte) (Vector, error) {
-	d := decoder{b: b}
+	d := NewReader(b)
 	v := d.vector()
-	return v, d.end("vector")
+	return v, d.End("vector")
 }
 
 func (d Dot) appendBinary(b []byte) []byte {
@@ -211,114 +207,7 @@ func (n Number) appendBinary(b []byte) []byte {
 // DecodeNumber reads a number that fills the whole of b. Errors wrap
 // ErrCorrupt.
 func DecodeNumber(b []byte) (Number, error) {
-	d := decoder{b: b}
+	d := NewReader(b)
 	n := d.number()
-	return n, d.end("number")
-}
-
-// decoder reads from b and remembers the first thing that was wrong.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-func (d *decoder) end(what string) error {
-	if d.bad || len(d.b) > 0 {
-		return fmt.Errorf("%w of a %s", ErrCorrupt, what)
-	}
-	return nil
-}
-
-// fits reports whether n items of at least size bytes each can follow.
-func (d *decoder) fits(n uint64, size int) bool {
-	if d.bad || n > uint64(len(d.b)/size) {
-		d.bad = true
-	}
-	return !d.bad
-}
-
-func (d *decoder) take(n uint64) []byte {
-	if d.bad || n > uint64(len(d.b)) {
-		d.bad = true
-		return nil
-	}
-	out := d.b[:n:n]
-	d.b = d.b[n:]
-	return out
-}
-
-func (d *decoder) byte() byte {
-	if t := d.take(1); t != nil {
-		return t[0]
-	}
-	return 0
-}
-
-func (d *decoder) uint64() uint64 {
-	if t := d.take(8); t != nil {
-		return binary.BigEndian.Uint64(t)
-	}
-	return 0
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.bad = true
-		return 0
-	}
-	d.take(uint64(n))
-	return v
-}
-
-func (d *decoder) uint32() uint32 {
-	v := d.uvarint()
-	if v > math.MaxUint32 {
-		d.bad = true
-	}
-	return uint32(v)
-}
-
-func (d *decoder) bytes() []byte { return d.take(d.uvarint()) }
-
-func (d *decoder) dot() Dot { return Dot{Tag(d.uint64()), Stream(d.uint64())} }
-
-func (d *decoder) number() Number {
-	switch d.byte() {
-	case 0:
-		v, n := binary.Varint(d.b)
-		if n <= 0 {
-			d.bad = true
-			return Number{}
-		}
-		d.take(uint64(n))
-		return Int(v)
-	case 1:
-		t := d.bytes()
-		if len(t) == 0 || len(t) > 2*maxDigits {
-			d.bad = true
-			return Number{}
-		}
-		n, _, err := apd.NewFromString(string(t))
-		if err != nil || n.Form != apd.Finite || n.Exponent > maxDigits || n.Exponent < -maxDigits {
-			d.bad = true
-			return Number{}
-		}
-		return fromDecimal(n)
-	}
-	d.bad = true
-	return Number{}
-}
-
-func (d *decoder) vector() Vector {
-	n := d.uvarint()
-	if !d.fits(n, 16) || n == 0 {
-		return nil
-	}
-	v := make(Vector, n)
-	for i := range v {
-		v[i] = Position{Stream(d.uint64()), Tag(d.uint64())}
-	}
-	d.bad = d.bad || !v.valid()
-	return v
+	return n, d.End("number")
 }

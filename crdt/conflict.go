@@ -50,15 +50,15 @@ func appendText(b []byte, s string) []byte {
 // DecodeConflict reads a conflict that fills the whole of b. Errors wrap
 // ErrCorrupt.
 func DecodeConflict(b []byte) (Conflict, error) {
-	d := decoder{b: b}
-	key := Key{DB: d.byte(), Name: string(d.bytes())}
+	d := NewReader(b)
+	key := Key{DB: d.Byte(), Name: string(d.Bytes())}
 	var c Conflict
 	for _, r := range []*Rival{&c.Visible, &c.Hidden} {
-		r.ID = CellID{Key: key, Kind: Kind(d.byte()), Elem: string(d.bytes())}
+		r.ID = CellID{Key: key, Kind: Kind(d.Byte()), Elem: string(d.Bytes())}
 		d.bad = d.bad || r.ID.Kind >= numKinds
-		r.Dot, r.Value = d.dot(), d.bytes()
+		r.Dot, r.Value = d.dot(), d.Bytes()
 	}
-	return c, d.end("conflict")
+	return c, d.End("conflict")
 }
 
 // rivals reports whether concurrent values of the kind are in conflict: only

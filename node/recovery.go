@@ -60,40 +60,15 @@ func (w watermark) encode() []byte {
 }
 
 func decodeWatermark(b []byte) (watermark, error) {
-	corrupt := fmt.Errorf("%w of a watermark", crdt.ErrCorrupt)
-	if len(b) < 19 || b[0] != markVersion {
-		return watermark{}, corrupt
+	r := crdt.NewReader(b)
+	if r.Byte() != markVersion {
+		r.Fail()
 	}
-	w := watermark{dir: binary.BigEndian.Uint64(b[1:]), node: binary.BigEndian.Uint16(b[9:]), generation: binary.BigEndian.Uint64(b[11:])}
-	text := func(at int) (s, rest []byte) {
-		n, size := binary.Uvarint(b[at:])
-		if size <= 0 || n > uint64(len(b)-at-size) {
-			return nil, nil
-		}
-		at += size
-		return b[at : at+int(n)], b[at+int(n):]
+	w := watermark{dir: r.Uint64(), node: uint16(r.Byte())<<8 | uint16(r.Byte()), generation: r.Uint64(), vector: crdt.Sized(r, crdt.DecodeVector)}
+	for r.More() {
+		w.ahead = append(w.ahead, crdt.Key{DB: r.Byte(), Name: string(r.Bytes())})
 	}
-	v, rest := text(19)
-	if rest == nil {
-		return watermark{}, corrupt
-	}
-	var err error
-	if w.vector, err = crdt.DecodeVector(v); err != nil {
-		return watermark{}, err
-	}
-	for len(rest) > 0 {
-		k := crdt.Key{DB: rest[0]}
-		var name []byte
-		if b = rest; len(b) > 1 {
-			name, rest = text(1)
-		}
-		if name == nil || rest == nil {
-			return watermark{}, corrupt
-		}
-		k.Name = string(name)
-		w.ahead = append(w.ahead, k)
-	}
-	return w, nil
+	return w, r.End("watermark")
 }
 
 // recovery brings the view level at the start and whenever it was lost.

@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -173,56 +172,22 @@ func appendBytes(b, p []byte) []byte {
 }
 
 func decodeRegions(b []byte) (regions, error) {
-	var r regions
+	var out regions
 	if len(b) == 0 {
-		return r, nil
+		return out, nil
 	}
-	bad := fmt.Errorf("%w of sync regions", crdt.ErrCorrupt)
-	r.active = b[0] == 1
-	b = b[1:]
-	number := func() uint64 {
-		n, w := binary.Uvarint(b)
-		if w <= 0 {
-			b = nil
-			return 0
+	r := crdt.NewReader(b)
+	out.active, out.cursor = r.Byte() == 1, r.Bytes()
+	for r.More() {
+		p := region{upto: r.Bytes(), vector: crdt.Sized(r, crdt.DecodeVector)}
+		for n := r.Uvarint(); n > 0 && r.OK(); n-- {
+			db := r.Byte()
+			p.join(nil, map[uint8]crdt.Vector{db: crdt.Sized(r, crdt.DecodeVector)})
 		}
-		b = b[w:]
-		return n
+		out.parts = append(out.parts, p)
 	}
-	take := func() []byte {
-		n := number()
-		if n > uint64(len(b)) {
-			b = nil
-			return nil
-		}
-		p := bytes.Clone(b[:n])
-		b = b[n:]
-		return p
+	if n := len(out.parts); n == 0 || len(out.parts[n-1].upto) != 0 {
+		r.Fail()
 	}
-	r.cursor = take()
-	for len(b) > 0 {
-		upto := take()
-		v, err := crdt.DecodeVector(take())
-		if err != nil {
-			return r, bad
-		}
-		p := region{upto: upto, vector: v}
-		for n := number(); n > 0; n-- {
-			if len(b) == 0 {
-				return r, bad
-			}
-			db := b[0]
-			b = b[1:]
-			w, err := crdt.DecodeVector(take())
-			if err != nil {
-				return r, bad
-			}
-			p.join(nil, map[uint8]crdt.Vector{db: w})
-		}
-		r.parts = append(r.parts, p)
-	}
-	if n := len(r.parts); n == 0 || len(r.parts[n-1].upto) != 0 {
-		return r, bad
-	}
-	return r, nil
+	return out, r.End("sync's regions")
 }

@@ -18,7 +18,7 @@ func (c *Core) Generation() uint64 { return c.generation }
 func (c *Core) Reincarnate(why string) error { return c.reincarnate(why) }
 
 // SnapshotForPeers shows a snapshot, all of it durable, to a data link.
-func SnapshotForPeers(s *oplog.Snapshot) wan.Snapshot { return &wanSnapshot{s} }
+func SnapshotForPeers(s *oplog.Snapshot) (wan.Snapshot, error) { return newWanSnapshot(s) }
 
 // DecodeState reads the state of a key as a data link carries it.
 func DecodeState(b []byte) (SyncKey, error) { return decodeState(b) }

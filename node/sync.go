@@ -51,7 +51,8 @@ func (c *Core) Syncing() (cursor []byte, active bool) { return c.regions.cursor,
 //
 // A sync is a series of such steps, each beginning where the one before
 // ended; after a cut it goes on with a later snapshot, even of another
-// replica.
+// replica. If the log has caught up with it meanwhile, what was merged so far
+// holds at the vector.
 func (c *Core) MergeState(s *SyncState, from, upto []byte, keys []SyncKey, done func(error)) {
 	err := c.mergeState(s, from, upto, keys)
 	if err == nil {
@@ -67,9 +68,9 @@ func (c *Core) mergeState(s *SyncState, from, upto []byte, keys []SyncKey) error
 		return err
 	}
 	if len(from) > 0 && !c.regions.active && s.Vector.In(c.log.Vector()) {
-		return nil // the log has overtaken the sync
+		return nil // the log has overtaken the sync, as far as here
 	}
-	if len(from) > 0 && (!c.regions.active || !bytes.Equal(from, c.regions.cursor)) {
+	if len(from) > 0 && c.regions.active && !bytes.Equal(from, c.regions.cursor) {
 		return fmt.Errorf("state sync out of step: it goes on at %x, not %x", c.regions.cursor, from)
 	}
 	own := c.log.Identity().Origin

@@ -61,22 +61,44 @@ func (w *wanLog) Snapshot() (wan.Snapshot, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), snapshotWait)
 	defer cancel()
-	if err := w.log.WaitDurable(ctx, s.Vector); err != nil {
+	out, err := newWanSnapshot(s)
+	if err == nil && len(out.regions.parts) > 0 {
+		err = w.log.Sync() // what a sync brought is in no vector yet
+	}
+	if err == nil {
+		err = w.log.WaitDurable(ctx, s.Vector)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	return &wanSnapshot{s}, nil
+	return out, nil
 }
 
 // wanSnapshot shows a snapshot to a data link.
-type wanSnapshot struct{ s *oplog.Snapshot }
+type wanSnapshot struct {
+	s       *oplog.Snapshot
+	regions regions // as they were at the snapshot
+}
 
-func (w *wanSnapshot) Begin() wan.SyncBegin {
-	b := wan.SyncBegin{Vector: w.s.Vector}
+func newWanSnapshot(s *oplog.Snapshot) (*wanSnapshot, error) {
+	b, err := s.Meta(regionsMeta)
+	if err != nil {
+		return nil, err
+	}
+	r, err := decodeRegions(b)
+	return &wanSnapshot{s, r}, err
+}
+
+func (w *wanSnapshot) Begin(cursor []byte) wan.SyncBegin {
+	part := w.regions.at(cursor)
+	b := wan.SyncBegin{Vector: w.s.Vector.Join(part.vector)}
 	for _, p := range w.s.Vector {
-		b.Known = append(b.Known, wan.SyncKnown{Stream: p.Stream, Context: w.s.Known[p.Stream]})
+		if b.Vector.Get(p.Stream) == p.Tag { // else it is of another position
+			b.Known = append(b.Known, wan.SyncKnown{Stream: p.Stream, Context: w.s.Known[p.Stream]})
+		}
 	}
 	for db := range userDBs {
-		if v := w.s.Pending[uint8(db)]; len(v) > 0 {
+		if v := w.s.Pending[uint8(db)].Join(part.pending[uint8(db)]); len(v) > 0 {
 			b.DBPending = append(b.DBPending, wan.SyncDBPending{DB: uint8(db), Context: v})
 		}
 	}
@@ -87,10 +109,13 @@ var errFull = errors.New("full")
 
 // Next returns the keys after a cursor. A cursor is the position of the first
 // key that is still to come; a key is never divided.
-func (w *wanSnapshot) Next(cursor []byte, maxBytes int) (wan.SyncKeys, error) {
-	var out wan.SyncKeys
+func (w *wanSnapshot) Next(cursor []byte, maxBytes int) (out wan.SyncKeys, part bool, err error) {
+	var end []byte // of the part; nil for that of the keyspace
+	if p := w.regions.at(cursor); len(p.upto) > 0 {
+		end = p.upto
+	}
 	size := 0
-	err := w.s.Each(cursor, nil, 1<<62, func(k *oplog.KeyState) error {
+	err = w.s.Each(cursor, end, 1<<62, func(k *oplog.KeyState) error {
 		if size >= maxBytes {
 			out.Cursor = oplog.Pos(k.Key)
 			return errFull
@@ -101,12 +126,14 @@ func (w *wanSnapshot) Next(cursor []byte, maxBytes int) (wan.SyncKeys, error) {
 		return nil
 	})
 	switch {
-	case err == nil:
-		out.Last = true
 	case errors.Is(err, errFull):
 		err = nil
+	case err == nil && end != nil:
+		out.Cursor, part = end, true
+	case err == nil:
+		out.Last = true
 	}
-	return out, err
+	return out, part, err
 }
 
 func (w *wanSnapshot) Close() { _ = w.s.Close() }
@@ -135,51 +162,22 @@ func encodeState(k *oplog.KeyState) []byte {
 
 // decodeState reads what encodeState wrote. The key shares b's memory.
 func decodeState(b []byte) (SyncKey, error) {
-	var k SyncKey
-	bad := false
-	take := func(n uint64) []byte {
-		if bad || n > uint64(len(b)) {
-			bad = true
-			return nil
+	r := crdt.NewReader(b)
+	k := SyncKey{Key: crdt.Key{DB: r.Byte(), Name: string(r.Bytes())}}
+	for n := r.Uvarint(); n > 0 && r.OK(); n-- {
+		k.Pending = append(k.Pending, crdt.KeyPending{Kind: crdt.Kind(r.Byte()), Ctx: crdt.Sized(r, crdt.DecodeVector)})
+	}
+	for r.More() {
+		c := SyncCell{Kind: crdt.Kind(r.Byte()), Elem: string(r.Bytes()), Cell: crdt.Sized(r, crdt.DecodeCell)}
+		if c.Kind.Name() == "" || !(crdt.CellID{Kind: c.Kind, Elem: c.Elem}).Valid() {
+			r.Fail()
 		}
-		p := b[:n:n]
-		b = b[n:]
-		return p
+		k.Cells = append(k.Cells, c)
 	}
-	number := func() uint64 {
-		n, w := binary.Uvarint(b)
-		if bad || w <= 0 {
-			bad = true
-			return 0
-		}
-		b = b[w:]
-		return n
+	if k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
+		r.Fail()
 	}
-	octet := func() byte {
-		if p := take(1); p != nil {
-			return p[0]
-		}
-		return 0
-	}
-	k.Key.DB = octet()
-	k.Key.Name = string(take(number()))
-	for n := number(); n > 0 && !bad; n-- {
-		kind := crdt.Kind(octet())
-		v, err := crdt.DecodeVector(take(number()))
-		bad = bad || err != nil
-		k.Pending = append(k.Pending, crdt.KeyPending{Kind: kind, Ctx: v})
-	}
-	for len(b) > 0 && !bad {
-		x := SyncCell{Kind: crdt.Kind(octet()), Elem: string(take(number()))}
-		c, err := crdt.DecodeCell(take(number()))
-		bad = bad || err != nil || x.Kind.Name() == "" || !crdt.CellID{Kind: x.Kind, Elem: x.Elem}.Valid()
-		x.Cell = c
-		k.Cells = append(k.Cells, x)
-	}
-	if bad || k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
-		return k, fmt.Errorf("%w of a key's state", crdt.ErrCorrupt)
-	}
-	return k, nil
+	return k, r.End("key's state")
 }
 
 // wanApplier takes what the data links receive to the executor.
@@ -283,9 +281,15 @@ func (a *wanApplier) BeginSync(from uint16, b *wan.SyncBegin, done func(error)) 
 		s.Pending[p.DB] = p.Context
 	}
 	a.mu.Lock()
-	a.from, a.state, a.cursor, a.begun, a.keys = from, s, b.Cursor, time.Now(), 0
+	fresh := a.begun.IsZero()
+	a.from, a.state, a.cursor = from, s, b.Cursor
+	if fresh {
+		a.begun, a.keys = time.Now(), 0
+	}
 	a.mu.Unlock()
-	a.slog.Info("state sync begins", "from", from, "resumed", len(b.Cursor) > 0)
+	if fresh { // else another part of it
+		a.slog.Info("state sync begins", "from", from, "resumed", len(b.Cursor) > 0)
+	}
 	done(nil)
 }
 
@@ -334,7 +338,7 @@ func (a *wanApplier) AbortSync(from uint16) {
 func (a *wanApplier) ended(from uint16) {
 	a.mu.Lock()
 	if a.from == from {
-		a.from = 0
+		a.from, a.begun = 0, time.Time{}
 	}
 	more := len(a.needed) > 0
 	a.mu.Unlock()

@@ -2,8 +2,13 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"reflect"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
@@ -30,6 +35,78 @@ func TestStateRoundTrip(t *testing.T) {
 	if k.Key != s.Key || !reflect.DeepEqual(k.Pending, s.Header.Pending) || len(k.Cells) != 2 ||
 		!bytes.Equal(k.Cells[0].Cell.AppendBinary(nil), s.Cells[0].Data) || k.Cells[1].Kind != crdt.KindExpiry {
 		t.Fatalf("%+v", k)
+	}
+}
+
+// A node that takes in a state sync serves others: each part of its keyspace is
+// told with the vector that holds for it, whatever the size of the batches.
+func TestSnapshotInParts(t *testing.T) {
+	log, err := oplog.Open(oplog.Options{Dir: "data", FS: vfs.NewMem(), Node: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	g := log.Begin()
+	ks := crdt.Keyspace{Store: g}
+	w := crdt.NewWriter(&ks, crdt.NewStream(1, 1, 0), crdt.TagAt(time.Now().UnixMilli(), 1), time.Now().UnixMilli())
+	var keys []string
+	for i := range 40 {
+		k := crdt.Key{Name: fmt.Sprint("k", i)}
+		w.SetString(k, []byte("v"), false)
+		keys = append(keys, string(oplog.Pos(k)))
+	}
+	slices.Sort(keys)
+	var r regions
+	r.raise([]byte(keys[10]), []byte(keys[20]), vec(2, 5), map[uint8]crdt.Vector{3: vec(2, 4)})
+	var absent []string
+	for i := range 200 {
+		if pos := string(oplog.Pos(crdt.Key{Name: fmt.Sprint("absent", i)})); pos > keys[20] && pos < keys[21] {
+			absent = append(absent, pos)
+		}
+	}
+	r.raise([]byte(slices.Min(absent)), []byte(slices.Max(absent)), vec(3, 5), nil) // of no key here
+	r.active, r.cursor = true, []byte(keys[20])
+	g.SetMeta(regionsMeta, r.encode())
+	if err := g.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1, 100, 1 << 20} {
+		snap, err := log.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := newWanSnapshot(snap)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		var cursor []byte
+		begin := s.Begin(nil)
+		for last := false; !last; {
+			out, part, err := s.Next(cursor, size)
+			if err != nil || len(out.States) == 0 && !part && !out.Last {
+				t.Fatalf("%+v, %v", out, err)
+			}
+			for _, b := range out.States {
+				k, err := decodeState(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				pos := oplog.Pos(k.Key)
+				if at := r.at(pos); !begin.Vector.Equal(at.vector) || len(begin.DBPending) != len(at.pending) {
+					t.Errorf("key %s comes at %v, not %v", k.Key.Name, begin.Vector, at.vector)
+				}
+				got = append(got, string(pos))
+			}
+			if last = out.Last; part {
+				begin = s.Begin(out.Cursor)
+			}
+			cursor = out.Cursor
+		}
+		if !slices.Equal(got, keys) {
+			t.Errorf("in batches of %d bytes %d keys came, not %d", size, len(got), len(keys))
+		}
+		s.Close()
 	}
 }
 

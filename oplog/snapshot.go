@@ -2,6 +2,7 @@ package oplog
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -50,6 +51,15 @@ func (l *Log) Snapshot() (*Snapshot, error) {
 		}
 	}
 	return s, nil
+}
+
+// Meta returns a small named blob as it was; see Log.Meta.
+func (s *Snapshot) Meta(name string) ([]byte, error) {
+	b, err := get(s.snap, metaKey(name))
+	if err != nil {
+		return nil, fmt.Errorf("meta %q: %w", name, err)
+	}
+	return b, nil
 }
 
 // Close releases the snapshot.

@@ -3,6 +3,7 @@ package wan
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -185,6 +186,7 @@ func TestSyncCutEverywhere(t *testing.T) {
 // A new node that lacks a long history is offered the state instead.
 func TestSyncThreshold(t *testing.T) {
 	a, b, now := pair(t, func(c *Config) { c.SyncThreshold = 10 })
+	a.part = 4 // its state comes in three parts, each with a SyncBegin
 	for i := range 9 {
 		a.set(0, fmt.Sprint(i), "x")
 	}
@@ -203,6 +205,9 @@ func TestSyncThreshold(t *testing.T) {
 	}
 	l.run()
 	same(t, a, c)
+	if want := []string{"", "\x00\x00\x00\x04", "\x00\x00\x00\x08"}; !slices.Equal(c.begins, want) {
+		t.Errorf("syncs began from %q", c.begins)
+	}
 	a.set(0, "later", "x")
 	l.run()
 	same(t, a, c)

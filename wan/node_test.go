@@ -46,6 +46,7 @@ type testNode struct {
 
 	syncing *syncState
 	begins  []string // cursors that syncs began from
+	part    int      // keys to a part of its snapshots; 0: all
 }
 
 // syncState is what has come of a state sync: the states of each attempt, and
@@ -243,27 +244,29 @@ type testSnapshot struct {
 	store  *crdttest.Store
 	vector crdt.Vector
 	keys   []crdt.Key
+	part   int // keys to a part; 0: all
 }
 
 func (n *testNode) Snapshot() (Snapshot, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.store.Clone()
-	return &testSnapshot{s, n.durable.Clone(), s.Keys()}, nil
+	return &testSnapshot{s, n.durable.Clone(), s.Keys(), n.part}, nil
 }
 
-func (s *testSnapshot) Begin() SyncBegin { return SyncBegin{Vector: s.vector} }
-func (s *testSnapshot) Close()           {}
+func (s *testSnapshot) Begin([]byte) SyncBegin { return SyncBegin{Vector: s.vector} }
+func (s *testSnapshot) Close()                 {}
 
 // A state is the key's name and header, then its cells, each behind its length.
-func (s *testSnapshot) Next(cursor []byte, maxBytes int) (SyncKeys, error) {
+func (s *testSnapshot) Next(cursor []byte, maxBytes int) (SyncKeys, bool, error) {
 	i := 0
 	if len(cursor) == 4 {
 		i = int(binary.BigEndian.Uint32(cursor))
 	}
 	var out SyncKeys
-	size := 0
-	for ; i < len(s.keys) && (size == 0 || size < maxBytes); i++ {
+	size, ends := 0, false
+	for ; i < len(s.keys) && !ends && (size == 0 || size < maxBytes); i++ {
+		ends = s.part > 0 && i%s.part == s.part-1
 		key := s.keys[i]
 		b := part(nil, []byte(key.Name))
 		b = part(b, s.store.Header(key).AppendBinary(nil))
@@ -278,7 +281,7 @@ func (s *testSnapshot) Next(cursor []byte, maxBytes int) (SyncKeys, error) {
 	}
 	out.Cursor = binary.BigEndian.AppendUint32(nil, uint32(i))
 	out.Last = i == len(s.keys)
-	return out, nil
+	return out, ends && !out.Last, nil
 }
 
 func part(b, p []byte) []byte {

@@ -76,9 +76,9 @@ type Range struct {
 
 // Snapshot is the frozen state of this node, all of it durable.
 type Snapshot interface {
-	// Begin describes the state: its vector, the known contexts, and what
-	// databases hold pending. Its Cursor is ignored.
-	Begin() SyncBegin
+	// Begin describes the states that follow a cursor: their vector, the known
+	// contexts, and what databases hold pending. Its Cursor is ignored.
+	Begin(cursor []byte) SyncBegin
 
 	// Next returns states that follow a cursor ("" for the first), in the
 	// order of slot, database and key, and the cursor after them: at least
@@ -86,7 +86,11 @@ type Snapshot interface {
 	// ones, which may be none. The cursor is at most MaxCursor bytes and
 	// means the same in every snapshot of every node. It comes from the peer:
 	// one that makes no sense is an error, which ends the session.
-	Next(cursor []byte, maxBytes int) (SyncKeys, error)
+	//
+	// A node that takes in a sync itself is further in parts of its keyspace
+	// than in others. part says that what follows the new cursor is another
+	// part, with a Begin of its own; there may be no states then.
+	Next(cursor []byte, maxBytes int) (keys SyncKeys, part bool, err error)
 
 	// Close releases the snapshot.
 	Close()
@@ -124,7 +128,8 @@ type Applier interface {
 	SyncNeeded(from uint16, origins []crdt.Stream)
 
 	// BeginSync announces the states to come, from b.Cursor on, as they are
-	// at b.Vector.
+	// at b.Vector: all, or as far as the next call, which goes on where they
+	// end.
 	BeginSync(from uint16, b *SyncBegin, done func(error))
 
 	// ApplyState merges states. With keys.Last the sync is complete; done is

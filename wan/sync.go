@@ -14,7 +14,7 @@ type syncOut struct {
 	cursor  []byte
 	id      uint64 // of the request
 	snap    Snapshot
-	begun   bool
+	begun   bool // the part at the cursor was described
 }
 
 // busy reports whether there is something to send, or soon will be.
@@ -65,22 +65,22 @@ func (s *Session) buildSync(budget int) ([]byte, batchKind, error) {
 	}
 	if !o.begun {
 		o.begun = true
-		m := o.snap.Begin()
+		m := o.snap.Begin(o.cursor)
 		m.Cursor, m.ID = o.cursor, o.id
 		return m.Encode(), batchSyncBegin, nil
 	}
-	m, err := o.snap.Next(o.cursor, max(budget, 1))
+	m, part, err := o.snap.Next(o.cursor, max(budget, 1))
 	if err != nil {
 		return nil, 0, fail(CodeInternal, "reading a snapshot: %w", err)
 	}
-	if len(m.Cursor) > MaxCursor || len(m.States) == 0 && !m.Last {
+	if len(m.Cursor) > MaxCursor || len(m.States) == 0 && !m.Last && !part {
 		return nil, 0, fail(CodeInternal, "snapshot gives %d states and a cursor of %d bytes", len(m.States), len(m.Cursor))
 	}
 	b := m.Encode()
 	if uint64(len(b)) > s.hello.MaxBatch {
 		return nil, 0, fail(CodeInternal, "a state of %d bytes is more than node %d takes (%d): raise its limit", len(b), s.peer.Node, s.hello.MaxBatch)
 	}
-	o.cursor = m.Cursor
+	o.cursor, o.begun = m.Cursor, !part
 	if m.Last {
 		o.close(s.peers)
 	}
@@ -151,7 +151,7 @@ func (s *Session) onSyncBatch(h batchHeader, plain []byte, done func(error)) (fu
 		switch {
 		case in.wait && m.ID < in.asked:
 			return func() { done(nil) }, nil // a later request replaces it
-		case !in.wait || m.ID != in.asked:
+		case m.ID != in.asked || !in.active():
 			return nil, fail(CodeProtocol, "state sync that was not asked for")
 		}
 		in.wait, in.begun = false, true

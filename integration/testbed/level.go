@@ -72,7 +72,7 @@ func (b *Bed) LevelVectors(limit time.Duration, nodes ...*Node) {
 func (b *Bed) SameData(nodes ...*Node) {
 	b.Helper()
 	var diff string
-	for range 3 { // keys may expire between the two readings
+	for range 3 { // a key may be gone that expires in a moment
 		if diff = b.difference(nodes); diff == "" {
 			return
 		}
@@ -104,7 +104,8 @@ func (b *Bed) difference(nodes []*Node) string {
 	first := nodes[0].Dataset()
 	var out []string
 	for _, n := range nodes[1:] {
-		for _, d := range DiffData(first, n.Dataset()) {
+		data := n.Dataset() // while it is read, keys expire that the first has still
+		for _, d := range DiffData(lasting(first), lasting(data)) {
 			out = append(out, fmt.Sprintf("%s against %s: %s", nodes[0].name, n.name, d))
 		}
 	}

@@ -66,7 +66,7 @@ func (p *port) Snapshot() (wan.Snapshot, error) {
 		return nil, err
 	}
 	(*proc)(p).sync() // the adapter waits for it
-	return node.SnapshotForPeers(s), nil
+	return node.SnapshotForPeers(s)
 }
 
 // Apply implements wan.Applier.
