@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ func waiting(t *testing.T, n *testbed.Node, blocked int, args ...any) <-chan str
 	go func() {
 		defer c.Close()
 		v, err := c.Do(context.Background(), args...).Result()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			out <- err.Error()
 			return
 		}

@@ -83,7 +83,9 @@ func transactionCommand(r *rand.Rand) string {
 		func() string { return "GET" }, func() string { return "NOSUCH x" }, func() string { return "SELECT 99" }, func() string { return "FLUSHDB" },
 		func() string { return "SET " + k() + " v EX bad" }, func() string { return "CLIENT GETNAME" }, func() string { return "CLIENT SETNAME n" + k() },
 		func() string { return "EVAL return{redis.call('incr',KEYS[1]),redis.call('get',KEYS[1])} 1 " + k() },
-		func() string { return "EVAL return{redis.call('set',KEYS[1],ARGV[1]),redis.call('strlen',KEYS[1])} 1 " + k() + " abc" },
+		func() string {
+			return "EVAL return{redis.call('set',KEYS[1],ARGV[1]),redis.call('strlen',KEYS[1])} 1 " + k() + " abc"
+		},
 		func() string { return "EVAL return{redis.pcall('incr',KEYS[1]),redis.call('ttl',KEYS[1])} 1 " + k() },
 		func() string { return "EVAL_RO return{redis.call('set',KEYS[1],1)} 1 " + k() },
 		func() string { return "RESET" }, func() string { return "SAVE" },
@@ -222,7 +224,7 @@ func TestFunctionsAreTheClusters(t *testing.T) {
 	c.Do("FUNCTION", "FLUSH")
 	bed.Level(a, b, c)
 	equal(t, "deleted", a.Error("FCALL", "f", "1", "n"), "ERR Function not found")
-	c.Do("FUNCTION", "RESTORE", strings.Replace(dump, "", "", 0))
+	c.Do("FUNCTION", "RESTORE", dump)
 	bed.Level(a, b, c)
 	equal(t, "restored", fmt.Sprint(b.Do("FCALL", "f", "1", "n")), "last")
 }

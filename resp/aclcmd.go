@@ -251,7 +251,7 @@ func aclDryRun(c *Session, args [][]byte) {
 func (s *Server) loadUsers() ([]*acl.User, error) {
 	b, err := readFile(s.opt.ACLFile)
 	if err != nil {
-		return nil, fmt.Errorf("Error loading ACLs, opening file '%s': %w", s.opt.ACLFile, err) //nolint:staticcheck // Redis's own text
+		return nil, fmt.Errorf("Error loading ACLs, opening file '%s': %w", s.opt.ACLFile, err)
 	}
 	return s.users.Load(string(b), s.opt.ACLFile, s.settings.password())
 }

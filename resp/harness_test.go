@@ -84,7 +84,9 @@ func (m *mapBackend) request(q *Request) {
 		if m.watched == nil {
 			m.watched = map[*Session]bool{}
 		}
-		m.watched[q.Session] = m.watched[q.Session]
+		if _, ok := m.watched[q.Session]; !ok {
+			m.watched[q.Session] = false
+		}
 		r.OK()
 	case "UNWATCH":
 		delete(m.watched, q.Session)

@@ -234,6 +234,8 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			values[i] = pipe.SMembers(ctx, k)
 		case "stream":
 			values[i], groups[i] = pipe.Do(ctx, "XRANGE", k, "-", "+"), pipe.Do(ctx, "XINFO", "GROUPS", k)
+		case "list":
+			values[i] = pipe.LRange(ctx, k, 0, -1)
 		case "zset":
 			values[i] = pipe.ZRangeWithScores(ctx, k, 0, -1)
 		}
@@ -245,7 +247,11 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		var value string
 		switch v := values[i].(type) {
 		case *redis.StringCmd:
-			value = fmt.Sprintf("%q", v.Val())
+			text := v.Val()
+			if strings.HasPrefix(text, "HYLL") && len(text) > 16 {
+				text = text[:8] + text[16:] // without the count that PFCOUNT keeps
+			}
+			value = fmt.Sprintf("%q", text)
 		case *redis.MapStringStringCmd:
 			var parts []string
 			for _, f := range slices.Sorted(maps.Keys(v.Val())) {
@@ -253,7 +259,10 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 			}
 			value = strings.Join(parts, " ")
 		case *redis.StringSliceCmd:
-			members := slices.Sorted(slices.Values(v.Val()))
+			members := v.Val()
+			if types[i].Val() == "set" {
+				members = slices.Sorted(slices.Values(members))
+			}
 			value = fmt.Sprintf("%q", members)
 		case *redis.Cmd:
 			value = fmt.Sprintf("%q %q", v.Val(), groups[i].Val())

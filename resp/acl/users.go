@@ -161,8 +161,6 @@ func (u *User) Line() string { return "user " + u.name + " " + u.Rules().Describ
 // were there, but for the default one. If anything is wrong with the text,
 // nothing changes, and the error tells all of it; file is its name there. A
 // default user the file does not speak of may do everything with the password.
-//
-//nolint:staticcheck // Redis's own texts
 func (u *Users) Load(text, file, password string) (gone []*User, err error) {
 	var faults strings.Builder
 	all := map[string]*Rules{}

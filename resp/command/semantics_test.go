@@ -243,12 +243,12 @@ func (p *replica) ask(t *testing.T, view *redisConn, line string) string {
 
 // flatten lists the words of a reply, whatever lists they are in.
 func flatten(v reply) (out []string) {
-	switch {
-	case v.text == "*":
+	switch v.text {
+	case "*":
 		for _, e := range v.list {
 			out = append(out, flatten(e)...)
 		}
-	case v.text == "$-1\r\n" || v.text == "*-1\r\n":
+	case "$-1\r\n", "*-1\r\n":
 		out = append(out, "(nil)")
 	default:
 		out = append(out, v.bulk())

@@ -46,7 +46,7 @@ func (n *counts) upTo(id streamID) int64 {
 // lag returns how many entries a group has not read yet; false if that cannot be
 // told.
 func (n *counts) lag(g *group) (int64, bool) {
-	read := int64(-1)
+	var read int64
 	switch {
 	case n.added == 0:
 		return 0, true

@@ -192,7 +192,7 @@ func xpending(c *Context) {
 	var idle, count int64
 	var from, to streamID
 	var consumer []byte
-	ok := true
+	var ok bool
 	if n > 3 {
 		i := 3
 		if is(c.Args[3], "IDLE") {

@@ -90,7 +90,8 @@ func parseRead(c *Context, grouped bool) (o readOptions, ok bool) {
 				return fail(errFormat("NOGROUP No such key '%s' or consumer group '%s' in XREADGROUP with GROUP option", args[i], o.group))
 			}
 		}
-		id, arg := streamID{}, args[i+n]
+		var id streamID
+		arg := args[i+n]
 		switch text := string(cString(arg)); {
 		case text == "$" && grouped:
 			return fail(errDollarID)

@@ -80,7 +80,6 @@ type Engine struct {
 
 	seed    func() uint32
 	eval    *lua.State
-	handler *lua.Function
 	scripts map[string]*Script
 	bytes   int
 	run     *run

@@ -51,7 +51,7 @@ func (t *Thread) resume(ct *Thread, args []Value) (ret []Value, ok bool) {
 		c.base = ct.native + 1
 		c.next, c.stop = iter.Pull(func(yield func(struct{}) bool) {
 			defer func() {
-				if p := recover(); p != nil && p != errStopped {
+				if p := recover(); p != nil && p != any(errStopped) {
 					panic(p)
 				}
 			}()

@@ -41,8 +41,6 @@ type (
 		line int
 	}
 	eTable struct {
-		array []expr // the last may have many values
-		keys  []expr // nil: array[i] is next
 		items []tableItem
 		line  int
 	}
@@ -142,11 +140,10 @@ const (
 )
 
 type funcState struct {
-	p      *proto
-	outer  *funcState
-	scope  []*local // visible, innermost last
-	active int
-	loops  []int // loops that a break could leave, by block
+	p     *proto
+	outer *funcState
+	scope []*local // visible, innermost last
+	loops []int    // loops that a break could leave, by block
 }
 
 type parser struct {
@@ -559,15 +556,16 @@ func (p *parser) function(method bool, line int) *eFunc {
 	}
 	if p.tok != ')' {
 		for {
-			if p.tok == tDots {
+			switch p.tok {
+			case tDots:
 				p.next()
 				f.vararg = true
-			} else if p.tok == tName {
+			case tName:
 				f.params = append(f.params, p.declare(p.name()))
 				if len(f.params) > maxLocals {
 					p.limit(maxLocals, "local variables")
 				}
-			} else {
+			default:
 				p.errorNear("<name> or '...' expected")
 			}
 			if f.vararg || !p.accept(',') {

@@ -118,7 +118,6 @@ func mapBytes(t *Thread, s string, from, to byte) string {
 type spec struct {
 	minus, plus, space, alt, zero bool
 	width, prec                   int // prec -1: none
-	text                          string
 }
 
 // format is string.format, as C's sprintf with Lua's limits.

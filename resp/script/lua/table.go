@@ -18,7 +18,6 @@ type Table struct {
 	meta     *Table
 	readonly bool
 	absent   uint8 // metamethods known not to be there, by event, while this is a metatable
-	hidden   any   // the host's
 }
 
 type node struct {
