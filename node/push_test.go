@@ -362,6 +362,7 @@ xdel x 3-1
 xsetid x 5-1
 xgroup create x g $
 xgroup createconsumer x g c
+xreadgroup group g newcomer streams x >
 xgroup delconsumer x g c
 xgroup setid x g 0
 xgroup destroy x g

@@ -166,9 +166,13 @@ func (c *Core) endUnit(by *resp.Request) {
 	for _, k := range c.touched {
 		c.waiters.changed(k) // in the order in which they changed
 	}
-	if len(c.touched) > 1 {
-		slices.SortFunc(c.touched, compareKeys)
-		c.touched = slices.Compact(c.touched)
+	if len(c.touched) > 1 { // each once, in the order in which they changed
+		seen := make(map[crdt.Key]struct{}, len(c.touched))
+		c.touched = slices.DeleteFunc(c.touched, func(k crdt.Key) bool {
+			_, again := seen[k]
+			seen[k] = struct{}{}
+			return again
+		})
 	}
 	c.news.unit(by, c.touched)
 	for _, k := range c.touched {

@@ -87,7 +87,7 @@ func init() {
 		"reload":                       {0, 3, byBackend},
 		"replybuffer":                  {2, 2, accepted},
 		"set-active-expire":            {1, 1, accepted},
-		"set-disable-deny-scripts":     {1, 1, accepted},
+		"set-disable-deny-scripts":     {1, 1, debugScripts},
 		"set-skip-checksum-validation": {1, 1, accepted},
 		"sleep":                        {1, 1, debugSleep},
 		"stringmatch-len":              {2, 2, debugMatch},
@@ -97,6 +97,18 @@ func init() {
 // byBackend leaves a command of the session to the backend.
 func byBackend(c *Session, args [][]byte) {
 	c.reply.Raw(c.server.backend.Admin(c, c.current.Load(), args))
+}
+
+// debugScripts lets scripts use DEBUG, or no longer.
+func debugScripts(c *Session, args [][]byte) {
+	c.server.debugScripts.Store(string(args[2]) != "0")
+	c.reply.OK()
+}
+
+// MayDebug implements command.Client: what asks the node for nothing, since that
+// waits for the script.
+func (c *Session) MayDebug(args [][]byte) bool {
+	return c.server.debugScripts.Load() && len(args) == 3 && (equalFold(args[1], "protocol") || equalFold(args[1], "sleep"))
 }
 
 // debugSleep holds the client up, and nobody else: a node goes on for its

@@ -23,24 +23,25 @@ var ErrClosed = errors.New("resp: server closed")
 
 // Server serves Redis clients on one listener.
 type Server struct {
-	opt      Options
-	backend  Backend
-	log      *slog.Logger
-	started  time.Time
-	listener net.Listener // set by Serve
-	settings settings
-	budget   budget
-	stats    stats
-	slow     slowLog
-	pause    pause
-	users    *acl.Users
-	denied   acl.Log
-	latency  latencyMonitor
-	kept     keptValues
-	hub      hub
-	trackers trackers
-	monitors monitors
-	shutdown sync.Once
+	opt          Options
+	backend      Backend
+	log          *slog.Logger
+	started      time.Time
+	listener     net.Listener // set by Serve
+	settings     settings
+	budget       budget
+	stats        stats
+	slow         slowLog
+	pause        pause
+	users        *acl.Users
+	denied       acl.Log
+	latency      latencyMonitor
+	kept         keptValues
+	hub          hub
+	trackers     trackers
+	monitors     monitors
+	shutdown     sync.Once
+	debugScripts atomic.Bool // DEBUG SET-DISABLE-DENY-SCRIPTS
 
 	mu       sync.Mutex
 	sessions map[int64]*Session

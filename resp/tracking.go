@@ -64,7 +64,21 @@ func (t *trackers) stop(c *Session) {
 // one whose keys are tracked and the client wants that. It is for whoever
 // carries out commands in the client's name, in the client's order.
 func (c *Session) Track(cmd *command.Command, args [][]byte) {
-	if !c.tracks.Load() || cmd.Flags&command.ReadOnly == 0 || cmd.Flags&(command.PubSub|command.Unlisted) != 0 {
+	if cmd.Flags&command.ReadOnly != 0 && cmd.Flags&(command.PubSub|command.Unlisted) == 0 {
+		c.track(cmd, args)
+	}
+}
+
+// TrackScript implements command.Client: a script that reads anything has read
+// the keys it was given.
+func (c *Session) TrackScript(args [][]byte) {
+	if cmd, _ := command.Find(args); cmd != nil {
+		c.track(cmd, args)
+	}
+}
+
+func (c *Session) track(cmd *command.Command, args [][]byte) {
+	if !c.tracks.Load() {
 		return
 	}
 	t := &c.server.trackers

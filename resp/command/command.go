@@ -47,6 +47,8 @@ type Context struct {
 	// NoWait is set in transactions and scripts: a command that would wait
 	// answers at once as if its time had passed.
 	NoWait bool
+	// InScript is set where a script gives the command.
+	InScript bool
 	// Waits is set by Run when there is nothing to answer yet: the command has
 	// written nothing, replied nothing, and is to be run again.
 	Waits *Wait
@@ -83,6 +85,11 @@ type Client interface {
 	// Called counts a command that the script gave: its reply, and whether it
 	// was carried out. cmd is nil for what is no command.
 	Called(cmd *Command, reply []byte, ran bool)
+	// TrackScript notes that a script, which was begun with these arguments, reads.
+	TrackScript(args [][]byte)
+	// MayDebug reports whether a DEBUG may be given in a script: not without DEBUG
+	// SET-DISABLE-DENY-SCRIPTS.
+	MayDebug(args [][]byte) bool
 	// Full reports whether the memory for data is used up.
 	Full() bool
 }
@@ -161,7 +168,7 @@ func (c *Command) ByView(args [][]byte) bool {
 // what was written before them.
 func (c *Context) Call(args [][]byte) []byte {
 	cmd, refusal := Find(args)
-	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true, Observer: c.Observer, Scripts: c.Scripts, Client: c.Client}
+	sub := Context{Tx: c.Tx, DB: c.DB, Args: args, Out: Reply{Proto: c.Out.Proto}, NoWait: true, InScript: c.InScript, Observer: c.Observer, Scripts: c.Scripts, Client: c.Client}
 	if c.Observer != nil && refusal == "" {
 		c.Observer.Before(cmd, &sub)
 		defer c.Observer.After(cmd, &sub)

@@ -244,6 +244,7 @@ type host struct {
 	r        *running
 	db       uint8
 	readOnly bool
+	reads    bool // it has given a command that reads
 	full     bool // of memory, when the script began
 }
 
@@ -257,6 +258,10 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 	reply, ran := h.call(cmd, args, proto)
 	if h.c.Client != nil {
 		h.c.Client.Called(cmd, reply, ran)
+		if ran && cmd.Flags&ReadOnly != 0 && cmd.Flags&Unlisted == 0 && !h.reads {
+			h.reads = true
+			h.c.Client.TrackScript(h.c.Args)
+		}
 	}
 	return reply
 }
@@ -264,6 +269,7 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran bool) {
 	out := Reply{Proto: proto}
 	denied := ""
+	debug := cmd != nil && cmd.Name == "DEBUG" && h.c.Client != nil && h.c.Client.MayDebug(args)
 	if cmd != nil && h.c.Client != nil && cmd.Flags&NoScript == 0 && (cmd.Arity < 0 || len(args) == cmd.Arity) && len(args) >= -cmd.Arity {
 		denied = h.c.Client.PermitScript(cmd, args)
 	}
@@ -272,7 +278,7 @@ func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran b
 		out.Error("ERR Unknown Redis command called from script")
 	case cmd.Arity > 0 && len(args) != cmd.Arity, len(args) < -cmd.Arity:
 		out.Error("ERR Wrong number of args calling Redis command from script")
-	case cmd.Flags&NoScript != 0, cmd.Name == "CLUSTER" && len(args) > 1 && is(args[1], "RESET"):
+	case cmd.Flags&NoScript != 0 && !debug, cmd.Name == "CLUSTER" && len(args) > 1 && is(args[1], "RESET"):
 		out.Error("ERR This Redis command is not allowed from script")
 	case denied != "":
 		out.Error(denied)
@@ -303,7 +309,7 @@ func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran b
 			args = h.sorted(args)
 		}
 		sub := *h.c
-		sub.DB, sub.Out = h.db, out
+		sub.DB, sub.Out, sub.InScript = h.db, out, true
 		return sub.Call(args), true
 	}
 	return out.Buf, ran

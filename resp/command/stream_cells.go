@@ -345,6 +345,14 @@ func (g *group) seen(consumer string) {
 	g.c.SetElem(g.k, crdt.KindPending, g.prefix+ofConsumer+consumer, timeBytes(g.c.Now()))
 }
 
+// reads is seen for a consumer that reads or claims, which makes it if need be.
+func (g *group) reads(consumer string) {
+	if !g.hasConsumer(consumer) {
+		g.c.Events = append(g.c.Events, Event{'t', "xgroup-createconsumer", g.k})
+	}
+	g.seen(consumer)
+}
+
 func (g *group) hasConsumer(name string) bool {
 	_, ok := g.c.Elem(g.k, crdt.KindPending, g.prefix+ofConsumer+name)
 	return ok

@@ -386,7 +386,7 @@ func xclaim(c *Context) {
 			d = delivery{id: id, count: 1}
 		}
 		if n == 0 {
-			g.seen(name)
+			g.reads(name)
 		}
 		d.consumer, d.time = name, at
 		switch {
@@ -484,7 +484,7 @@ func xautoclaim(c *Context) {
 	}
 	name := string(c.Args[3])
 	if len(claimed) > 0 {
-		g.seen(name)
+		g.reads(name)
 	}
 	for _, d := range claimed {
 		d.consumer, d.time = name, now

@@ -44,6 +44,9 @@ func parseRead(c *Context, grouped bool) (o readOptions, ok bool) {
 			if o.block < 0 {
 				return fail(errTimeoutNegative)
 			}
+			if c.InScript {
+				return fail(errFormat("ERR %s command is not allowed with BLOCK option from scripts", args[0]))
+			}
 			if o.block > 0 {
 				o.block = min(o.block, math.MaxInt64-c.Now()) + c.Now()
 			}
@@ -222,7 +225,7 @@ func xreadgroup(c *Context) {
 // acknowledgement, and counts them as delivered once more.
 func (g *group) history(out *Reply, o *readOptions, after streamID) {
 	name := string(o.consumer)
-	g.seen(name)
+	g.reads(name)
 	var own []delivery
 	if from, ok := after.next(); ok || after == maxStreamID {
 		g.drop(g.pending(from, func(d *delivery) bool {
@@ -277,7 +280,7 @@ func (g *group) fresh(out *Reply, o *readOptions) bool {
 		return false
 	}
 	name := string(o.consumer)
-	g.seen(name)
+	g.reads(name)
 	g.count(ids, late)
 	if late < len(ids) {
 		g.advance(ids[len(ids)-1])
