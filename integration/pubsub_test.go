@@ -43,12 +43,24 @@ func TestPubSubThroughTrouble(t *testing.T) {
 		t.Helper()
 		for i, s := range subs {
 			m, err := s.ReceiveMessage(ctx)
+			for err == nil && m.Payload == "first" && payload != "first" {
+				m, err = s.ReceiveMessage(ctx)
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
 			equal(t, fmt.Sprintf("message of subscriber %d", i), m.Payload, payload)
 		}
 	}
+	// Nodes that have just met may change from one session to a better one, and
+	// messages of that moment are lost.
+	until(t, "the first message", func() bool {
+		publish("first")
+		m, err := subs[0].ReceiveTimeout(ctx, 100*time.Millisecond)
+		_, ok := m.(*redis.Message)
+		return err == nil && ok
+	})
+	time.Sleep(time.Second)
 	for i := range 100 {
 		publish(fmt.Sprint("before ", i))
 	}

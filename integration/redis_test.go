@@ -299,7 +299,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := bed.Node(testbed.Options{ID: 1, View: r.Address(), Args: []string{"--adopt"}})
-	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4016") {
+	if !strings.Contains(a.Log(), "adopted") || !strings.Contains(a.Log(), "keys=4018") {
 		t.Errorf("the log does not say what was adopted:\n%s", a.Log())
 	}
 	b := bed.Node(testbed.Options{ID: 2, Meet: []*testbed.Node{a}})

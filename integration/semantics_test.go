@@ -565,28 +565,3 @@ func TestExpiryRacesPitfall24(t *testing.T) {
 	bed.Rebuilt(a)
 	bed.Level(a, b)
 }
-
-// TestNotYetReplicatedTypesAreRefused: rows of SEMANTICS.md about types that
-// this version does not replicate: refused with an error that names the command,
-// never let through to the view.
-func TestNotYetReplicatedTypesAreRefused(t *testing.T) {
-	t.Parallel()
-	bed := testbed.New(t)
-	n := bed.Node(testbed.Options{ID: 1})
-	for _, c := range []string{"RPUSH l a", "LPUSH l a", "XADD x * f v", "PFADD p a",
-		"XGROUP CREATE x g $ MKSTREAM", "LMOVE l m LEFT LEFT", "BLPOP l 1", "EVAL return 0", "SWAPDB 0 1", "RESTORE k 0 x", "MIGRATE h 1 k 0 1",
-		"SORT s STORE d", "FUNCTION LOAD x", "DEBUG SLEEP 1"} {
-		var args []any
-		for _, w := range strings.Split(c, " ") {
-			args = append(args, w)
-		}
-		if c == "EVAL return 0" {
-			args = append(args, "0")[:3]
-		}
-		got := n.Error(args...)
-		if name := strings.ToLower(strings.Fields(c)[0]); !strings.Contains(strings.ToLower(got), name) && !strings.Contains(got, "syntax error") {
-			t.Errorf("%s: %q does not name the command", c, got)
-		}
-	}
-	equal(t, "DBSIZE", n.Do("DBSIZE"), any(int64(0)))
-}
