@@ -144,6 +144,20 @@ func (c *Core) newGeneration() {
 	c.group.SetMeta(generationMeta, binary.BigEndian.AppendUint64(nil, c.generation))
 }
 
+// Distrust begins a new generation, for good: no view of now or before is
+// trusted any more, nor a copy of one that comes back later.
+func (c *Core) Distrust() error {
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	c.begin()
+	c.newGeneration()
+	if err := c.Commit(); err != nil {
+		return err
+	}
+	return c.log.Sync()
+}
+
 // ErrGap reports entries that do not follow what has been applied.
 var ErrGap = errors.New("entries are missing before this range")
 

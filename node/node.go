@@ -229,9 +229,7 @@ func (n *Node) checkPowerLoss(core *Core) error {
 	now := bootID()
 	if was != nil && (now == "" || now != string(was)) && n.cfg.Fsync != FsyncAlways {
 		n.slog.Warn("the machine went down while the node ran: the view will be rebuilt")
-		core.begin()
-		core.newGeneration()
-		if err := core.Commit(); err != nil {
+		if err := core.Distrust(); err != nil {
 			return err
 		}
 	}

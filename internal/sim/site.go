@@ -28,16 +28,17 @@ const dataDir = "data"
 // site is where a node runs: its machine's clock and disk, its Redis, and the
 // process, if it runs.
 type site struct {
-	w     *world
-	id    uint16
-	fs    *vfs.MemFS
-	redis *redis
-	saved map[crdt.Key]*redisKey // what the Redis has on its own disk
-	mark  *mark
-	proc  *proc // nil: down
-	lives int
-	gone  bool            // forgotten: for good, though not everybody has heard so yet
-	knows map[uint16]bool // whom this node knows to be forgotten
+	w         *world
+	id        uint16
+	fs        *vfs.MemFS
+	redis     *redis
+	saved     map[crdt.Key]*redisKey // what the Redis has on its own disk
+	mark      *mark
+	proc      *proc // nil: down
+	lives     int
+	lostPower bool            // and the node has not run since
+	gone      bool            // forgotten: for good, though not everybody has heard so yet
+	knows     map[uint16]bool // whom this node knows to be forgotten
 
 	offset time.Duration // of the wall clock
 	drift  int64         // of the wall clock, in millionths
@@ -146,6 +147,10 @@ func (s *site) start() {
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	w.check(err, "making a core")
+	if s.lostPower {
+		w.check(p.core.Distrust(), "beginning a generation")
+		s.lostPower = false
+	}
 	var key [32]byte
 	key[0], key[1], key[2], key[3] = byte(w.opts.Seed), byte(w.opts.Seed>>8), byte(s.id), byte(s.lives)
 	p.peers, err = wan.NewPeers(wan.Config{
@@ -194,6 +199,7 @@ func (s *site) losePower() {
 	p := s.proc
 	p.stop()
 	s.fs = s.fs.CrashClone(vfs.CrashCloneCfg{})
+	s.lostPower = s.w.opts.Fsync != oplog.FsyncAlways
 	p.end(true)
 }
 
