@@ -3,6 +3,7 @@ package resp
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,20 +138,20 @@ func (c *Session) command(args [][]byte) {
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
-		c.holdBack(cmd, false)
+		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { c.reply.Raw(s.backend.Admin(c, cmd, args)) }, args)
 	default:
 		if !r.inline {
 			c.execute()
 		}
-		c.holdBack(cmd, false)
+		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { r.handle(c, args) }, args)
 	}
 }
 
 // enqueue adds a data command to the batch.
 func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
-	c.holdBack(cmd, write)
+	c.holdBack(cmd, args)
 	if !write {
 		c.Track(cmd, args)
 	}
@@ -168,22 +169,31 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	}
 }
 
-// spreads are the commands that are no writes and yet may reach others, or
-// write: CLIENT PAUSE WRITE holds them up too.
-var spreads = map[string]bool{
-	"PUBLISH": true, "SPUBLISH": true, "PFCOUNT": true, "EVAL": true, "EVALSHA": true, "FCALL": true,
+// mayWrite reports whether CLIENT PAUSE WRITE holds a command up: it writes, or
+// it may reach others, or run a script that does.
+func (c *Session) mayWrite(cmd *command.Command, args [][]byte) bool {
+	switch cmd.Name {
+	case "PUBLISH", "SPUBLISH", "PFCOUNT":
+		return true
+	case "EVAL", "EVALSHA", "FCALL":
+		return !c.server.backend.Scripts().OnlyReads(cmd, args)
+	case "EXEC":
+		return c.multi != nil && slices.ContainsFunc(c.multi.list, func(q queued) bool { return c.mayWrite(q.cmd, q.args) })
+	}
+	return cmd.Flags&(command.Write|command.Admin) == command.Write && !cmd.ByView(args)
 }
 
 // holdBack waits while clients are paused, after answering what came before.
-func (c *Session) holdBack(cmd *command.Command, write bool) {
+func (c *Session) holdBack(cmd *command.Command, args [][]byte) {
 	p := &c.server.pause
 	if !p.on.Load() {
 		return
 	}
-	write = write || spreads[cmd.Name]
+	write := c.mayWrite(cmd, args)
 	if held, _, _ := p.holds(write); held {
 		c.execute()
 		_ = c.out.flush()
+		write = c.mayWrite(cmd, args) // what came before may have loaded its script
 		p.wait(write, c.gone)
 	}
 }

@@ -129,11 +129,7 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 		c.fail(errExecAbort)
 		return
 	}
-	write := false
-	for _, q := range t.list {
-		write = write || q.cmd.Flags&command.Write != 0 && !q.cmd.ByView(q.args)
-	}
-	c.enqueue(cmd, args, write)
+	c.enqueue(cmd, args, true) // what it reads is tracked by command
 	c.server.budget.give(t.bytes)
 	c.multi = nil
 	c.bytes += t.bytes
