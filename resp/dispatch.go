@@ -87,34 +87,34 @@ func (c *Session) command(args [][]byte) {
 		if r != nil {
 			r.stat.rejected.Add(1)
 		}
-		c.reject(cmd, refusal)
+		c.reject(cmd, args, refusal)
 		return
 	}
 	if c.multi != nil && cmd.Flags&(command.NoMulti|command.Admin) != 0 {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, "ERR Command not allowed inside a transaction")
+		c.reject(cmd, args, "ERR Command not allowed inside a transaction")
 		return
 	}
 	if c.reply.Proto == 2 && !inPubSub[cmd.Name] && c.subscribed() {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+		c.reject(cmd, args, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
 		return
 	}
 	if cmd.Flags&command.Loading == 0 {
 		if why := s.backend.Loading(); why != "" {
 			r.stat.rejected.Add(1)
-			c.reject(cmd, why)
+			c.reject(cmd, args, why)
 			return
 		}
 	}
 	if cmd.Flags&command.DenyOOM != 0 && s.settings.full.Load() && !cmd.ByView(args) {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, errOOM)
+		c.reject(cmd, args, errOOM)
 		return
 	}
 	if why := s.busy(cmd); why != "" {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, why)
+		c.reject(cmd, args, why)
 		return
 	}
 	if c.cached {
@@ -126,16 +126,20 @@ func (c *Session) command(args [][]byte) {
 	case cmd.Name == "EXEC":
 		c.exec(cmd, args)
 	case cmd.Name == "WATCH" && c.multi != nil:
+		s.monitors.show(c, cmd, c.db, args)
 		c.fail("ERR WATCH inside MULTI is not allowed")
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
-		s.monitors.show(c, cmd, args)
+		s.monitors.show(c, cmd, c.db, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
 		c.waits = true
 		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
-		s.monitors.show(c, cmd, args)
+		s.monitors.show(c, cmd, c.db, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
+		if cmd.Flags&command.SkipMonitor != 0 && s.monitors.any.Load() {
+			c.execute() // what the script calls is shown before what follows
+		}
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
 		c.holdBack(cmd, args)
@@ -210,7 +214,7 @@ func (c *Session) run(cmd *command.Command, r *row, fn func(), args [][]byte) {
 		fn()
 	}()
 	took := time.Since(start)
-	c.server.monitors.show(c, cmd, args)
+	c.server.monitors.show(c, cmd, c.db, args)
 	c.server.stats.commands.Add(1)
 	r.stat.add(1, took)
 	c.server.took(cmd, 1, took)

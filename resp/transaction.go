@@ -24,6 +24,8 @@ type part struct {
 	cmd   *command.Command
 	args  [][]byte
 	reply []byte // known already
+	db    uint8  // as MONITOR shows it
+	shown bool   // to the monitors, or not to be
 }
 
 // control are the commands that are carried out at once within a transaction.
@@ -41,10 +43,11 @@ const (
 
 // reject refuses a command before it is carried out. A transaction that it was
 // to join fails with it.
-func (c *Session) reject(cmd *command.Command, msg string) {
+func (c *Session) reject(cmd *command.Command, args [][]byte, msg string) {
 	if c.multi != nil {
 		c.multi.failed = true
 		if cmd != nil && cmd.Name == "EXEC" {
+			c.server.monitors.show(c, cmd, c.db, args)
 			c.discard()
 			msg = abortedBy + msg
 		}
@@ -60,7 +63,7 @@ func (c *Session) queue(cmd *command.Command, args [][]byte) {
 	}
 	t := c.multi
 	if len(t.list) >= maxArgs {
-		c.reject(cmd, "ERR too many commands in a transaction")
+		c.reject(cmd, args, "ERR too many commands in a transaction")
 		return
 	}
 	if !c.server.budget.take(n) {
@@ -122,9 +125,11 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	t := c.multi
 	switch {
 	case t == nil:
+		c.server.monitors.show(c, cmd, c.db, args)
 		c.fail("ERR EXEC without MULTI")
 		return
 	case t.failed:
+		c.server.monitors.show(c, cmd, c.db, args)
 		c.discard()
 		c.fail(errExecAbort)
 		return
@@ -136,20 +141,20 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	req := c.batch[len(c.batch)-1]
 	for _, q := range t.list {
 		p := part{cmd: q.cmd, args: q.args}
-		c.server.monitors.show(c, q.cmd, q.args)
 		if c.server.trackers.clients.Load() > 0 {
 			c.Track(q.cmd, q.args)
 		}
 		denied := c.PermitWithin(acl.InMulti, q.cmd, q.args)
 		switch {
 		case denied != "":
-			p.reply = []byte("-" + denied + "\r\n")
+			p.reply, p.shown = []byte("-"+denied+"\r\n"), true
 		case q.cmd.Run != nil || q.cmd.ByView(q.args):
-			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c}
+			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, whole: req}
 			req.Subs = append(req.Subs, p.sub)
 		case early[q.cmd.Name]:
 			p.reply = c.Front(q.cmd, q.args, c.reply.Proto)
 		}
+		p.db = c.db
 		req.parts = append(req.parts, p)
 	}
 	if len(req.Subs) == 0 && c.watching {
@@ -158,10 +163,14 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	}
 	req.exec = true
 	c.watching = false
+	if c.server.monitors.any.Load() {
+		c.execute() // what follows is shown behind it
+	}
 }
 
 // compose makes the reply of a transaction of those of its commands.
 func (c *Session) compose(q *Request) {
+	defer c.server.monitors.show(c, q.Cmd, c.db, q.Args)
 	if len(q.Out) > 0 {
 		if q.Out[0] == '-' {
 			q.Out = append([]byte("-"+abortedBy), q.Out[1:]...)
@@ -181,6 +190,7 @@ func (c *Session) compose(q *Request) {
 		case p.reply == nil:
 			p.reply = c.Front(p.cmd, p.args, q.Proto)
 		}
+		c.showPart(p)
 		r.stat.add(1, 0)
 		if len(p.reply) > 0 && p.reply[0] == '-' {
 			r.stat.failed.Add(1)
