@@ -336,6 +336,7 @@ func (c *Session) account(took time.Duration) {
 				}
 			}
 			s.noteSlow(c, cmd, q.Args, share)
+			c.noteSlowParts(q, share)
 		}
 		st := &s.rows[cmd].stat
 		st.add(int64(j-i), share*time.Duration(j-i))

@@ -1,6 +1,8 @@
 package resp
 
 import (
+	"time"
+
 	"github.com/replicatord/replicatord/resp/acl"
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -20,12 +22,14 @@ type queued struct {
 // part is a command of a transaction that is carried out: by the backend, as a
 // request of its own, or here.
 type part struct {
-	sub   *Request
-	cmd   *command.Command
-	args  [][]byte
-	reply []byte // known already
-	db    uint8  // as MONITOR shows it
-	shown bool   // to the monitors, or not to be
+	sub    *Request
+	cmd    *command.Command
+	args   [][]byte
+	reply  []byte // known already
+	db     uint8  // as MONITOR shows it
+	shown  bool   // to the monitors, or not to be
+	denied bool
+	took   time.Duration // of what is carried out here
 }
 
 // control are the commands that are carried out at once within a transaction.
@@ -147,7 +151,7 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 		denied := c.PermitWithin(acl.InMulti, q.cmd, q.args)
 		switch {
 		case denied != "":
-			p.reply, p.shown = []byte("-"+denied+"\r\n"), true
+			p.reply, p.denied, p.shown = []byte("-"+denied+"\r\n"), true, true
 		case q.cmd.Run != nil || q.cmd.ByView(q.args):
 			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, whole: req}
 			req.Subs = append(req.Subs, p.sub)
@@ -175,6 +179,7 @@ func (c *Session) compose(q *Request) {
 		if q.Out[0] == '-' {
 			q.Out = append([]byte("-"+abortedBy), q.Out[1:]...)
 		}
+		q.parts = nil // not carried out
 		return
 	}
 	out := command.Reply{Proto: q.Proto}
@@ -188,7 +193,9 @@ func (c *Session) compose(q *Request) {
 		case p.sub != nil:
 			p.reply = p.sub.Out
 		case p.reply == nil:
+			start := time.Now()
 			p.reply = c.Front(p.cmd, p.args, q.Proto)
+			p.took = time.Since(start)
 		}
 		c.showPart(p)
 		r.stat.add(1, 0)
@@ -202,6 +209,24 @@ func (c *Session) compose(q *Request) {
 	}
 	c.server.stats.commands.Add(int64(len(q.parts)))
 	q.Out = out.Buf
+}
+
+// noteSlowParts logs the commands of a transaction that took long. Those that the
+// backend carried out are given equal shares of its time.
+func (c *Session) noteSlowParts(q *Request, took time.Duration) {
+	for i := range q.parts {
+		took -= q.parts[i].took
+	}
+	share := max(took, 0) / time.Duration(max(len(q.Subs), 1))
+	for i := range q.parts {
+		p := &q.parts[i]
+		switch {
+		case p.sub != nil:
+			c.server.noteSlow(c, p.cmd, p.args, share)
+		case !p.denied:
+			c.server.noteSlow(c, p.cmd, p.args, p.took)
+		}
+	}
 }
 
 // Front carries out a command that the front end answers, within a
