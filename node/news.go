@@ -41,7 +41,7 @@ type news struct {
 	before   map[crdt.Key]command.Change
 	order    []crdt.Key // of before
 
-	by       *resp.Request // the client's unit that runs
+	by       *resp.Request // the client's command that runs
 	inScript bool          // and whether a script does
 	flushed  bool          // by the running unit
 	events   []command.Event
@@ -117,7 +117,7 @@ func (n *news) Before(cmd *command.Command, ctx *command.Context) {
 		return // the command that runs is told of, not what it is made of
 	}
 	if n.by != nil && n.by.Session != nil {
-		n.by.Session.Monitor(ctx.DB, ctx.Args)
+		n.by.Monitor(ctx.DB, ctx.Args)
 	}
 	n.watchFor(cmd, ctx)
 }

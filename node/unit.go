@@ -88,7 +88,6 @@ func (t *tx) context(req *resp.Request) command.Context {
 // waits has it later, see Waiting.
 func (c *Core) Do(req *resp.Request) {
 	c.Stats.Commands++
-	c.news.by = req
 	switch {
 	case len(req.Subs) > 0:
 		c.transaction(req)
@@ -148,6 +147,7 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	}
 	ctx := t.context(req)
 	ctx.NoWait = noWait
+	c.news.by = req
 	c.news.begin(req.Cmd, &ctx)
 	req.Cmd.Run(&ctx)
 	c.news.end(req.Cmd, &ctx)

@@ -472,6 +472,35 @@ func TestPauseHoldsWhatSpreads(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	held("0")
+
+	// Of scripts and transactions it holds up those that may write.
+	const reads, writes = "#!lua flags=no-writes\nreturn 1", "#!lua\nreturn 1"
+	transaction := func(cmd ...string) string { return encode("MULTI") + encode("PING") + encode(cmd...) + encode("EXEC") }
+	const queued = "+OK\r\n+QUEUED\r\n+QUEUED\r\n"
+	a.send(transaction("EVAL", writes, "0") + encode("ECHO", "a"))
+	for range 5 {
+		a.reply()
+	}
+	admin.want("+OK\r\n", "CLIENT", "PAUSE", "100000", "WRITE")
+	c.do("EVAL", reads, "0")
+	c.do("EVAL_RO", "return 1", "0")
+	c.send(transaction("EVAL", reads, "0"))
+	for range 4 {
+		c.reply()
+	}
+	held("0")
+	a.send(transaction("PUBLISH", "c", "m"))
+	b.send(encode("EVAL", writes, "0"))
+	if got := a.reply() + a.reply() + a.reply(); got != queued {
+		t.Errorf("%q", got)
+	}
+	held("2")
+	admin.want("+OK\r\n", "CLIENT", "UNPAUSE")
+	if got := a.reply(); got != "*2\r\n+PONG\r\n:0\r\n" {
+		t.Errorf("%q", got)
+	}
+	b.reply()
+	held("0")
 	admin.want("+OK\r\n", "CLIENT", "PAUSE", "200", "ALL")
 	begun := time.Now()
 	admin.want("+PONG\r\n", "PING")

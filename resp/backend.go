@@ -27,6 +27,7 @@ type Request struct {
 
 	exec  bool // it is a transaction's; Subs may be none
 	parts []part
+	whole *Request // the transaction it is one of
 }
 
 // Backend is the node behind a server. Its methods are called from many

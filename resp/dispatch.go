@@ -3,6 +3,7 @@ package resp
 import (
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,34 +87,34 @@ func (c *Session) command(args [][]byte) {
 		if r != nil {
 			r.stat.rejected.Add(1)
 		}
-		c.reject(cmd, refusal)
+		c.reject(cmd, args, refusal)
 		return
 	}
 	if c.multi != nil && cmd.Flags&(command.NoMulti|command.Admin) != 0 {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, "ERR Command not allowed inside a transaction")
+		c.reject(cmd, args, "ERR Command not allowed inside a transaction")
 		return
 	}
 	if c.reply.Proto == 2 && !inPubSub[cmd.Name] && c.subscribed() {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
+		c.reject(cmd, args, "ERR Can't execute '"+strings.ToLower(cmd.Name)+"': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context")
 		return
 	}
 	if cmd.Flags&command.Loading == 0 {
 		if why := s.backend.Loading(); why != "" {
 			r.stat.rejected.Add(1)
-			c.reject(cmd, why)
+			c.reject(cmd, args, why)
 			return
 		}
 	}
 	if cmd.Flags&command.DenyOOM != 0 && s.settings.full.Load() && !cmd.ByView(args) {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, errOOM)
+		c.reject(cmd, args, errOOM)
 		return
 	}
 	if why := s.busy(cmd); why != "" {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, why)
+		c.reject(cmd, args, why)
 		return
 	}
 	if c.cached {
@@ -125,32 +126,36 @@ func (c *Session) command(args [][]byte) {
 	case cmd.Name == "EXEC":
 		c.exec(cmd, args)
 	case cmd.Name == "WATCH" && c.multi != nil:
+		s.monitors.show(c, cmd, c.db, args)
 		c.fail("ERR WATCH inside MULTI is not allowed")
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
-		s.monitors.show(c, cmd, args)
+		s.monitors.show(c, cmd, c.db, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
 		c.waits = true
 		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
-		s.monitors.show(c, cmd, args)
+		s.monitors.show(c, cmd, c.db, args)
 		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
+		if cmd.Flags&command.SkipMonitor != 0 && s.monitors.any.Load() {
+			c.execute() // what the script calls is shown before what follows
+		}
 	case cmd.Flags&command.Admin != 0:
 		c.execute()
-		c.holdBack(cmd, false)
+		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { c.reply.Raw(s.backend.Admin(c, cmd, args)) }, args)
 	default:
 		if !r.inline {
 			c.execute()
 		}
-		c.holdBack(cmd, false)
+		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { r.handle(c, args) }, args)
 	}
 }
 
 // enqueue adds a data command to the batch.
 func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
-	c.holdBack(cmd, write)
+	c.holdBack(cmd, args)
 	if !write {
 		c.Track(cmd, args)
 	}
@@ -168,22 +173,31 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	}
 }
 
-// spreads are the commands that are no writes and yet may reach others, or
-// write: CLIENT PAUSE WRITE holds them up too.
-var spreads = map[string]bool{
-	"PUBLISH": true, "SPUBLISH": true, "PFCOUNT": true, "EVAL": true, "EVALSHA": true, "FCALL": true,
+// mayWrite reports whether CLIENT PAUSE WRITE holds a command up: it writes, or
+// it may reach others, or run a script that does.
+func (c *Session) mayWrite(cmd *command.Command, args [][]byte) bool {
+	switch cmd.Name {
+	case "PUBLISH", "SPUBLISH", "PFCOUNT":
+		return true
+	case "EVAL", "EVALSHA", "FCALL":
+		return !c.server.backend.Scripts().OnlyReads(cmd, args)
+	case "EXEC":
+		return c.multi != nil && slices.ContainsFunc(c.multi.list, func(q queued) bool { return c.mayWrite(q.cmd, q.args) })
+	}
+	return cmd.Flags&(command.Write|command.Admin) == command.Write && !cmd.ByView(args)
 }
 
 // holdBack waits while clients are paused, after answering what came before.
-func (c *Session) holdBack(cmd *command.Command, write bool) {
+func (c *Session) holdBack(cmd *command.Command, args [][]byte) {
 	p := &c.server.pause
 	if !p.on.Load() {
 		return
 	}
-	write = write || spreads[cmd.Name]
+	write := c.mayWrite(cmd, args)
 	if held, _, _ := p.holds(write); held {
 		c.execute()
 		_ = c.out.flush()
+		write = c.mayWrite(cmd, args) // what came before may have loaded its script
 		p.wait(write, c.gone)
 	}
 }
@@ -200,7 +214,7 @@ func (c *Session) run(cmd *command.Command, r *row, fn func(), args [][]byte) {
 		fn()
 	}()
 	took := time.Since(start)
-	c.server.monitors.show(c, cmd, args)
+	c.server.monitors.show(c, cmd, c.db, args)
 	c.server.stats.commands.Add(1)
 	r.stat.add(1, took)
 	c.server.took(cmd, 1, took)
@@ -322,6 +336,7 @@ func (c *Session) account(took time.Duration) {
 				}
 			}
 			s.noteSlow(c, cmd, q.Args, share)
+			c.noteSlowParts(q, share)
 		}
 		st := &s.rows[cmd].stat
 		st.add(int64(j-i), share*time.Duration(j-i))

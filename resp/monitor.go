@@ -44,17 +44,38 @@ func (m *monitors) remove(c *Session) {
 
 // show shows a command to the monitors. As in Redis, administrative commands
 // are not shown, and passwords neither.
-func (m *monitors) show(c *Session, cmd *command.Command, args [][]byte) {
+func (m *monitors) show(c *Session, cmd *command.Command, db uint8, args [][]byte) {
 	if m.any.Load() && cmd.Flags&(command.Operator|command.Admin) == 0 {
-		m.line(c.db, c.peer(), hideSecrets(cmd, args))
+		m.line(db, c.peer(), hideSecrets(cmd, args))
 	}
 }
 
-// Monitor shows monitors a command that a script of the client carries out.
-func (c *Session) Monitor(db uint8, args [][]byte) {
-	if c.server.monitors.any.Load() {
-		c.server.monitors.line(db, "lua", args)
+// showPart shows a command of a transaction, once.
+func (c *Session) showPart(p *part) {
+	if !p.shown {
+		p.shown = true
+		c.server.monitors.show(c, p.cmd, p.db, p.args)
 	}
+}
+
+// Monitor shows monitors a command that a script of the client carries out. The
+// commands of a transaction are shown when all have been carried out, for only
+// then they are known to be; but those up to the script before what it calls.
+func (q *Request) Monitor(db uint8, args [][]byte) {
+	c := q.Session
+	if !c.server.monitors.any.Load() {
+		return
+	}
+	if q.whole != nil {
+		for i := range q.whole.parts {
+			p := &q.whole.parts[i]
+			c.showPart(p)
+			if p.sub == q {
+				break
+			}
+		}
+	}
+	c.server.monitors.line(db, "lua", args)
 }
 
 // peer is how MONITOR names the client.

@@ -360,7 +360,10 @@ func TestMonitorAsRedis(t *testing.T) {
 	for _, words := range [][]string{
 		{"auth", "secret"}, {"auth", "default", "secret"}, {"hello", "2", "auth", "default", "secret", "setname", "x"}, {"ping"},
 		{"set", "a", "\x00\xff\r\n\t\a\b\"\\ü '"}, {"get", "a"}, {"select", "3"}, {"get", "b"}, {"config", "get", "nosuch"}, {"client", "getname"},
-		{"publish", "x", ""}, {"echo", "end"},
+		{"publish", "x", ""},
+		{"MULTI"}, {"set", "a", "1"}, {"select", "2"}, {"get", "a"}, {"eXec"}, {"exec"}, {"discard"},
+		{"multi"}, {"nosuch"}, {"exec"}, {"multi"}, {"watch", "a"}, {"ping"}, {"discard"},
+		{"watch", "a"}, {"set", "a", "2"}, {"multi"}, {"set", "a", "3"}, {"exec"}, {"echo", "end"},
 	} {
 		for i, conn := range []*client{c.ours, c.to} {
 			got := conn.do(words...)

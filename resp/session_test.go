@@ -374,6 +374,14 @@ func TestSlowlog(t *testing.T) {
 		!strings.Contains(got, "$2\r\nme\r\n") {
 		t.Error(got)
 	}
+	// Of a transaction the commands are logged, and EXEC is not.
+	for _, line := range []string{"MULTI", "GET in", "PING in", "EXEC", "CONFIG SET slowlog-log-slower-than -1"} {
+		c.do(strings.Fields(line)...)
+	}
+	got = c.do("SLOWLOG", "GET", "2")
+	if i, j := strings.Index(got, "PING\r\n$2\r\nin"), strings.Index(got, "GET\r\n$2\r\nin"); i < 0 || j < i {
+		t.Error(got)
+	}
 }
 
 func TestGoRedis(t *testing.T) {

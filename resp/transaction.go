@@ -1,6 +1,8 @@
 package resp
 
 import (
+	"time"
+
 	"github.com/replicatord/replicatord/resp/acl"
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -20,10 +22,14 @@ type queued struct {
 // part is a command of a transaction that is carried out: by the backend, as a
 // request of its own, or here.
 type part struct {
-	sub   *Request
-	cmd   *command.Command
-	args  [][]byte
-	reply []byte // known already
+	sub    *Request
+	cmd    *command.Command
+	args   [][]byte
+	reply  []byte // known already
+	db     uint8  // as MONITOR shows it
+	shown  bool   // to the monitors, or not to be
+	denied bool
+	took   time.Duration // of what is carried out here
 }
 
 // control are the commands that are carried out at once within a transaction.
@@ -41,10 +47,11 @@ const (
 
 // reject refuses a command before it is carried out. A transaction that it was
 // to join fails with it.
-func (c *Session) reject(cmd *command.Command, msg string) {
+func (c *Session) reject(cmd *command.Command, args [][]byte, msg string) {
 	if c.multi != nil {
 		c.multi.failed = true
 		if cmd != nil && cmd.Name == "EXEC" {
+			c.server.monitors.show(c, cmd, c.db, args)
 			c.discard()
 			msg = abortedBy + msg
 		}
@@ -60,7 +67,7 @@ func (c *Session) queue(cmd *command.Command, args [][]byte) {
 	}
 	t := c.multi
 	if len(t.list) >= maxArgs {
-		c.reject(cmd, "ERR too many commands in a transaction")
+		c.reject(cmd, args, "ERR too many commands in a transaction")
 		return
 	}
 	if !c.server.budget.take(n) {
@@ -122,38 +129,36 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	t := c.multi
 	switch {
 	case t == nil:
+		c.server.monitors.show(c, cmd, c.db, args)
 		c.fail("ERR EXEC without MULTI")
 		return
 	case t.failed:
+		c.server.monitors.show(c, cmd, c.db, args)
 		c.discard()
 		c.fail(errExecAbort)
 		return
 	}
-	write := false
-	for _, q := range t.list {
-		write = write || q.cmd.Flags&command.Write != 0 && !q.cmd.ByView(q.args)
-	}
-	c.enqueue(cmd, args, write)
+	c.enqueue(cmd, args, true) // what it reads is tracked by command
 	c.server.budget.give(t.bytes)
 	c.multi = nil
 	c.bytes += t.bytes
 	req := c.batch[len(c.batch)-1]
 	for _, q := range t.list {
 		p := part{cmd: q.cmd, args: q.args}
-		c.server.monitors.show(c, q.cmd, q.args)
 		if c.server.trackers.clients.Load() > 0 {
 			c.Track(q.cmd, q.args)
 		}
 		denied := c.PermitWithin(acl.InMulti, q.cmd, q.args)
 		switch {
 		case denied != "":
-			p.reply = []byte("-" + denied + "\r\n")
+			p.reply, p.denied, p.shown = []byte("-"+denied+"\r\n"), true, true
 		case q.cmd.Run != nil || q.cmd.ByView(q.args):
-			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c}
+			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, whole: req}
 			req.Subs = append(req.Subs, p.sub)
 		case early[q.cmd.Name]:
 			p.reply = c.Front(q.cmd, q.args, c.reply.Proto)
 		}
+		p.db = c.db
 		req.parts = append(req.parts, p)
 	}
 	if len(req.Subs) == 0 && c.watching {
@@ -162,14 +167,19 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	}
 	req.exec = true
 	c.watching = false
+	if c.server.monitors.any.Load() {
+		c.execute() // what follows is shown behind it
+	}
 }
 
 // compose makes the reply of a transaction of those of its commands.
 func (c *Session) compose(q *Request) {
+	defer c.server.monitors.show(c, q.Cmd, c.db, q.Args)
 	if len(q.Out) > 0 {
 		if q.Out[0] == '-' {
 			q.Out = append([]byte("-"+abortedBy), q.Out[1:]...)
 		}
+		q.parts = nil // not carried out
 		return
 	}
 	out := command.Reply{Proto: q.Proto}
@@ -183,8 +193,11 @@ func (c *Session) compose(q *Request) {
 		case p.sub != nil:
 			p.reply = p.sub.Out
 		case p.reply == nil:
+			start := time.Now()
 			p.reply = c.Front(p.cmd, p.args, q.Proto)
+			p.took = time.Since(start)
 		}
+		c.showPart(p)
 		r.stat.add(1, 0)
 		if len(p.reply) > 0 && p.reply[0] == '-' {
 			r.stat.failed.Add(1)
@@ -196,6 +209,24 @@ func (c *Session) compose(q *Request) {
 	}
 	c.server.stats.commands.Add(int64(len(q.parts)))
 	q.Out = out.Buf
+}
+
+// noteSlowParts logs the commands of a transaction that took long. Those that the
+// backend carried out are given equal shares of its time.
+func (c *Session) noteSlowParts(q *Request, took time.Duration) {
+	for i := range q.parts {
+		took -= q.parts[i].took
+	}
+	share := max(took, 0) / time.Duration(max(len(q.Subs), 1))
+	for i := range q.parts {
+		p := &q.parts[i]
+		switch {
+		case p.sub != nil:
+			c.server.noteSlow(c, p.cmd, p.args, share)
+		case !p.denied:
+			c.server.noteSlow(c, p.cmd, p.args, p.took)
+		}
+	}
 }
 
 // Front carries out a command that the front end answers, within a

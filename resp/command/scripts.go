@@ -34,11 +34,12 @@ type Scripts struct {
 	engine  *script.Engine
 	now     func() int64
 	libs    map[string]*script.Library
-	byName  map[string]*script.Function // by lower-case name: Redis does not tell cases apart
-	counts  atomic.Int64                // libraries, and functions << 32
-	cached  atomic.Int64                // scripts
-	bytes   atomic.Int64                // of their text
-	stale   atomic.Bool                 // the libraries may have changed
+	byName  map[string]*script.Function     // by lower-case name: Redis does not tell cases apart
+	counts  atomic.Int64                    // libraries, and functions << 32
+	cached  atomic.Int64                    // scripts
+	bytes   atomic.Int64                    // of their text
+	readers atomic.Pointer[map[string]bool] // the names in byName of functions that only read; not changed once stored
+	stale   atomic.Bool                     // the libraries may have changed
 	stopped atomic.Bool
 	running atomic.Pointer[running]
 }
@@ -219,7 +220,34 @@ func (s *Scripts) link(lib *script.Library) {
 	}
 }
 
-func (s *Scripts) count() { s.counts.Store(int64(len(s.libs)) | int64(len(s.byName))<<32) }
+// count makes known to other goroutines what libraries there are.
+func (s *Scripts) count() {
+	s.counts.Store(int64(len(s.libs)) | int64(len(s.byName))<<32)
+	readers := map[string]bool{}
+	for name, f := range s.byName {
+		if f.Flags&script.NoWrites != 0 {
+			readers[name] = true
+		}
+	}
+	s.readers.Store(&readers)
+}
+
+// OnlyReads reports whether a script or function that a command calls is known to
+// declare that it does not write. Any goroutine may call it.
+func (s *Scripts) OnlyReads(cmd *Command, args [][]byte) bool {
+	var flags script.Flags
+	known := false
+	switch cmd.Name {
+	case "EVAL":
+		flags, known = script.Declares(string(args[1]))
+	case "EVALSHA":
+		flags, known = s.engine.Declared(string(args[1]))
+	case "FCALL":
+		readers := s.readers.Load()
+		return readers != nil && !s.stale.Load() && (*readers)[strings.ToLower(string(args[1]))]
+	}
+	return known && flags&script.NoWrites != 0
+}
 
 // names returns the libraries' names in order.
 func (s *Scripts) names() []string {

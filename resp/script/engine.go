@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"strings"
+	"sync"
 
 	"github.com/replicatord/replicatord/resp/script/lua"
 )
@@ -80,6 +81,7 @@ type Engine struct {
 
 	seed    func() uint32
 	eval    *lua.State
+	mu      sync.RWMutex // for scripts, of those who are not the engine's goroutine
 	scripts map[string]*Script
 	bytes   int
 	run     *run
@@ -133,7 +135,29 @@ func (e *Engine) Find(sha string) *Script {
 func (e *Engine) Count() (scripts, bytes int) { return len(e.scripts), e.bytes }
 
 // Flush forgets every script.
-func (e *Engine) Flush() { e.scripts, e.bytes = map[string]*Script{}, 0 }
+func (e *Engine) Flush() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.scripts, e.bytes = map[string]*Script{}, 0
+}
+
+// Declared returns the flags of a script that is kept, by its SHA1. Any
+// goroutine may call it.
+func (e *Engine) Declared(sha string) (flags Flags, known bool) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if s := e.Find(sha); s != nil {
+		return s.Flags, true
+	}
+	return 0, false
+}
+
+// Declares returns the flags that a script's text declares; it is not valid
+// that Redis would not take.
+func Declares(text string) (flags Flags, valid bool) {
+	flags, _, bad := shebang(text)
+	return flags, bad == ""
+}
 
 // Load compiles a script, if it is not known. A refusal is the error reply,
 // without its dash.
@@ -155,7 +179,9 @@ func (e *Engine) Load(text string) (*Script, string) {
 		return nil, "ERR Error compiling script (new function): " + err.Error()
 	}
 	s := &Script{SHA: sha, Text: text, Flags: flags, fn: fn}
+	e.mu.Lock()
 	e.scripts[sha] = s
+	e.mu.Unlock()
 	e.bytes += len(text)
 	return s, ""
 }
