@@ -60,11 +60,14 @@ type Core struct {
 	waiters waiters
 	news    news
 	marker  []byte // see Batch
-	watches watches
-	scripts *command.Scripts
-	touched []crdt.Key // by the running unit; see endUnit
-	changed func(by *resp.Request, keys []crdt.Key)
-	ahead   []crdt.Key // sent to the view before their commit, in the open group
+	// lazyExpiry: no group is begun just because keys have expired (DEBUG
+	// SET-ACTIVE-EXPIRE).
+	lazyExpiry bool
+	watches    watches
+	scripts    *command.Scripts
+	touched    []crdt.Key // by the running unit; see endUnit
+	changed    func(by *resp.Request, keys []crdt.Key)
+	ahead      []crdt.Key // sent to the view before their commit, in the open group
 
 	// dirty gathers the keys that changed while the view was down; nil while
 	// it is up.

@@ -45,6 +45,12 @@ func (n *Node) debug(s *resp.Session, out *command.Reply, args [][]byte) error {
 		}
 	case "object":
 		return n.debugObject(out, int(s.DB()), args[2])
+	case "set-active-expire":
+		on, _ := strconv.Atoi(string(args[2])) // as Redis reads it: what is no number is 0
+		if err := n.exec.Run(func(c *Core) { c.lazyExpiry = on == 0 }); err != nil {
+			return err
+		}
+		out.OK()
 	}
 	return nil
 }

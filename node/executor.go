@@ -182,7 +182,7 @@ func (x *executor) loop() {
 			x.core.TimeOut(time.Now().UnixMilli())
 		case <-tick.C:
 			// Keys expire on time even where nobody writes.
-			if now := x.core.Now(); x.core.SweepDue(now) {
+			if now := x.core.Now(); !x.core.lazyExpiry && x.core.SweepDue(now) {
 				begun := time.Now()
 				x.core.Defer(func(error) {})
 				x.core.wake()

@@ -112,7 +112,7 @@ func (c *Core) sweep() {
 // whose nodes shipped them, and had yet to ship what they had seen, when the
 // last of those disks was lost.
 func (c *Core) Maintain(co *Company) (bool, error) {
-	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 {
+	if err := c.Commit(); err != nil || c.log.Failed() != nil || len(c.regions.parts) > 0 || c.lazyExpiry && c.SweepDue(c.Now()) {
 		return false, err
 	}
 	c.begin()

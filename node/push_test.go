@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/replicatord/replicatord/resp"
 )
 
 // rawClient speaks to a server byte by byte.
@@ -509,6 +510,58 @@ func together(t *testing.T, a, b *Node) {
 		t.Fatal(got)
 	}
 	eventually(t, "the link", func() bool { return a.links.Stats()[2].Live && b.links.Stats()[1].Live })
+}
+
+// A script has read its keys once it gives a command that reads, also if it is
+// one that may only read.
+func TestTrackingOfScripts(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis = RedisSpawn })
+	reads, writes := dialRaw(t, "tcp", n.cfg.Addr()), dialRaw(t, "tcp", n.cfg.Addr())
+	reads.do("hello 3")
+	reads.do("client tracking on")
+	for _, s := range []struct {
+		eval, script string
+		tracks       bool
+	}{
+		{"eval", "redis.call('set','x','1')", false}, {"eval_ro", "redis.call('ping')", false},
+		{"eval", "redis.call('get','x')", true}, {"eval_ro", "redis.call('get','a')", true},
+	} {
+		reads.send(s.eval, s.script, "2", "a", "b")
+		if got := reads.reply(); got != "_\r\n" {
+			t.Fatalf("%s %s: %q", s.eval, s.script, got)
+		}
+		writes.do("mset b 1 a 1 b 2")
+		for _, key := range []string{"b", "a"} {
+			if !s.tracks {
+				break
+			}
+			if got := reads.reply(); got != ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\n"+key+"\r\n" {
+				t.Errorf("%s %s: %q, want the invalidation of %s", s.eval, s.script, got, key)
+			}
+		}
+		if got := reads.do("ping"); got != "+PONG\r\n" {
+			t.Fatalf("after %s %s: %q", s.eval, s.script, got)
+		}
+	}
+}
+
+// With DEBUG SET-ACTIVE-EXPIRE 0, nobody hears that a key has expired before a
+// command comes.
+func TestLazyExpiry(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis, c.EnableDebugCommand = RedisSpawn, resp.DebugLocal })
+	c := dialRaw(t, "tcp", n.cfg.Addr())
+	c.do("hello 3")
+	c.do("client tracking on")
+	c.do("debug set-active-expire 0")
+	c.do("set k v px 50")
+	c.do("get k")
+	time.Sleep(250 * time.Millisecond)
+	if got := c.do("get k"); got != "_\r\n" {
+		t.Fatalf("the reply: %q", got)
+	}
+	if got := c.reply(); got != ">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n" {
+		t.Fatalf("the invalidation: %q", got)
+	}
 }
 
 // What a command that waited has changed is told its client behind its reply.

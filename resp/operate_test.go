@@ -223,7 +223,7 @@ func TestDebugAsRedis(t *testing.T) {
 		for _, line := range []string{
 			"sleep 0", "protocol string", "protocol integer", "protocol double", "protocol bignum", "protocol null", "protocol array", "protocol set",
 			"protocol map", "protocol attrib", "protocol push", "protocol true", "protocol false", "protocol verbatim", "protocol foo", "protocol",
-			"set-active-expire 0", "set-active-expire 1", "quicklist-packed-threshold 100b", "error foo", "error \"-WRONG thing\"", "error \"a\r\nb\"",
+			"quicklist-packed-threshold 100b", "error foo", "error \"-WRONG thing\"", "error \"a\r\nb\"",
 			"log hello", "pause-cron 1", "pause-cron 0", "set-disable-deny-scripts 1", "populate x", "populate -1", "sleep",
 		} {
 			args := append([]string{"DEBUG"}, words(t, line)...)

@@ -57,6 +57,7 @@ type output struct {
 	blocks bool     // it is in a command that blocks, and so not busy
 	pushed [][]byte // while it is busy
 	waits  int64    // bytes of pushed
+	own    bool     // some of pushed must come behind the reply to the running command
 	over   time.Time
 }
 
@@ -245,7 +246,7 @@ func (o *output) fail(err error) {
 		o.err = err
 	}
 	o.budget.give(o.waits)
-	o.pushed, o.waits = nil, 0
+	o.pushed, o.waits, o.own = nil, 0, false
 	o.mu.Unlock()
 	_ = o.conn.Close()
 }
@@ -315,6 +316,7 @@ func (o *output) push(m *message, own bool, lim pushLimit) error {
 		return errMemory
 	case o.busy || own && o.blocks:
 		o.pushed = append(o.pushed, b)
+		o.own = o.own || own
 		o.waits += n
 	default:
 		o.start([][]byte{b}, n)
@@ -334,7 +336,7 @@ func (o *output) speak(proto int) {
 		o.always(b)
 	}
 	o.budget.give(o.waits)
-	o.pushed, o.waits = nil, 0
+	o.pushed, o.waits, o.own = nil, 0, false
 	if proto != 0 {
 		o.proto = proto
 	}
@@ -345,9 +347,9 @@ func (o *output) speak(proto int) {
 func (o *output) idle(blocks bool) {
 	o.mu.Lock()
 	o.busy, o.blocks = false, blocks
-	if n := o.waits; n > 0 && o.err == nil {
+	if n := o.waits; n > 0 && o.err == nil && !(blocks && o.own) { // else the reply is there already
 		o.start(o.pushed, n) // the budget has them already
-		o.pushed, o.waits = nil, 0
+		o.pushed, o.waits, o.own = nil, 0, false
 	}
 	o.mu.Unlock()
 }

@@ -62,9 +62,10 @@ func (t *trackers) stop(c *Session) {
 
 // Track notes that the client is about to read the keys of a command, if it is
 // one whose keys are tracked and the client wants that. It is for whoever
-// carries out commands in the client's name, in the client's order.
+// carries out commands in the client's name, in the client's order. A script's
+// keys are for TrackScript, also those of one that only reads.
 func (c *Session) Track(cmd *command.Command, args [][]byte) {
-	if cmd.Flags&command.ReadOnly != 0 && cmd.Flags&(command.PubSub|command.Unlisted) == 0 {
+	if cmd.Flags&command.ReadOnly != 0 && cmd.Flags&(command.PubSub|command.Unlisted) == 0 && cmd.Group != "scripting" {
 		c.track(cmd, args)
 	}
 }
