@@ -55,7 +55,7 @@ func (c *Session) await() error {
 // watch reads from the client, in place of the session, until the command has
 // its reply, and ends the command's wait if the client or the server goes.
 func (c *Session) watch(done <-chan struct{}) error {
-	err := c.out.flush()
+	err := c.out.flushReplies()
 	c.out.idle(true) // others may push
 	defer c.out.work()
 	for err == nil {

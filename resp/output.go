@@ -94,6 +94,12 @@ func (o *output) always(b []byte) {
 // is of no more use.
 func (o *output) flush() error {
 	o.merge()
+	return o.flushReplies()
+}
+
+// flushReplies is flush without what was pushed: that may have to wait for the
+// reply of a command that has just ended.
+func (o *output) flushReplies() error {
 	if len(o.tail) > 0 {
 		o.head = append(o.head, o.tail)
 	}
