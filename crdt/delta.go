@@ -203,6 +203,28 @@ func FoldEntries(entries []Entry) Entry {
 	return out
 }
 
+// After returns what of the entry a replica lacks that has applied its stream up
+// to t, at which the entry then begins. There it does the same.
+func (e *Entry) After(t Tag) Entry {
+	out := *e
+	out.Prev, out.Deltas = t, nil
+	for _, d := range e.Deltas {
+		if d.Remove != nil && d.Remove.Tag <= t {
+			d.Remove = nil
+		}
+		if d.Put != nil && d.Put.Tag <= t {
+			d.Put = nil
+		}
+		if d.Add != nil && d.Add.Tag <= t {
+			d.Add = nil
+		}
+		if d.Remove != nil || d.Put != nil || d.Add != nil {
+			out.Deltas = append(out.Deltas, d)
+		}
+	}
+	return out
+}
+
 // ErrInvalid reports an entry that no writer makes.
 var ErrInvalid = errors.New("invalid entry")
 

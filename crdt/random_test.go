@@ -333,6 +333,12 @@ func (c *cluster) deliverTo(n *node, s crdt.Stream, upto int) {
 	if err := e.Validate(); err != nil {
 		c.errorf("node %d: folded: %v", n.id, err)
 	}
+	if e.Prev < have && c.rng.IntN(2) == 0 {
+		e = e.After(have)
+		if err := e.Validate(); err != nil {
+			c.errorf("node %d: shortened: %v", n.id, err)
+		}
+	}
 	if n.ks.Astray(&e) {
 		c.errorf("node %d: refuses %v", n.id, e)
 	}

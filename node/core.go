@@ -256,7 +256,9 @@ func (c *Core) Apply(ranges []crdt.Entry, done func(error)) {
 			c.Stats.Duplicates++
 			continue
 		}
-		e.Prev = at // the deltas' own tags guard what of it is here already
+		if e.Prev < at {
+			e = e.After(at) // as it is logged and handed on
+		}
 		c.ks.Apply(&e)
 		c.news.flushed = c.news.flushed || slices.ContainsFunc(e.Deltas, func(d crdt.Delta) bool { return d.Level == crdt.LevelDB })
 		c.Stats.Entries++

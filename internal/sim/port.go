@@ -45,6 +45,9 @@ func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, err
 	if errors.Is(err, oplog.ErrTrimmed) {
 		err = fmt.Errorf("%w: %w", wan.ErrTrimmed, err)
 	}
+	for i := range entries {
+		p.w.check(entries[i].Validate(), "what is to be sent")
+	}
 	return wan.Range{Entries: entries, Bytes: size}, err
 }
 
