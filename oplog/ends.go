@@ -165,7 +165,8 @@ func (ks *keyState) held(kind crdt.Kind, low, high []byte, at int, back bool) he
 		return h
 	}
 	h := held{}
-	for ck := range ks.cells {
+	for _, cs := range ks.cells.list {
+		ck := cs.key
 		if kind == crdt.KindAny || ck.kind == kind && ck.elem >= string(low[at+1:]) && (to == "" || ck.elem < to) {
 			h.keys = append(h.keys, ck)
 		}

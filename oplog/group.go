@@ -26,7 +26,7 @@ import (
 type Group struct {
 	l       *Log
 	err     error
-	keys    map[crdt.Key]*keyState
+	keys    []*keyState // what it has touched; they are in the log's cache
 	vector  crdt.Vector
 	shared  bool // vector is the log's
 	streams map[crdt.Stream]*groupStream
@@ -42,20 +42,9 @@ type Group struct {
 	cell   shownCell
 	header shownHeader
 
-	bytes int  // of entries
-	kept  bool // committed
-}
-
-// keyState is what a group holds of one key. The flags tell what is stored, so
-// that commit writes and deletes no more than it must.
-type keyState struct {
-	header *crdt.Header
-	loaded bool // header and stored are known
-	dirty  bool // header was set
-	stored headerFlags
-	cells  map[cellKey]*cellState
-	order  map[crdt.Kind]*elemOrder // of the cells of kinds that are kept in order
-	size   int                      // in the cache
+	bytes int    // of entries
+	seq   uint64 // of its redo record; that of the one before if it has none
+	kept  bool   // committed
 }
 
 type cellKey struct {
@@ -67,13 +56,7 @@ func (k cellKey) compare(o cellKey) int {
 	return cmp.Or(cmp.Compare(k.kind, o.kind), cmp.Compare(k.elem, o.elem))
 }
 
-type cellState struct {
-	cell   *crdt.Cell // nil if there is none
-	dirty  bool
-	stored cellFlags
-}
-
-// cellFlags and headerFlags say what the store holds for a cell or header.
+// cellFlags and headerFlags say what is committed of a cell or header.
 type cellFlags struct{ exists, remnant bool }
 
 type headerFlags struct {
@@ -137,7 +120,7 @@ func (l *Log) Begin() *Group {
 	if l.group != nil {
 		panic("oplog: a group is open")
 	}
-	l.group = &Group{l: l, keys: map[crdt.Key]*keyState{}, vector: l.vector, shared: true}
+	l.group = &Group{l: l, vector: l.vector, shared: true}
 	if l.closed {
 		l.group.err = ErrClosed
 	}
@@ -161,13 +144,23 @@ func (g *Group) Vector() crdt.Vector {
 	return g.vector
 }
 
+// key returns what is known of a key, for the group to change.
 func (g *Group) key(k crdt.Key) *keyState {
-	ks := g.keys[k]
+	ks := g.known(k)
 	if ks == nil {
-		if ks = g.l.cache.take(k); ks == nil {
-			ks = &keyState{}
-		}
-		g.keys[k] = ks
+		ks = &keyState{key: k, in: g}
+		g.l.cache.add(ks)
+		g.keys = append(g.keys, ks)
+	}
+	return ks
+}
+
+// known is key, or nil if nothing is known of the key.
+func (g *Group) known(k crdt.Key) *keyState {
+	ks := g.l.cache.get(k)
+	if ks != nil && ks.in != g {
+		ks.in = g
+		g.keys = append(g.keys, ks)
 	}
 	return ks
 }
@@ -184,13 +177,13 @@ func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
 func (g *Group) loadCell(id crdt.CellID) *cellState {
 	ks := g.key(id.Key)
 	ck := cellKey{id.Kind, id.Elem}
-	if cs := ks.cells[ck]; cs != nil {
+	if cs := ks.cells.get(ck); cs != nil {
 		return cs
 	}
-	cs := &cellState{}
+	cs := &cellState{key: ck}
 	if g.cell.valid && g.cell.id == id {
 		cs.cell, cs.stored = g.cell.cell, g.cell.flags
-	} else {
+	} else if g.loadHeader(id.Key); ks.none&(1<<id.Kind) == 0 {
 		var buf [128]byte
 		b, err := get(g.l.db, appendCellKey(buf[:0], rangeCells, id))
 		if err != nil {
@@ -205,10 +198,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			}
 		}
 	}
-	if ks.cells == nil {
-		ks.cells = map[cellKey]*cellState{}
-	}
-	ks.cells[ck] = cs
+	ks.cells.add(cs)
 	if inOrder(ck.kind) {
 		if ks.order == nil {
 			ks.order = map[crdt.Kind]*elemOrder{}
@@ -260,7 +250,24 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 			ks.header, ks.stored = h, flagsOfHeader(h)
 		}
 	}
+	ks.none = noneOf(ks.header)
 	return ks
+}
+
+// noneOf returns the kinds of which a key with a header has no cells, as bits.
+func noneOf(h *crdt.Header) (kinds uint32) {
+	if h == nil {
+		return ^uint32(0)
+	}
+	if h.Rest > 0 {
+		return 0
+	}
+	for k, n := range h.Live {
+		if n == 0 {
+			kinds |= 1 << k
+		}
+	}
+	return kinds
 }
 
 // SetHeader implements crdt.Store.
@@ -268,7 +275,7 @@ func (g *Group) SetHeader(k crdt.Key, h *crdt.Header) {
 	ks := g.key(k)
 	if !ks.loaded {
 		if g.header.valid && g.header.key == k {
-			ks.loaded, ks.stored = true, g.header.flags
+			ks.loaded, ks.stored = true, g.header.flags // none: the callback's header may not tell any more
 		} else {
 			g.loadHeader(k)
 		}
@@ -327,12 +334,13 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 
 	// What the group holds; more may be added on the way, but only of what is shown.
 	var mine held
-	if ks := g.keys[key]; ks != nil {
+	ks := g.known(key)
+	if ks != nil {
 		mine = ks.held(kind, low, high, at, back)
 		defer mine.done()
 	}
 	show := func(ck cellKey) bool {
-		cs := g.keys[key].cells[ck]
+		cs := ks.cells.get(ck)
 		if cs == nil || cs.cell == nil || cs.cell.Empty() {
 			return true
 		}
@@ -380,15 +388,16 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	was := g.header
 	defer func() { g.header = was }()
+	g.level()
 	mine := map[crdt.Key]bool{}
-	for k, ks := range g.keys {
-		if k.DB == db && ks.dirty {
-			mine[k] = true
+	for _, ks := range g.keys {
+		if ks.key.DB == db && ks.dirty {
+			mine[ks.key] = true
 		}
 	}
 	more, err := eachHeader(g.l.db, db, func(k crdt.Key, v []byte) (bool, error) {
 		delete(mine, k)
-		if ks := g.keys[k]; ks != nil && ks.loaded {
+		if ks := g.l.cache.get(k); ks != nil && ks.loaded {
 			if ks.header == nil || ks.header.Empty() {
 				return true, nil
 			}
@@ -407,10 +416,18 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 		return
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(mine), comparePos) {
-		if h := g.keys[k].header; h != nil && !h.Empty() && !fn(k, h) {
+		if h := g.key(k).header; h != nil && !h.Empty() && !fn(k, h) {
 			return
 		}
 	}
+}
+
+// level brings the store level with what is committed, for what walks over many
+// keys.
+func (g *Group) level() {
+	err := g.l.level()
+	g.l.commit.Unlock()
+	g.fail(err)
 }
 
 func comparePos(a, b crdt.Key) int { return bytes.Compare(Pos(a), Pos(b)) }
@@ -470,10 +487,11 @@ func nextKey(it *pebble.Iterator, prefix []byte) bool {
 // end), in order of position, until it returns false. fn may change the key it
 // was given and keys before it.
 func (g *Group) EachKeyBetween(from, to []byte, fn func(crdt.Key) bool) error {
+	g.level()
 	var mine []crdt.Key
-	for k := range g.keys {
-		if pos := Pos(k); bytes.Compare(pos, from) >= 0 && (to == nil || bytes.Compare(pos, to) < 0) {
-			mine = append(mine, k)
+	for _, ks := range g.keys {
+		if pos := Pos(ks.key); bytes.Compare(pos, from) >= 0 && (to == nil || bytes.Compare(pos, to) < 0) {
+			mine = append(mine, ks.key)
 		}
 	}
 	slices.SortFunc(mine, comparePos)
@@ -503,11 +521,11 @@ func (g *Group) EachKeyBetween(from, to []byte, fn func(crdt.Key) bool) error {
 
 // holds reports whether the group holds anything under a key.
 func (g *Group) holds(k crdt.Key) bool {
-	ks := g.keys[k]
+	ks := g.key(k)
 	if ks.header != nil && !ks.header.Empty() {
 		return true
 	}
-	for _, cs := range ks.cells {
+	for _, cs := range ks.cells.list {
 		if cs.cell != nil && !cs.cell.Empty() {
 			return true
 		}
@@ -652,13 +670,37 @@ func (g *Group) Discard() {
 	if g.l == nil {
 		return
 	}
-	if !g.kept && !g.Empty() {
-		g.l.ends = endCache{}
+	switch {
+	case g.kept:
+	case g.err == nil && g.Empty():
+		g.keep()
+	default:
+		g.drop()
 	}
 	g.l.mu.Lock()
 	g.l.group = nil
 	g.l.mu.Unlock()
 	g.l = nil
+}
+
+// drop takes what the group has touched out of the cache: the store is to tell
+// what it was before.
+func (g *Group) drop() {
+	l := g.l
+	l.ends = endCache{}
+	drained := l.redo.drained.Load()
+	for _, ks := range g.keys {
+		if ks.seq > drained {
+			if err := l.level(); err != nil {
+				l.fail(err, true, false)
+			}
+			l.commit.Unlock()
+			break
+		}
+	}
+	for _, ks := range g.keys {
+		l.cache.drop(ks.key)
+	}
 }
 
 // Empty reports whether Commit would write nothing.
@@ -670,7 +712,7 @@ func (g *Group) Empty() bool {
 		if ks.dirty {
 			return false
 		}
-		for _, cs := range ks.cells {
+		for _, cs := range ks.cells.list {
 			if cs.dirty {
 				return false
 			}
@@ -708,19 +750,24 @@ func (g *Group) Commit() error {
 	if err == nil {
 		g.keep()
 		l.committed()
+		l.drainSoon()
 	}
 	return err
 }
 
-// keep hands what the group holds of keys to the groups after it.
+// keep leaves what the group holds of keys to the groups after it.
 func (g *Group) keep() {
 	g.kept = true
-	for k, ks := range g.keys {
-		if len(ks.cells) <= cachedCells {
-			ks.settled()
-			g.l.cache.put(k, ks)
+	c := &g.l.cache
+	for _, ks := range g.keys {
+		ks.in = nil
+		if ks.settled(g.seq); ks.through || ks.big() && ks.seq <= g.l.redo.drained.Load() {
+			c.drop(ks.key)
+		} else {
+			c.resize(ks)
 		}
 	}
+	c.trim(g.l.redo.drained.Load())
 	g.keys = nil
 }
 
@@ -733,9 +780,9 @@ func (g *Group) write() error {
 	if closed {
 		return ErrClosed
 	}
-	batch := l.db.NewBatchWithSize(g.bytes + 256*len(g.keys) + 1024)
+	batch := l.db.NewBatchWithSize(2*g.bytes + 256*len(g.keys) + 1024)
 	defer func() { _ = batch.Close() }()
-	w := groupWriter{batch: batch}
+	w := groupWriter{batch: batch, drained: l.redo.drained.Load(), all: len(g.keys) > maxRedoKeys}
 	w.keys(g)
 	for _, e := range g.entries {
 		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)
@@ -751,7 +798,13 @@ func (g *Group) write() error {
 	}
 	for b, d := range g.digests {
 		w.value = binary.BigEndian.AppendUint64(w.value[:0], l.digests[b]+d)
-		w.set(digestKey(w.key[:0], b), w.value)
+		w.key = digestKey(w.key[:0], b)
+		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
+	}
+	g.seq = l.redo.seq
+	if len(w.redo) > 0 {
+		g.seq++
+		w.set(redoKey(w.key[:0], g.seq), w.redo)
 	}
 	for db, v := range g.pending {
 		if len(v) == 0 {
@@ -778,6 +831,13 @@ func (g *Group) write() error {
 	}
 	if f := l.failure.Load(); f != nil && f.fatal {
 		return f.err
+	}
+	l.redo.seq = g.seq
+	l.redo.written.Add(int64(len(w.redo)))
+	if l.redo.through != nil {
+		for _, row := range w.through {
+			l.redo.through[row] = struct{}{}
+		}
 	}
 	l.expiry.committed(w.earliest, w.goneExpiry)
 	l.conflicts = conflicts
@@ -820,10 +880,18 @@ func (g *Group) publish() {
 	}
 }
 
+// maxRedoKeys is how many keys a group may change to be told in a record: what
+// a larger one changes goes through.
+const maxRedoKeys = 1 << 14
+
 // groupWriter fills a batch with a group's cells and headers and what is
 // indexed of them.
 type groupWriter struct {
 	batch          *pebble.Batch
+	redo           []byte
+	drained        uint64
+	all            bool     // everything goes through
+	through        []string // the rows that do
 	key, value     []byte
 	err            error
 	cells, headers uint64
@@ -846,41 +914,65 @@ func (w *groupWriter) delete(k []byte) {
 }
 
 func (w *groupWriter) keys(g *Group) {
-	for k, ks := range g.keys {
-		for ck, cs := range ks.cells {
-			if cs.dirty {
-				w.cell(crdt.CellID{Key: k, Kind: ck.kind, Elem: ck.elem}, cs)
+	for _, ks := range g.keys {
+		changed := ks.dirty
+		for _, cs := range ks.cells.list {
+			changed = changed || cs.dirty
+		}
+		// What has changed since the last drain goes through with the rest: the
+		// cache is not to keep it.
+		ks.through = changed && (w.all || ks.big())
+		for _, cs := range ks.cells.list {
+			if cs.dirty || ks.through && cs.seq > w.drained {
+				w.cell(crdt.CellID{Key: ks.key, Kind: cs.key.kind, Elem: cs.key.elem}, cs, ks.through)
 			}
 		}
-		if ks.dirty {
-			w.header(k, ks)
+		if ks.dirty || ks.through && ks.hseq > w.drained {
+			w.header(ks.key, ks)
 		}
 	}
 }
 
-func (w *groupWriter) cell(id crdt.CellID, cs *cellState) {
-	now := flagsOfCell(cs.cell)
+// row tells of a row in the redo record, or puts it into the store.
+func (w *groupWriter) row(now, was, through bool) {
 	switch {
-	case now.exists:
+	case through:
+		w.through = append(w.through, string(w.key))
+		w.redo = appendRedo(w.redo, redoStored, w.key, nil)
+		if now {
+			w.set(w.key, w.value)
+		} else {
+			w.delete(w.key)
+		}
+	case !now && was:
+		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
+	case !now:
+	case was:
+		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
+	default:
+		w.redo = appendRedo(w.redo, redoNew, w.key, w.value)
+	}
+}
+
+func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
+	now := flagsOfCell(cs.cell)
+	w.key = appendCellKey(w.key[:0], rangeCells, id)
+	if now.exists {
 		w.cells++
 		w.value = cs.cell.AppendBinary(w.value[:0])
-		w.set(appendCellKey(w.key[:0], rangeCells, id), w.value)
-	case cs.stored.exists:
-		w.delete(appendCellKey(w.key[:0], rangeCells, id))
 	}
+	w.row(now.exists, cs.stored.exists, through)
 	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
 }
 
 func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 	now, was := flagsOfHeader(ks.header), ks.stored
-	switch {
-	case now.exists:
+	w.key = headerKey(w.key[:0], k)
+	if now.exists {
 		w.headers++
 		w.value = ks.header.AppendBinary(w.value[:0])
-		w.set(headerKey(w.key[:0], k), w.value)
-	case was.exists:
-		w.delete(headerKey(w.key[:0], k))
 	}
+	w.row(now.exists, was.exists, ks.through)
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})

@@ -21,6 +21,7 @@ const (
 	rangePending  byte = 9 // database → vector
 	rangeMeta     byte = 10
 	rangeConflict byte = 11 // number, rising → conflict
+	rangeRedo     byte = 12 // number, rising → redo record
 )
 
 // A position names a key so that positions sort as keys are stored: slot,

@@ -26,7 +26,7 @@ const bucketSlots = crdt.Slots / Buckets
 func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
 
 // format is the version of the layout. A program opens no later one.
-const format = 1
+const format = 2
 
 // Log is the durable state of one replica. Its methods are safe for concurrent
 // use; there is one Group at a time.
@@ -43,6 +43,7 @@ type Log struct {
 	expiry  expiryCache
 	cache   keyCache // the open group's
 	ends    endCache // likewise
+	redo    redo
 
 	// commit is held while a group is written, and by what must see the store
 	// and the fields below at one moment.
@@ -68,7 +69,7 @@ type Log struct {
 	failure  atomic.Pointer[failure]
 	kick     chan struct{}
 	alarm    chan struct{} // guarded by mu; closed by the next failure
-	room     chan struct{} // a flush or compaction has ended
+	room     chan struct{} // a flush, compaction or drain has ended
 	unseen   uint64        // bytes written since makeRoom looked; the group's
 	space    atomic.Int64  // when free space was last looked at, Unix ns
 	counters counters
@@ -101,7 +102,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
-	l.cache = newKeyCache(int(o.CacheBytes / 2))
+	l.cache, l.redo.kick = newKeyCache(int(o.CacheBytes)), make(chan struct{}, 1)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
 	}
@@ -169,6 +170,12 @@ func (l *Log) open() (err error) {
 		// what it does not list for not there.
 		return fmt.Errorf("%w of the store: it has %d tables, but its MANIFEST lists none that says whose it is. Restore the data directory from a backup, or empty it and let the other members fill it", crdt.ErrCorrupt, tables)
 	}
+	if err := l.checkFormat(); err != nil {
+		return err
+	}
+	if err := l.recover(); err != nil {
+		return err
+	}
 	if err := l.load(); err != nil {
 		return err
 	}
@@ -178,8 +185,9 @@ func (l *Log) open() (err error) {
 	// What was found is on disk: pebble flushes what it replays.
 	l.durable = l.vector
 	l.disk.armed.Store(true)
-	l.work.Add(1)
+	l.work.Add(2)
 	go l.syncLoop()
+	go l.drainLoop()
 	return nil
 }
 
@@ -229,16 +237,25 @@ func (l *Log) pebbleOptions() *pebble.Options {
 	return o
 }
 
+// checkFormat refuses a layout of a later program, and takes over one of an
+// earlier.
+func (l *Log) checkFormat() error {
+	b, err := l.get(metaKey(metaFormat))
+	switch {
+	case err != nil || b == nil:
+		return err
+	case len(b) != 1 || b[0] > format:
+		return fmt.Errorf("%w: version %x, this program knows %d", ErrFormat, b, format)
+	case b[0] == format:
+		return nil
+	}
+	// Format 1 is this one without redo records.
+	return l.db.Set(metaKey(metaFormat), []byte{format}, pebble.Sync)
+}
+
 // load reads what is kept in memory.
 func (l *Log) load() error {
-	b, err := l.get(metaKey(metaFormat))
-	if err != nil {
-		return err
-	}
-	if b != nil && (len(b) != 1 || b[0] > format) {
-		return fmt.Errorf("%w: version %x, this program knows %d", ErrFormat, b, format)
-	}
-	err = l.each([]byte{rangeStreams}, func(k, v []byte) error {
+	err := l.each([]byte{rangeStreams}, func(k, v []byte) error {
 		row, err := decodeStreamRow(v)
 		if err != nil || len(k) != 9 {
 			return errors.Join(err, errKey(k))
@@ -338,11 +355,12 @@ func (l *Log) Close() error {
 	close(l.stop)
 	l.work.Wait()
 
-	l.commit.Lock()
+	err := l.level()
 	defer l.commit.Unlock()
-	var err error
 	if l.failure.Load() == nil {
-		err = l.tags.settle(l)
+		err = errors.Join(err, l.tags.settle(l))
+	} else {
+		err = nil // that is what failed
 	}
 	_ = l.disk.syncWAL() // a failure is looked at below
 	if f := l.failure.Load(); f != nil && f.fatal {
@@ -495,6 +513,11 @@ func (l *Log) backgroundDone(err error) {
 	if f := l.failure.Load(); err == nil && f != nil && !f.fatal && !f.space {
 		l.recovered(f)
 	}
+	l.madeRoom()
+}
+
+// madeRoom has makeRoom look again.
+func (l *Log) madeRoom() {
 	select {
 	case l.room <- struct{}{}:
 	default:
@@ -519,7 +542,8 @@ func (l *Log) makeRoom(added int) error {
 			return f.err
 		}
 		m := l.db.Metrics()
-		if m.MemTable.Size <= maxMemTables*l.opts.MemTableBytes && m.Levels[0].Sublevels < maxSublevels {
+		if m.MemTable.Size <= maxMemTables*l.opts.MemTableBytes && m.Levels[0].Sublevels < maxSublevels &&
+			l.redo.waiting() <= redoLimit*l.opts.RedoBytes {
 			return nil
 		}
 		l.counters.stalls.Add(1)

@@ -417,6 +417,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 				w.SetExpiry(k, r.now.UnixMilli()+1000)
 			})
 			r.set("b", "w")
+			r.drain()
 			if err := damage(r); err != nil {
 				t.Fatal(err)
 			}

@@ -25,7 +25,7 @@ var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func testOptions(fs vfs.FS) Options {
 	return Options{Dir: "/data/node", FS: fs, Node: 7, Now: func() time.Time { return testStart },
-		Rand: rand.New(rand.NewPCG(1, 2)), MemTableBytes: 256 << 10, CacheBytes: 1 << 20}
+		Rand: rand.New(rand.NewPCG(1, 2)), MemTableBytes: 256 << 10, CacheBytes: 1 << 20, RedoBytes: 4 << 10}
 }
 
 func openReplica(t testing.TB, o Options) *replica {
@@ -135,17 +135,31 @@ func (r *replica) sync() {
 	}
 }
 
+func (r *replica) drain() {
+	r.t.Helper()
+	if err := r.log.drain(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 func (r *replica) verify() {
 	r.t.Helper()
+	check := func(when string) {
+		report, err := verify(r.t.Context(), r.log.db)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		for _, f := range report.Faults {
+			r.t.Errorf("%s: %s", when, f)
+		}
+	}
+	check("with redo records")
 	s, err := r.log.Snapshot()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer s.Close()
-	report := verify(r.t.Context(), r.log.db)
-	for _, f := range report.Faults {
-		r.t.Error(f)
-	}
+	check("drained")
 }
 
 func TestReopenKeepsEverything(t *testing.T) {
@@ -371,6 +385,7 @@ func TestEachCellMaySetWhatItShows(t *testing.T) {
 			t.Error("the set is still there")
 		}
 	})
+	r.drain()
 	n := 0
 	if err := r.log.each([]byte{rangeCells}, func(_, _ []byte) error { n++; return nil }); err != nil || n != 2 {
 		t.Errorf("%d records are left, want the other key's header and cell; %v", n, err)
@@ -382,6 +397,7 @@ func TestEachCellMaySetWhatItShows(t *testing.T) {
 	})
 	r.must(func(w *crdt.Writer) { w.Flush(1) })
 	r.must(func(w *crdt.Writer) { w.Flush(0) })
+	r.drain()
 	n = 0
 	if err := r.log.each([]byte{rangeCells}, func(_, _ []byte) error { n++; return nil }); err != nil || n != 0 {
 		t.Errorf("%d records are left after FLUSHALL; %v", n, err)

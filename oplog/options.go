@@ -62,9 +62,13 @@ type Options struct {
 	KeepBytes int64
 	// RetentionTime bounds the same by the age of entries; 7 days if 0.
 	RetentionTime time.Duration
-	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. Half
-	// as much again goes to keys that were used lately, decoded.
+	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. As
+	// much again goes to keys that were used lately, decoded.
 	CacheBytes int64
+	// RedoBytes is how much is written before cells and headers are brought to
+	// their rows (redo.go); 64 MiB if 0. What it tells of is in memory beside
+	// the cache.
+	RedoBytes int64
 	// MemTableBytes is the size of the buffer of recent writes; 32 MiB if 0.
 	// Two to four of them can be in memory.
 	MemTableBytes uint64
@@ -128,6 +132,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
+	}
+	if o.RedoBytes == 0 {
+		o.RedoBytes = 64 << 20
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 32 << 20

@@ -30,8 +30,11 @@ type Snapshot struct {
 // Snapshot takes a snapshot. It fails if the log has failed for good: what was
 // written last might not count.
 func (l *Log) Snapshot() (*Snapshot, error) {
-	l.commit.Lock()
+	err := l.level()
 	defer l.commit.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {

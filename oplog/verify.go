@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -44,8 +45,8 @@ func Verify(ctx context.Context, dir string, fs vfs.FS) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := verify(ctx, db)
-	return r, errors.Join(ctx.Err(), done())
+	r, err := verify(ctx, db)
+	return r, errors.Join(err, ctx.Err(), done())
 }
 
 // openReadOnly opens a store for reading only.
@@ -80,21 +81,31 @@ func (quiet) Fatalf(string, ...any) {}
 type verifier struct {
 	Report
 	ctx context.Context
-	db  *pebble.DB
+	db  pebble.Reader // with what redo records tell, as Open would find it
 
 	digests [Buckets]uint64
 }
 
-func verify(ctx context.Context, db *pebble.DB) *Report {
-	v := &verifier{ctx: ctx, db: db}
+func verify(ctx context.Context, db *pebble.DB) (*Report, error) {
+	redone := db.NewIndexedBatch()
+	v := &verifier{ctx: ctx, db: redone}
 	if err := db.CheckLevels(nil); err != nil {
 		v.fault("tables: %v", err)
+	}
+	err := eachRow(db, 0, math.MaxUint64-1, func(row, value []byte) error {
+		if value == nil {
+			return redone.Delete(row, nil)
+		}
+		return redone.Set(row, value, nil)
+	})
+	if err != nil {
+		v.fault("redo records: %v", err)
 	}
 	v.cells()
 	v.check()
 	v.log()
 	slices.Sort(v.Faults)
-	return &v.Report
+	return &v.Report, redone.Close()
 }
 
 // each walks a range; what cannot be read is a fault.

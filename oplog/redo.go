@@ -1,0 +1,321 @@
+package oplog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// Cells and headers are written back. A commit does not put each into its row,
+// which is what costs in a sorted store, but all of them into one record, the
+// redo of that commit, in the same batch as its entries. The rows follow when
+// the log is drained: of each row the newest state, however often it has changed
+// in between, and in the same step the records go. Until then the cache holds
+// what they say; after a crash Open drains what it finds. Records are states,
+// not deltas: to apply them again changes nothing.
+//
+// What is too large for the cache goes through: into its row at once, and the
+// record says only that the row is newer than older records.
+
+// redoOp says what a record tells of a row.
+type redoOp byte
+
+const (
+	redoSet    redoOp = 1 // it has this value
+	redoNew    redoOp = 2 // likewise, and there was no such row before
+	redoDelete redoOp = 3 // there is none
+	redoStored redoOp = 4 // the store has it as it was then
+)
+
+// redo is the state of the writing back.
+type redo struct {
+	running sync.Mutex // held by who drains, before Log.commit
+
+	// Guarded by Log.commit.
+	seq     uint64              // of the newest record
+	through map[string]struct{} // rows written since a drain began; nil if none is under way
+
+	drained atomic.Uint64 // records up to this one are gone
+	written atomic.Int64  // bytes of all records
+	gone    atomic.Int64  // of those that are gone
+	kick    chan struct{}
+}
+
+// waiting returns the bytes of the records that have not been drained.
+func (r *redo) waiting() int64 { return r.written.Load() - r.gone.Load() }
+
+// redoLimit is how many times Options.RedoBytes of records may wait before
+// commits wait for the drain.
+const redoLimit = 3
+
+// drainStep is about how many bytes of rows a drain writes while commits wait.
+const drainStep = 64 << 10
+
+func redoKey(b []byte, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, rangeRedo), seq)
+}
+
+// appendRedo adds what a record tells of a row.
+func appendRedo(b []byte, op redoOp, row, value []byte) []byte {
+	b = append(b, byte(op))
+	b = append(binary.AppendUvarint(b, uint64(len(row))), row...)
+	if op == redoSet || op == redoNew {
+		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
+	}
+	return b
+}
+
+// eachRedo calls fn for what a record tells, in order. The slices are pieces of b.
+func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
+	piece := func() []byte {
+		n, w := binary.Uvarint(b)
+		if w <= 0 || n > uint64(len(b)-w) {
+			return nil
+		}
+		p := b[w : w+int(n) : w+int(n)]
+		b = b[w+int(n):]
+		return p
+	}
+	for len(b) > 0 {
+		op := redoOp(b[0])
+		b = b[1:]
+		row := piece()
+		if len(row) == 0 || row[0] != rangeCells && row[0] != rangeDigests || op < redoSet || op > redoStored {
+			return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+		}
+		var value []byte
+		if op == redoSet || op == redoNew {
+			if value = piece(); value == nil {
+				return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+			}
+		}
+		if err := fn(op, row, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachRow calls fn once for every row that the records in (after, upto] tell of
+// and that the store does not have so: with its value, or nil if it is to be
+// deleted; deletes come last. The slices are not kept.
+func eachRow(r pebble.Reader, after, upto uint64, fn func(row, value []byte) error) error {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, after+1), UpperBound: redoKey(nil, upto+1)})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = it.Close() }()
+	const (
+		done    = 1 // its newest state has been passed on, or the store has it
+		deleted = 2 // it is to be deleted, unless there was none at the start
+		gone    = 3 // there was none when what is older had been done
+		removed = 4 // it is to be deleted
+	)
+	rows := map[string]byte{}
+	// The newest comes first. Within one record no row comes twice.
+	for ok := it.Last(); ok; ok = it.Prev() {
+		b, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		err = eachRedo(b, func(op redoOp, row, value []byte) error {
+			state := rows[string(row)]
+			switch {
+			case state == done || state == removed:
+			case state == 0 && op == redoDelete:
+				rows[string(row)] = deleted
+			case state == 0:
+				rows[string(row)] = done
+				if op != redoStored {
+					return fn(row, value)
+				}
+			case op == redoDelete:
+				rows[string(row)] = deleted
+			case op == redoNew:
+				rows[string(row)] = gone
+			case op == redoStored && state == deleted:
+				rows[string(row)] = removed
+			case op == redoStored:
+				rows[string(row)] = done
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	maps.DeleteFunc(rows, func(_ string, state byte) bool { return state != deleted && state != removed })
+	for _, row := range slices.Sorted(maps.Keys(rows)) {
+		if err := fn([]byte(row), nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain brings the rows level with the records that there are when it begins.
+func (l *Log) drain() error {
+	l.redo.running.Lock()
+	defer l.redo.running.Unlock()
+	l.commit.Lock()
+	upto, bytes := l.redo.seq, l.redo.written.Load()
+	l.redo.through = map[string]struct{}{}
+	l.commit.Unlock()
+	defer func() {
+		l.commit.Lock()
+		l.redo.through = nil
+		l.commit.Unlock()
+	}()
+	return l.drainTo(upto, bytes, &l.commit)
+}
+
+// level brings the rows level with all records, and returns holding
+// l.commit, in any case.
+func (l *Log) level() error {
+	err := l.drain() // most of it without holding up commits
+	l.redo.running.Lock()
+	defer l.redo.running.Unlock()
+	l.commit.Lock()
+	if err != nil {
+		return err
+	}
+	return l.drainTo(l.redo.seq, l.redo.written.Load(), nil)
+}
+
+// drainTo writes the rows that the records up to upto tell of; bytes is how many
+// had been written then. lock is taken for each step; what has gone through
+// meanwhile is newer. nil if it is held.
+func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
+	from := l.redo.drained.Load()
+	if upto <= from {
+		return nil
+	}
+	if lock == nil {
+		lock = noLock{}
+	}
+	batch := l.db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	type row struct{ key, value []byte }
+	var step []row
+	size := 0
+	write := func() error {
+		lock.Lock()
+		defer lock.Unlock()
+		for _, r := range step {
+			if _, newer := l.redo.through[string(r.key)]; newer {
+				continue
+			}
+			var err error
+			if r.value == nil {
+				err = batch.Delete(r.key, nil)
+			} else {
+				err = batch.Set(r.key, r.value, nil)
+			}
+			if err != nil {
+				return err
+			}
+			l.counters.rows.Add(1)
+		}
+		step, size = step[:0], 0
+		if batch.Empty() {
+			return nil
+		}
+		if err := l.db.Apply(batch, pebble.NoSync); err != nil {
+			return err
+		}
+		batch.Reset()
+		return nil
+	}
+	err = eachRow(l.db, from, upto, func(k, v []byte) error {
+		step = append(step, row{slices.Clone(k), slices.Clone(v)})
+		if size += len(k) + len(v); size < drainStep {
+			return nil
+		}
+		return write()
+	})
+	if err == nil {
+		err = write()
+	}
+	if err == nil {
+		err = l.db.DeleteRange(redoKey(nil, from+1), redoKey(nil, upto+1), pebble.NoSync)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	l.redo.drained.Store(upto)
+	l.redo.gone.Store(bytes)
+	return nil
+}
+
+// drainLoop drains when enough has gathered.
+func (l *Log) drainLoop() {
+	defer l.work.Done()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.redo.kick:
+			l.drainNow()
+		}
+	}
+}
+
+func (l *Log) drainNow() {
+	if f := l.failure.Load(); f != nil && f.fatal {
+		return
+	}
+	if err := l.drain(); err != nil {
+		l.fail(err, true, false)
+	}
+	l.madeRoom()
+}
+
+// drainSoon has the log drained if enough has gathered.
+func (l *Log) drainSoon() {
+	if l.redo.waiting() <= l.opts.RedoBytes && l.cache.carried <= int(l.opts.CacheBytes) {
+		return
+	}
+	if l.opts.ManualSync {
+		l.drainNow()
+		return
+	}
+	select {
+	case l.redo.kick <- struct{}{}:
+	default:
+	}
+}
+
+// recover drains what a crash has left.
+func (l *Log) recover() error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, 0), UpperBound: []byte{rangeRedo + 1}})
+	if err != nil {
+		return err
+	}
+	if it.Last() {
+		if k := it.Key(); len(k) == 9 {
+			l.redo.seq = binary.BigEndian.Uint64(k[1:])
+		} else {
+			err = errKey(k)
+		}
+	}
+	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
+		return err
+	}
+	return l.drainTo(l.redo.seq, 0, nil)
+}
+
+type noLock struct{}
+
+func (noLock) Lock()   {}
+func (noLock) Unlock() {}

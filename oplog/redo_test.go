@@ -1,0 +1,186 @@
+package oplog
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// Every history of one row, up to six changes, each told in a record or gone
+// through, and drained at any point: the row ends as it was last, and no delete
+// is written for one that never was in the store.
+func TestRedoOfARow(t *testing.T) {
+	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: quiet{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	row := []byte{rangeCells, 'r'}
+	type world struct {
+		stored, now string // "": there is none
+		records     [][]byte
+		drained     int
+	}
+	seq := uint64(0)
+	drain := func(w world, path string) world {
+		from := seq
+		for _, b := range w.records[w.drained:] {
+			seq++
+			if err := db.Set(redoKey(nil, seq), b, pebble.NoSync); err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls := 0
+		err := eachRow(db, from, seq, func(k, v []byte) error {
+			if calls++; !bytes.Equal(k, row) {
+				t.Fatalf("%s: row %x", path, k)
+			}
+			if v == nil && w.stored == "" {
+				t.Errorf("%s: a delete of what never was in the store", path)
+			}
+			w.stored = string(v)
+			return nil
+		})
+		if err != nil || calls > 1 || w.stored != w.now {
+			t.Fatalf("%s: stored %q, is %q; %d calls, %v", path, w.stored, w.now, calls, err)
+		}
+		w.drained = len(w.records)
+		return w
+	}
+	histories := 0
+	var step func(w world, left int, path string)
+	step = func(w world, left int, path string) {
+		histories++
+		drain(w, path)
+		if left == 0 {
+			return
+		}
+		if w.drained < len(w.records) {
+			step(drain(w, path), left-1, path+" drain")
+		}
+		tell := func(w world, op redoOp, value, how string) {
+			w.records = append(w.records[:len(w.records):len(w.records)], appendRedo(nil, op, row, []byte(value)))
+			step(w, left-1, path+how)
+		}
+		value := fmt.Sprint("v", left)
+		set := redoSet
+		if w.now == "" {
+			set = redoNew
+		} else {
+			gone := w
+			gone.now = ""
+			tell(gone, redoDelete, "", " delete")
+			gone.stored = ""
+			tell(gone, redoStored, "", " delete-through")
+		}
+		w.now = value
+		tell(w, set, value, " set")
+		w.stored = value
+		tell(w, redoStored, "", " set-through")
+	}
+	step(world{}, 6, "nothing:")
+	step(world{stored: "old", now: "old"}, 6, "row:")
+	if histories < 1000 {
+		t.Errorf("only %d histories", histories)
+	}
+}
+
+func TestRedoRecordsAreChecked(t *testing.T) {
+	good := appendRedo(appendRedo(nil, redoSet, []byte{rangeCells, 1, 2}, []byte("value")), redoDelete, []byte{rangeDigests, 0, 1}, nil)
+	n := 0
+	if err := eachRedo(good, func(redoOp, []byte, []byte) error { n++; return nil }); err != nil || n != 2 {
+		t.Fatal(n, err)
+	}
+	whole := map[int]bool{0: true, len(appendRedo(nil, redoSet, []byte{rangeCells, 1, 2}, []byte("value"))): true}
+	for i := range good {
+		if err := eachRedo(good[:i], func(redoOp, []byte, []byte) error { return nil }); errors.Is(err, crdt.ErrCorrupt) == whole[i] {
+			t.Errorf("cut after %d bytes: %v", i, err)
+		}
+	}
+	for _, bad := range [][]byte{{0, 1, rangeCells}, {9, 1, rangeCells}, {1, 0}, {1, 1, rangeMeta, 0}, {1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1}} {
+		if err := eachRedo(bad, func(redoOp, []byte, []byte) error { return nil }); !errors.Is(err, crdt.ErrCorrupt) {
+			t.Errorf("%x: %v", bad, err)
+		}
+	}
+}
+
+// Groups that are discarded, keys too large for the cache, reads, drains and
+// reopenings in any order: what is read is what a model has.
+func TestWriteBackAgainstModel(t *testing.T) {
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 3))
+		fs := vfs.NewMem()
+		o := testOptions(fs)
+		o.RedoBytes = []int64{1, 2000, 1 << 30}[rnd.IntN(3)]
+		o.CacheBytes = []int64{4 << 10, 1 << 20}[rnd.IntN(2)]
+		r := openReplica(t, o)
+		model := map[string]map[string]string{}
+		names := []string{"a", "b", "c", "d"}
+		for step := range 400 {
+			name := names[rnd.IntN(len(names))]
+			k := crdt.Key{Name: name}
+			change := func(w *crdt.Writer, m map[string]string) {
+				for range rnd.IntN(40) {
+					f, v := fmt.Sprint(rnd.IntN(100)), strings.Repeat("v", rnd.IntN(300))+fmt.Sprint(step)
+					if rnd.IntN(3) == 0 {
+						w.RemoveElem(k, crdt.KindField, f)
+						delete(m, f)
+					} else {
+						w.SetElem(k, crdt.KindField, f, []byte(v))
+						m[f] = v
+					}
+				}
+				if rnd.IntN(20) == 0 {
+					w.Remove(k)
+					clear(m)
+				}
+			}
+			if model[name] == nil {
+				model[name] = map[string]string{}
+			}
+			switch rnd.IntN(12) {
+			case 0:
+				r.view(func(w *crdt.Writer) { change(w, map[string]string{}) }) // and discard it
+			case 1:
+				r.drain()
+			case 2:
+				r.close()
+				r = openReplica(t, o)
+			case 3:
+				r.verify()
+			case 4:
+				r.view(func(w *crdt.Writer) {
+					got := map[string]string{}
+					w.EachElem(k, crdt.KindField, func(f string, v []byte) bool {
+						got[f] = string(v)
+						return true
+					})
+					if fmt.Sprint(got) != fmt.Sprint(model[name]) {
+						t.Fatalf("seed %d step %d: %s is %v, want %v", seed, step, name, got, model[name])
+					}
+				})
+			case 5:
+				f := fmt.Sprint(rnd.IntN(100))
+				r.view(func(w *crdt.Writer) {
+					got, ok := w.Elem(k, crdt.KindField, f)
+					want, has := model[name][f]
+					if ok != has || string(got) != want {
+						t.Fatalf("seed %d step %d: %s.%s is %q, want %q", seed, step, name, f, got, want)
+					}
+				})
+			default:
+				r.must(func(w *crdt.Writer) { change(w, model[name]) })
+			}
+		}
+		r.verify()
+		r.close()
+	}
+}
