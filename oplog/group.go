@@ -27,6 +27,7 @@ type Group struct {
 	l       *Log
 	err     error
 	keys    []*keyState // what it has touched; they are in the log's cache
+	last    *keyState   // the one asked for last
 	vector  crdt.Vector
 	shared  bool // vector is the log's
 	streams map[crdt.Stream]*groupStream
@@ -157,11 +158,18 @@ func (g *Group) key(k crdt.Key) *keyState {
 
 // known is key, or nil if nothing is known of the key.
 func (g *Group) known(k crdt.Key) *keyState {
+	if g.last != nil && g.last.key == k {
+		return g.last
+	}
 	ks := g.l.cache.get(k)
-	if ks != nil && ks.in != g {
+	if ks == nil {
+		return nil
+	}
+	if ks.in != g {
 		ks.in = g
 		g.keys = append(g.keys, ks)
 	}
+	g.last = ks
 	return ks
 }
 
