@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -45,20 +47,61 @@ type news struct {
 	inScript bool          // and whether a script does
 	flushed  bool          // by the running unit
 	events   []command.Event
-	units    []unitNews
+	units    []unitNews          // in their order
+	reread   map[string]struct{} // keys that the running unit has read since it last wrote them
+	known    bool                // that the running script reads, since it last wrote
 }
 
+// unitNews is what a unit has changed; or, if read, what a client has read that
+// wants to be told when it changes.
 type unitNews struct {
 	by    *resp.Session
 	keys  []string
 	flush bool
+	read  bool
 }
 
 func newNews(c *Core, to Listener) news {
 	if to == nil {
 		to = nobody{}
 	}
-	return news{core: c, to: to}
+	return news{core: c, to: to, reread: map[string]struct{}{}}
+}
+
+// reads notes that a client's command reads its keys, if that is to be tracked.
+// Of a script that is done once it calls a command that reads.
+func (n *news) reads(req *resp.Request) {
+	const not = command.PubSub | command.Unlisted
+	if cmd := req.Cmd; req.Tracks && cmd.Flags&command.ReadOnly != 0 && cmd.Flags&not == 0 && cmd.Group != "scripting" {
+		n.track(req)
+	}
+}
+
+// track notes that a client has read the keys of a request. The changes that
+// the unit has made before, which are told at its end, are no news of them.
+func (n *news) track(req *resp.Request) {
+	wrote := len(n.core.touched) > 0 || n.flushed
+	var keys []string
+	for _, r := range req.Cmd.FindKeys(req.Args) {
+		key := string(req.Args[r.Arg])
+		if wrote {
+			n.reread[key] = struct{}{}
+		} else {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) > 0 {
+		n.units = append(n.units, unitNews{by: req.Session, keys: keys, read: true})
+	}
+}
+
+// writes notes that the running unit changes a key, perhaps after it has read it.
+func (n *news) writes(k crdt.Key) {
+	n.known = false
+	if _, read := n.reread[k.Name]; read {
+		delete(n.reread, k.Name)
+		n.units = append(n.units, unitNews{by: n.by.Session, keys: []string{k.Name}, read: true})
+	}
 }
 
 // watch begins to note what changes, if anybody wants to know.
@@ -124,14 +167,19 @@ func (n *news) Before(cmd *command.Command, ctx *command.Context) {
 
 // After implements command.Observer.
 func (n *news) After(cmd *command.Command, ctx *command.Context) {
-	if n.inScript {
-		n.gather(cmd, ctx)
+	if !n.inScript {
+		return
+	}
+	n.gather(cmd, ctx)
+	if n.by != nil && n.by.Tracks && !n.known && cmd.Flags&command.ReadOnly != 0 && cmd.Flags&command.Unlisted == 0 {
+		n.known = true // all it was given, as Redis takes it
+		n.track(n.by)
 	}
 }
 
 // begin is called before a client's command runs on the cells.
 func (n *news) begin(cmd *command.Command, ctx *command.Context) {
-	n.inScript = cmd.Group == "scripting"
+	n.inScript, n.known = cmd.Group == "scripting", false
 	n.watchFor(cmd, ctx)
 }
 
@@ -157,6 +205,7 @@ func (n *news) watchFor(cmd *command.Command, ctx *command.Context) {
 func (n *news) gather(cmd *command.Command, ctx *command.Context) {
 	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
 		n.flushed = true
+		clear(n.reread)
 	}
 	defer func() { n.events = append(n.events, ctx.Events...) }()
 	changed := n.changes()
@@ -236,6 +285,7 @@ func (n *news) elements(k crdt.Key, t crdt.Type) (e command.Elements) {
 
 // unit notes which keys a unit has changed.
 func (n *news) unit(by *resp.Request, keys []crdt.Key) {
+	defer clear(n.reread)
 	if !n.to.Tracks() {
 		n.flushed = false
 		return
@@ -251,6 +301,9 @@ func (n *news) unit(by *resp.Request, keys []crdt.Key) {
 	}
 	n.flushed = false
 	n.units = append(n.units, u)
+	if len(n.reread) > 0 {
+		n.units = append(n.units, unitNews{by: u.by, keys: slices.Collect(maps.Keys(n.reread)), read: true})
+	}
 }
 
 // tell tells everything that the group, which is committed, has gathered.
@@ -260,9 +313,12 @@ func (n *news) tell() {
 		n.events = nil
 	}
 	for _, u := range n.units {
-		if u.flush {
+		switch {
+		case u.read:
+			u.by.Track(u.keys)
+		case u.flush:
 			n.to.Flushed(u.by)
-		} else {
+		default:
 			n.to.Changed(u.by, u.keys)
 		}
 	}
@@ -274,4 +330,5 @@ func (n *news) drop() {
 	clear(n.before)
 	n.watching, n.order = false, n.order[:0]
 	n.events, n.units, n.flushed = nil, nil, false
+	clear(n.reread)
 }

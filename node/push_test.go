@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -543,6 +544,97 @@ func TestTrackingOfScripts(t *testing.T) {
 			t.Fatalf("after %s %s: %q", s.eval, s.script, got)
 		}
 	}
+}
+
+// In a transaction, or a pipeline, reads and writes are tracked in their order: a
+// write is no news of what was read after it.
+func TestTrackingInTransactionsAsRedis(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis = RedisSpawn })
+	for _, mode := range []string{"on", "on noloop", "on optin", "on optout"} {
+		tracked := [2]*rawClient{dialRaw(t, "tcp", n.cfg.Addr()), dialRaw(t, "unix", plainRedis(t))}
+		other := [2]*rawClient{dialRaw(t, "tcp", n.cfg.Addr()), dialRaw(t, "unix", tracked[1].RemoteAddr().String())}
+		for i, c := range tracked {
+			other[i].do("flushall")
+			c.do("hello 3")
+			if got := c.do("client tracking " + mode); got != "+OK\r\n" {
+				t.Fatalf("%s: %q", mode, got)
+			}
+		}
+		for i, lines := range strings.Split(strings.TrimSpace(`
+set k1 1; get k1
+get k1; set k1 2; get k1
+multi; set k1 1; get k1; exec
+multi; get k1; set k1 2; exec
+multi; set k1 1; get k1; set k1 2; get k1; exec
+multi; mset k1 1 k2 2 a 3; get k1; incr k2; get k2; get a; exec
+multi; set k1 1; xread streams x 0; get k2; xadd x * f v; xrange x - +; exec
+multi; set k1 1; zadd z 1 m; zrange z 0 -1; get k2; zpopmin z; get k1; exec
+multi; set k1 1; get k2; flushdb; get k3; get k2; exec
+multi; get k2; flushdb; exec
+eval_1 redis.call('set',KEYS[1],1)redis.call('get',KEYS[1]) k1
+eval_1 redis.call('get',KEYS[1])redis.call('set',KEYS[1],1) k1
+eval_1 redis.call('get','no')redis.call('set',KEYS[1],1)redis.call('get','no') k1
+multi; set k1 1; eval_1 redis.call('get',KEYS[1])redis.call('set',KEYS[1],2)redis.call('get','k1') k1; exec
+client caching yes; get k1; get k2
+client caching no; get k1; get k2
+client caching yes; multi; get k1; get k2; exec; get k3
+client caching no; multi; get k1; get k2; exec; get k3
+multi; get k1; client caching yes; get k2; exec; get k3
+multi; get k1; client caching no; get k2; exec; get k3
+client caching yes; eval_1 redis.call('get','no') k1; get k2
+multi; get k1; client tracking off; client tracking `+mode+`; get k2; exec
+watch k1; multi; get k1; set k2 1; exec
+`), "\n") {
+			for at := range 2 {
+				var replies, pushes [2]string
+				for j, c := range tracked {
+					other[j].do("mset k1 a k2 b k3 c a d x e z f")
+					other[j].do("del x z")
+					until(c, "echo", fmt.Sprint("begin ", i, at)) // what is left from before has been told
+					for _, line := range strings.Split(lines, "; ") {
+						if script, ok := strings.CutPrefix(line, "eval_1 "); ok {
+							script, key, _ := strings.Cut(script, " ")
+							c.send("eval", script, "1", key)
+							continue
+						}
+						c.send(strings.Split(line, " ")...)
+						if at == 1 {
+							time.Sleep(time.Millisecond) // no pipeline
+						}
+					}
+					replies[j], pushes[j] = until(c, "echo", fmt.Sprint("done ", i, at))
+					other[j].do("mset k1 1 k2 2 k3 3 a 4")
+					other[j].do("xadd x 9-9 f v")
+					other[j].do("zadd z 1 o")
+					_, more := until(c, "echo", fmt.Sprint("end ", i, at))
+					pushes[j] += more
+				}
+				if got, want := ids.ReplaceAllString(replies[0], "ID"), ids.ReplaceAllString(replies[1], "ID"); got != want {
+					t.Errorf("%s: %s:\n got %q\nwant %q", mode, lines, got, want)
+				}
+				if pushes[0] != pushes[1] {
+					t.Errorf("%s: %s: pushes\n got %q\nwant %q", mode, lines, pushes[0], pushes[1])
+				}
+			}
+		}
+	}
+}
+
+var ids = regexp.MustCompile(`[0-9]{13,20}-[0-9]+`)
+
+// until gives a command whose reply is its last word, and returns the replies and
+// pushes up to that.
+func until(c *rawClient, words ...string) (replies, pushes string) {
+	c.t.Helper()
+	c.send(words...)
+	for last := words[len(words)-1] + "\r\n"; !strings.HasSuffix(replies, last); {
+		if r := c.reply(); r[0] == '>' {
+			pushes += r
+		} else {
+			replies += r
+		}
+	}
+	return replies, pushes
 }
 
 // With DEBUG SET-ACTIVE-EXPIRE 0, nobody hears that a key has expired before a

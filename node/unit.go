@@ -108,6 +108,7 @@ func (c *Core) Do(req *resp.Request) {
 func (c *Core) read(req *resp.Request) {
 	c.Stats.Reads++
 	c.flushTouched()
+	c.news.reads(req)
 	c.news.missed(req.Cmd, req.DB, req.Args)
 	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
 }
@@ -144,6 +145,7 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 		c.Stats.Writes++
 	} else {
 		c.Stats.Reads++
+		c.news.reads(req)
 	}
 	ctx := t.context(req)
 	ctx.NoWait = noWait
@@ -196,6 +198,7 @@ func (c *Core) noteTouch(k crdt.Key) {
 	if command.IsLibraries(k) {
 		c.scripts.Changed()
 	}
+	c.news.writes(k)
 	if c.news.watching {
 		c.news.noteTouch(k)
 	}

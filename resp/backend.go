@@ -17,6 +17,9 @@ type Request struct {
 	// session owns it afterwards and only reads it.
 	Out     []byte
 	Session *Session
+	// Tracks says that the client is to be told when what the command reads
+	// changes: the backend calls Session.Track, in order with Server.Changed.
+	Tracks bool
 	// Subs, if there are any, are the commands of a transaction: all of them
 	// are carried out, in their order, with nothing between them, and each gets
 	// its own Out. The transaction's own stays empty, unless it failed whole.

@@ -117,9 +117,7 @@ func (c *Session) command(args [][]byte) {
 		c.reject(cmd, args, why)
 		return
 	}
-	if c.cached {
-		defer c.afterCaching(cmd)
-	}
+	defer c.afterCaching(cmd)
 	switch {
 	case c.multi != nil && !control[cmd.Name]:
 		c.queue(cmd, args)
@@ -131,12 +129,12 @@ func (c *Session) command(args [][]byte) {
 	case cmd.Flags&command.Blocking != 0:
 		c.execute()
 		s.monitors.show(c, cmd, c.db, args)
-		c.enqueue(cmd, args, cmd.Flags&command.Write != 0)
+		c.enqueue(cmd, args)
 		c.waits = true
 		c.execute()
 	case cmd.Run != nil || cmd.ByView(args):
 		s.monitors.show(c, cmd, c.db, args)
-		c.enqueue(cmd, args, cmd.Flags&command.Write != 0 && !cmd.ByView(args))
+		c.enqueue(cmd, args)
 		if cmd.Flags&command.SkipMonitor != 0 && s.monitors.any.Load() {
 			c.execute() // what the script calls is shown before what follows
 		}
@@ -154,11 +152,8 @@ func (c *Session) command(args [][]byte) {
 }
 
 // enqueue adds a data command to the batch.
-func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
+func (c *Session) enqueue(cmd *command.Command, args [][]byte) {
 	c.holdBack(cmd, args)
-	if !write {
-		c.Track(cmd, args)
-	}
 	n := len(c.batch)
 	if n == len(c.spare) {
 		c.spare = append(c.spare, &Request{Session: c})
@@ -166,6 +161,7 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte, write bool) {
 	q := c.spare[n]
 	q.DB, q.Proto, q.Cmd, q.Args, q.Out = c.db, c.reply.Proto, cmd, args, nil
 	q.Subs, q.parts, q.exec, q.Counted = nil, nil, false, false
+	q.Tracks = c.tracksReads()
 	c.watching = c.watching || cmd.Name == "WATCH"
 	c.batch = c.spare[:n+1]
 	for _, a := range args {

@@ -97,6 +97,11 @@ func (m *mapBackend) request(q *Request) {
 				m.watched[s] = true
 			}
 		}
+		if q.Tracks && q.Cmd.Flags&command.ReadOnly != 0 {
+			for _, ref := range q.Cmd.FindKeys(q.Args) {
+				q.Session.Track([]string{string(q.Args[ref.Arg])})
+			}
+		}
 		m.one(q, &r)
 	}
 	q.Out = r.Buf

@@ -25,8 +25,7 @@ type trackState struct {
 }
 
 // trackers knows which clients have read what. Keys are not told apart by
-// database, as in Redis. What a client has read is noted before it is read, so
-// that no change after the read can be missed.
+// database, as in Redis. Reads and changes are noted in their order.
 type trackers struct {
 	clients atomic.Int64 // with tracking on
 	known   atomic.Int64 // keys in keys
@@ -60,41 +59,30 @@ func (t *trackers) stop(c *Session) {
 	t.clients.Add(-1)
 }
 
-// Track notes that the client is about to read the keys of a command, if it is
-// one whose keys are tracked and the client wants that. It is for whoever
-// carries out commands in the client's name, in the client's order. A script's
-// keys are for TrackScript, also those of one that only reads.
-func (c *Session) Track(cmd *command.Command, args [][]byte) {
-	if cmd.Flags&command.ReadOnly != 0 && cmd.Flags&(command.PubSub|command.Unlisted) == 0 && cmd.Group != "scripting" {
-		c.track(cmd, args)
-	}
-}
-
-// TrackScript implements command.Client: a script that reads anything has read
-// the keys it was given.
-func (c *Session) TrackScript(args [][]byte) {
-	if cmd, _ := command.Find(args); cmd != nil {
-		c.track(cmd, args)
-	}
-}
-
-func (c *Session) track(cmd *command.Command, args [][]byte) {
+// tracksReads reports whether what the client reads with its next command is to
+// be tracked.
+func (c *Session) tracksReads() bool {
 	if !c.tracks.Load() {
-		return
+		return false
 	}
 	t := &c.server.trackers
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	st := &c.tracking
-	if !st.on || st.bcast {
+	return !(st.optin && !st.caching || st.optout && st.caching)
+}
+
+// Track notes that the client reads keys, and wants to be told once when they
+// change. It is for the backend that carries out a request which Tracks: before
+// it tells the server of any change that comes after the read.
+func (c *Session) Track(keys []string) {
+	t := &c.server.trackers
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !c.tracking.on || c.tracking.bcast {
 		return
 	}
-	caching := st.caching
-	if st.optin && !caching || st.optout && caching {
-		return
-	}
-	for _, r := range cmd.FindKeys(args) {
-		key := string(args[r.Arg])
+	for _, key := range keys {
 		ids := t.keys[key]
 		if ids == nil {
 			ids = map[int64]struct{}{}
@@ -277,9 +265,9 @@ func (s *Server) client(id int64) *Session {
 }
 
 // afterCaching ends what CLIENT CACHING said, behind the command it was for:
-// the next that is none of CLIENT.
+// the next that is none of CLIENT, or the transaction that this begins.
 func (c *Session) afterCaching(cmd *command.Command) {
-	if strings.HasPrefix(cmd.Name, "CLIENT|") {
+	if !c.cached || c.multi != nil || strings.HasPrefix(cmd.Name, "CLIENT|") {
 		return
 	}
 	c.cached = false

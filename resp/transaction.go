@@ -38,7 +38,7 @@ var control = map[string]bool{"MULTI": true, "EXEC": true, "DISCARD": true, "WAT
 // early are those that change how the commands after them are understood: they
 // are carried out when a transaction begins to run, in their order; what else
 // is answered here is when all data commands of it have been.
-var early = map[string]bool{"SELECT": true, "HELLO": true, "AUTH": true}
+var early = map[string]bool{"SELECT": true, "HELLO": true, "AUTH": true, "CLIENT|TRACKING": true, "CLIENT|CACHING": true}
 
 const (
 	errExecAbort = "EXECABORT Transaction discarded because of previous errors."
@@ -138,22 +138,19 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 		c.fail(errExecAbort)
 		return
 	}
-	c.enqueue(cmd, args, true) // what it reads is tracked by command
+	c.enqueue(cmd, args)
 	c.server.budget.give(t.bytes)
 	c.multi = nil
 	c.bytes += t.bytes
 	req := c.batch[len(c.batch)-1]
 	for _, q := range t.list {
 		p := part{cmd: q.cmd, args: q.args}
-		if c.server.trackers.clients.Load() > 0 {
-			c.Track(q.cmd, q.args)
-		}
 		denied := c.PermitWithin(acl.InMulti, q.cmd, q.args)
 		switch {
 		case denied != "":
 			p.reply, p.denied, p.shown = []byte("-"+denied+"\r\n"), true, true
 		case q.cmd.Run != nil || q.cmd.ByView(q.args):
-			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, whole: req}
+			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, Tracks: c.tracksReads(), whole: req}
 			req.Subs = append(req.Subs, p.sub)
 		case early[q.cmd.Name]:
 			p.reply = c.Front(q.cmd, q.args, c.reply.Proto)

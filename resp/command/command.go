@@ -85,8 +85,6 @@ type Client interface {
 	// Called counts a command that the script gave: its reply, and whether it
 	// was carried out. cmd is nil for what is no command.
 	Called(cmd *Command, reply []byte, ran bool)
-	// TrackScript notes that a script, which was begun with these arguments, reads.
-	TrackScript(args [][]byte)
 	// MayDebug reports whether a DEBUG may be given in a script: not without DEBUG
 	// SET-DISABLE-DENY-SCRIPTS.
 	MayDebug(args [][]byte) bool

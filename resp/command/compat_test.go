@@ -191,7 +191,7 @@ and not through a node:
 		case strings.HasPrefix(line, "= "):
 			fmt.Fprintf(&b, "\n%s:\n\n", line[2:])
 		default:
-			unit, name, _ := strings.Cut(line, ": ")
+			unit, name, _ := strings.Cut(strings.TrimPrefix(line, "! "), ": ")
 			fmt.Fprintf(&b, "- %s: %s\n", unit, name)
 		}
 	}

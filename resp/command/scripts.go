@@ -272,7 +272,6 @@ type host struct {
 	r        *running
 	db       uint8
 	readOnly bool
-	reads    bool // it has given a command that reads
 	full     bool // of memory, when the script began
 }
 
@@ -286,10 +285,6 @@ func (h *host) Call(args [][]byte, proto int) []byte {
 	reply, ran := h.call(cmd, args, proto)
 	if h.c.Client != nil {
 		h.c.Client.Called(cmd, reply, ran)
-		if ran && cmd.Flags&ReadOnly != 0 && cmd.Flags&Unlisted == 0 && !h.reads {
-			h.reads = true
-			h.c.Client.TrackScript(h.c.Args)
-		}
 	}
 	return reply
 }

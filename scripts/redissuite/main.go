@@ -113,7 +113,7 @@ func run(s *suite, source string, units []string, expectedPath, plainPath string
 				return false, err
 			}
 		}
-		n, err := s.runNode(unit, p)
+		n, err := s.runNode(unit, p, exp.leftOut[unit])
 		if errors.Is(err, errStopped) {
 			return false, err
 		} else if err != nil {

@@ -56,12 +56,15 @@ func TestParseEnded(t *testing.T) {
 // often as it is there, and that reasons are looked up.
 func TestReport(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "expected")
-	if err := os.WriteFile(path, []byte("# note\n= a reason\nu: two\nu: gone\nv: *\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("# note\n= a reason\n! u: two\nu: gone\nv: *\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	exp, err := readExpected(path)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if got := exp.leftOut["u"]; !slices.Equal(got, []string{"two"}) || len(exp.leftOut) != 1 {
+		t.Errorf("left out: %q", exp.leftOut)
 	}
 	var out bytes.Buffer
 	r := newReport(&out, exp, false)

@@ -15,12 +15,15 @@ import (
 type expected struct {
 	reasons map[string]string // by "unit: name"; "unit: *" is a whole unit
 	met     map[string]bool
+	leftOut map[string][]string // by unit
 }
 
 // readExpected reads a file of sections, each a line "= reason" and below it
-// lines "unit: test name". Lines with # and empty ones are passed over.
+// lines "unit: test name". One that begins with "! " leaves settings behind that
+// fail those after it: it is not run, and counts as failed. Lines with # and
+// empty ones are passed over.
 func readExpected(path string) (*expected, error) {
-	e := &expected{reasons: map[string]string{}, met: map[string]bool{}}
+	e := &expected{reasons: map[string]string{}, met: map[string]bool{}, leftOut: map[string][]string{}}
 	if path == "" {
 		return e, nil
 	}
@@ -42,6 +45,11 @@ func readExpected(path string) (*expected, error) {
 		case reason == "" || !strings.Contains(line, ": "):
 			return nil, fmt.Errorf("%s:%d: neither \"= reason\" nor \"unit: test\" below one: %s", path, n, line)
 		default:
+			if test, leave := strings.CutPrefix(line, "! "); leave {
+				line = test
+				unit, name, _ := strings.Cut(line, ": ")
+				e.leftOut[unit] = append(e.leftOut[unit], name)
+			}
 			e.reasons[line] = reason
 		}
 	}

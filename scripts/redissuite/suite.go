@@ -180,11 +180,11 @@ func (s *suite) runPlain(unit string) (result, error) {
 	return res, err
 }
 
-// runNode runs a unit on a node, as plain Redis ran it. With tail it continues
-// after a test that ended it.
-func (s *suite) runNode(unit string, plain result) (result, error) {
+// runNode runs a unit on a node, as plain Redis ran it, without the tests that
+// are left out. With tail it continues after a test that ended it.
+func (s *suite) runNode(unit string, plain result, leftOut []string) (result, error) {
 	var res result
-	skip := slices.Clone(plain.Skipped)
+	skip := slices.Concat(plain.Skipped, leftOut)
 	for tries := 0; ; tries++ {
 		r, err := s.runOnce(unit, true, skip)
 		if err != nil {
