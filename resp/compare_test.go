@@ -3,6 +3,7 @@ package resp
 import (
 	"io"
 	"net"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -302,7 +303,7 @@ get x
 
 // noID takes the connection's number out of a reply to HELLO.
 func noID(s string) string {
-	before, after, _ := strings.Cut(s, "$2\r\nid\r\n:")
-	_, after, _ = strings.Cut(after, "\r\n")
-	return before + after
+	return theID.ReplaceAllString(s, "")
 }
+
+var theID = regexp.MustCompile(`\$2\r\nid\r\n:[0-9]+\r\n`)

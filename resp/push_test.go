@@ -339,6 +339,40 @@ func TestTrackingAsRedis(t *testing.T) {
 	r.ours.want("+PONG\r\n", "ping")
 }
 
+// A transaction that is not carried out changes nothing of the connection.
+func TestStateAfterFailedTransaction(t *testing.T) {
+	d, other := newDuo(t, start(t, nil), realRedis(t)), (*duo)(nil)
+	for _, proto := range []string{"2", "3"} {
+		for _, fails := range []bool{true, false} {
+			ts := start(t, nil)
+			d, other = newDuo(t, ts, d.to.RemoteAddr().String()), newDuo(t, ts, d.to.RemoteAddr().String())
+			d.same(1, "hello "+proto+" setname before")
+			d.same(1, "client tracking on bcast prefix p")
+			d.same(1, "select 2")
+			d.same(1, "watch k")
+			if fails {
+				other.same(1, "select 2")
+				other.same(1, "set k 1")
+			}
+			d.same(1, "multi")
+			for _, line := range []string{"select 3", "set in 1", "hello 3 setname within", "client tracking off", "hello 2", "client tracking on optin", "client caching yes", "get in"} {
+				d.same(1, line)
+			}
+			for _, c := range []*client{d.ours, d.to} { // in one go
+				c.send(encode("exec") + encode("exists", "in") + encode("client", "getname") + encode("client", "trackinginfo"))
+			}
+			got, want := d.ours.reply(), d.to.reply()
+			if noID(got) != noID(want) {
+				t.Errorf("exec:\n got %q\nwant %q", got, want)
+			}
+			d.read(3, "after exec")
+			for _, line := range []string{"get in", "select 3", "del in", "select 2", "del k", "client tracking off", "reset"} {
+				d.same(1, line)
+			}
+		}
+	}
+}
+
 func sessionOf(ts *testServer, c *client) *Session {
 	for _, s := range ts.clients() {
 		if s.addr == c.LocalAddr().String() {

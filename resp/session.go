@@ -48,6 +48,7 @@ type Session struct {
 	pushing  bool                   // the reply is one that CLIENT REPLY does not keep back
 	subs     [3]map[string]struct{} // by subscription kind
 	multi    *transaction           // since MULTI
+	undone   bool                   // the last transaction was not carried out
 	watching bool                   // the backend may know keys that the connection watches
 
 	// For others to see.

@@ -386,6 +386,21 @@ func (t *trackers) start(c *Session, want trackState, prefixes []string) string 
 	return ""
 }
 
+// restore brings a client's tracking back to what it was.
+func (t *trackers) restore(c *Session, was trackState) {
+	t.mu.Lock()
+	now := c.tracking
+	t.mu.Unlock()
+	if now.on == was.on && now.bcast == was.bcast && now.optin == was.optin && now.optout == was.optout && now.noloop == was.noloop &&
+		now.redirect == was.redirect && maps.Equal(now.prefixes, was.prefixes) {
+		return
+	}
+	t.stop(c)
+	if was.on {
+		t.start(c, was, slices.Collect(maps.Keys(was.prefixes)))
+	}
+}
+
 // overlap reports whether one is a prefix of the other.
 func overlap(a, b string) bool {
 	n := min(len(a), len(b))

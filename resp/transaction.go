@@ -1,6 +1,7 @@
 package resp
 
 import (
+	"maps"
 	"time"
 
 	"github.com/replicatord/replicatord/resp/acl"
@@ -143,6 +144,7 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	c.multi = nil
 	c.bytes += t.bytes
 	req := c.batch[len(c.batch)-1]
+	var was *sessionState // before what early commands change
 	for _, q := range t.list {
 		p := part{cmd: q.cmd, args: q.args}
 		denied := c.PermitWithin(acl.InMulti, q.cmd, q.args)
@@ -153,6 +155,9 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 			p.sub = &Request{DB: c.db, Proto: c.reply.Proto, Cmd: q.cmd, Args: q.args, Session: c, Tracks: c.tracksReads(), whole: req}
 			req.Subs = append(req.Subs, p.sub)
 		case early[q.cmd.Name]:
+			if was == nil {
+				was = c.state()
+			}
 			p.reply = c.Front(q.cmd, q.args, c.reply.Proto)
 		}
 		p.db = c.db
@@ -164,9 +169,44 @@ func (c *Session) exec(cmd *command.Command, args [][]byte) {
 	}
 	req.exec = true
 	c.watching = false
-	if c.server.monitors.any.Load() {
-		c.execute() // what follows is shown behind it
+	if c.server.monitors.any.Load() || was != nil {
+		c.undone = false
+		c.execute() // what follows is shown behind it, and as the connection is then
+		if was != nil && c.undone {
+			c.restore(was)
+		}
 	}
+}
+
+// sessionState is what the early commands change.
+type sessionState struct {
+	db     uint8
+	proto  int
+	user   *acl.User
+	authed bool
+	name   string
+	track  trackState
+}
+
+func (c *Session) state() *sessionState {
+	c.server.trackers.mu.Lock()
+	track := c.tracking
+	c.server.trackers.mu.Unlock()
+	track.prefixes = maps.Clone(track.prefixes)
+	return &sessionState{c.db, c.reply.Proto, c.user(), c.authed, c.Name(), track}
+}
+
+// restore takes back what the early commands of a transaction have changed that
+// was not carried out.
+func (c *Session) restore(was *sessionState) {
+	c.db = was.db
+	c.dbNow.Store(int32(was.db))
+	if was.proto != c.reply.Proto {
+		c.setProto(was.proto)
+	}
+	c.setAuth(was.user, was.authed)
+	_ = c.setName([]byte(was.name)) // it was one before
+	c.server.trackers.restore(c, was.track)
 }
 
 // compose makes the reply of a transaction of those of its commands.
@@ -176,7 +216,7 @@ func (c *Session) compose(q *Request) {
 		if q.Out[0] == '-' {
 			q.Out = append([]byte("-"+abortedBy), q.Out[1:]...)
 		}
-		q.parts = nil // not carried out
+		q.parts, c.undone = nil, true // not carried out
 		return
 	}
 	out := command.Reply{Proto: q.Proto}
