@@ -213,7 +213,7 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 	value := fmt.Appendf(nil, "v%d", c.rng.IntN(1000))
 	kind := []crdt.Kind{crdt.KindField, crdt.KindMember, crdt.KindScored}[c.rng.IntN(3)]
 	may := func(t crdt.Type) bool { return w.Type(key) == crdt.TypeNone || w.Type(key) == t }
-	p := c.rng.IntN(40)
+	p := c.rng.IntN(52)
 	c.note("node %d lane %d: op %d on %v %s", n.id, w.Lane(), p, key, elem)
 	switch {
 	case p < 6:
@@ -223,7 +223,7 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 		if p < 10 {
 			kind, elem = []crdt.Kind{crdt.KindField, crdt.KindScored}[c.rng.IntN(2)], []string{"f", "g"}[c.rng.IntN(2)]
 		}
-		if !may(kind.Type()) {
+		if !may(kind.Type()) || kind == crdt.KindString && crdt.StringKind(n.store, key) != kind {
 			return
 		}
 		was := crdt.Int(0)
@@ -270,6 +270,8 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 		w.SetExpiry(key, crdt.Never)
 	case p < 39:
 		w.Flush(key.DB)
+	case p >= 40:
+		c.streamOp(w, key, p, value)
 	default:
 		if c.rng.IntN(2) == 0 {
 			w.SetString(key, value, false)
@@ -277,6 +279,35 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 			w.Begin(crdt.Lane(c.rng.IntN(2)))
 			w.Remove(key)
 			w.SetElem(key, kind, elem, value)
+		}
+	}
+}
+
+// streamOp writes to what a stream is made of: entries, groups with the count of
+// entries, and what readers have done, which does not make the key exist.
+func (c *cluster) streamOp(w *crdt.Writer, key crdt.Key, p int, value []byte) {
+	kind := []crdt.Kind{crdt.KindEntry, crdt.KindEntry, crdt.KindGroup, crdt.KindPending}[c.rng.IntN(4)]
+	elem := strconv.Itoa(c.rng.IntN(3))
+	t := w.Type(key)
+	switch {
+	case p < 46:
+		if t == crdt.TypeStream || t == crdt.TypeNone && kind != crdt.KindPending {
+			w.SetElem(key, kind, elem, value)
+		}
+	case p < 48:
+		if t == crdt.TypeStream || t == crdt.TypeNone {
+			w.AddElem(key, crdt.KindGroup, "+", crdt.Int(1))
+		}
+	case p < 50:
+		w.RemoveElem(key, kind, elem)
+	case p < 51:
+		w.RemoveElems(key, kind)
+		if n := w.Len(key, kind); n != 0 {
+			c.errorf("%d of kind %v are left of %v", n, kind, key)
+		}
+	default:
+		if t == crdt.TypeString || t == crdt.TypeNone {
+			w.SetElem(key, crdt.KindRegisters, elem, value)
 		}
 	}
 }
