@@ -24,15 +24,17 @@
 //
 // After every event: vectors only grow; what is durable is applied; nothing is
 // known elsewhere that was not durable at its origin; no node is believed to
-// have more than it ever had durable; nodes with the same vector hold the same.
+// have more than it ever had durable; nodes with the same vector hold the same;
+// of a transaction or script of many keys a node has all or nothing (unit.go).
 // At every commit: tags rise, over crashes and clock steps. At every start: what
 // was acknowledged is there, as far as the fsync policy promises. Every few
 // hundred events, and at the end, for one node after the other: headers and
 // digests are what the cells make them; the view shows what the cells say; and
 // the cells are what crdttest.Model, which keeps every write and shares no rule
 // with package crdt, says they are. In pipelines a read finds what was written
-// before it. At the end: counters that were only ever added to are the exact
-// sum of the increments that were acknowledged and survived.
+// before it, and those of a unit find no other unit in part. At the end: counters
+// that were only ever added to are the exact sum of the increments that were
+// acknowledged and survived.
 //
 // # When it fails
 //

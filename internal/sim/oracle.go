@@ -76,6 +76,7 @@ func (o *oracle) step() {
 				"node %d has stream %v up to %v, but its origin had it durable only up to %v", s.id, q.Stream, q.Tag, o.shipped[q.Stream])
 		}
 		o.level(p)
+		o.whole(p)
 	}
 	if o.steps%400 == 0 {
 		if s := o.w.sites[o.steps/400%len(o.w.sites)]; s.proc != nil {
@@ -173,17 +174,26 @@ func (o *oracle) heard(from uint16, durable crdt.Vector) {
 // answered notes what clients were promised.
 func (o *oracle) answered(p *proc, calls []call, reqs []*resp.Request, before crdt.Vector) {
 	after := p.log.Vector()
+	promised := func(c, unit call) {
+		if c.counter.Key.Name != "" {
+			s := p.log.Identity().Origin | crdt.Stream(o.w.laneOf(unit))
+			o.ledger = append(o.ledger, increment{c.counter, c.amount, s, before.Get(s), after.Get(s)})
+		}
+	}
 	for i, c := range calls {
+		for _, s := range c.subs {
+			promised(s, c)
+		}
+		if reqs[i].Subs != nil {
+			o.acked++
+			continue
+		}
 		ok := reqs[i].Out[0] != '-'
 		if ok && reqs[i].Cmd.Run != nil {
 			o.acked++
 		}
-		if c.counter.Key.Name == "" {
-			continue
-		}
-		o.w.must(ok, "node %d: %v was refused: %s", p.site.id, c, reqs[i].Out)
-		s := p.log.Identity().Origin | crdt.Stream(o.w.lane(c.counter.Key))
-		o.ledger = append(o.ledger, increment{c.counter, c.amount, s, before.Get(s), after.Get(s)})
+		o.w.must(ok || c.counter.Key.Name == "", "node %d: %v was refused: %s", p.site.id, c, reqs[i].Out)
+		promised(c, c)
 	}
 }
 

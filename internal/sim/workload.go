@@ -17,9 +17,17 @@ type call struct {
 	// exact.
 	counter crdt.CellID
 	amount  int64
+	// subs are the commands of a unit; reads says of one that the view answers it.
+	subs  []call
+	reads bool
 }
 
-func (c call) String() string { return fmt.Sprintf("%d> %q", c.db, c.args) }
+func (c call) String() string {
+	if c.subs != nil {
+		return fmt.Sprintf("%s%v", c.args[0], c.subs)
+	}
+	return fmt.Sprintf("%d> %q", c.db, c.args)
+}
 
 func split(s string) [][]byte {
 	var out [][]byte
@@ -42,7 +50,9 @@ func (w *world) pipeline() {
 	s := w.sites[w.rand.IntN(len(w.sites))]
 	calls := make([]call, 1+w.rand.IntN(5))
 	for i := range calls {
-		calls[i] = w.call()
+		if calls[i] = w.call(); w.chance(15) {
+			calls[i] = w.unit()
+		}
 	}
 	if s.proc == nil || !s.proc.level || s.behindFence() {
 		w.oracle.counts["pipelines refused"]++
@@ -192,6 +202,10 @@ func (p *proc) run(calls []call) {
 	before := p.log.Vector()
 	reqs := make([]*resp.Request, len(calls))
 	for i, c := range calls {
+		if c.subs != nil || string(c.args[0]) == "EVAL" {
+			reqs[i] = p.transact(c)
+			continue
+		}
 		r, err := request(c)
 		w.check(err, fmt.Sprintf("command %v", c))
 		p.core.Do(r)

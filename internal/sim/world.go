@@ -25,6 +25,7 @@ type world struct {
 	oracle *oracle
 
 	pushes int // made to queues, to tell their items apart
+	units  int // that wrote
 
 	syncThreshold int // entries from which on a fresh node gets the state
 
