@@ -44,6 +44,7 @@ type news struct {
 	order    []crdt.Key // of before
 
 	by       *resp.Request // the client's command that runs
+	from     int           // how many keys its unit had changed before it
 	inScript bool          // and whether a script does
 	flushed  bool          // by the running unit
 	events   []command.Event
@@ -191,6 +192,7 @@ func (n *news) end(cmd *command.Command, ctx *command.Context) {
 
 // watchFor begins to note what a command changes, and what it does not find.
 func (n *news) watchFor(cmd *command.Command, ctx *command.Context) {
+	n.from = len(n.core.touched)
 	if cmd.Flags&command.ReadOnly != 0 {
 		n.missed(cmd, ctx.DB, ctx.Args)
 		return
@@ -203,6 +205,11 @@ func (n *news) watchFor(cmd *command.Command, ctx *command.Context) {
 
 // gather adds what a command has changed to what there is to tell.
 func (n *news) gather(cmd *command.Command, ctx *command.Context) {
+	if t := &n.core.touched; n.from < len(*t) {
+		// Who watches a key, or has it in a cache, is not told of what Redis
+		// would not call a change.
+		*t = append((*t)[:n.from], slices.DeleteFunc((*t)[n.from:], ctx.Quiets)...)
+	}
 	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
 		n.flushed = true
 		clear(n.reread)

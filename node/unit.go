@@ -178,7 +178,7 @@ func (c *Core) endUnit(by *resp.Request) {
 	}
 	c.news.unit(by, c.touched)
 	for _, k := range c.touched {
-		c.noteWatched(by, k)
+		c.noteWatched(k)
 	}
 	if c.changed != nil {
 		c.changed(by, c.touched)

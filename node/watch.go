@@ -15,7 +15,8 @@ type watches struct {
 
 type watch struct {
 	// keys, each with whether it was there when it was first watched. A key
-	// that was not is not changed by what only tidies away what was hidden.
+	// that was not is not changed by what leaves it so, such as a delete of
+	// what had expired.
 	keys  map[crdt.Key]bool
 	dirty bool
 }
@@ -77,15 +78,14 @@ func (ws *watches) drop(w *watch) {
 	}
 }
 
-// noteWatched marks the connections that watch a key which a unit has changed;
-// by is its request, nil if it is no client's.
-func (c *Core) noteWatched(by *resp.Request, k crdt.Key) {
+// noteWatched marks the connections that watch a key which a unit has changed.
+func (c *Core) noteWatched(k crdt.Key) {
 	if len(c.watches.byKey) == 0 {
 		return
 	}
 	list := append([]*watch(nil), c.watches.byKey[k]...)
 	for _, w := range list {
-		if by == nil && !w.keys[k] && !c.exists(k) {
+		if !w.keys[k] && !c.exists(k) {
 			continue
 		}
 		w.dirty = true
