@@ -131,6 +131,28 @@ func TestViewParameters(t *testing.T) {
 	expect(t, do, "CONFIG GET hash-max-listpack-entries", "[hash-max-listpack-entries 2]")
 }
 
+// min-replicas-to-write counts the members that are there and have what was
+// written.
+func TestMinReplicas(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis = RedisSpawn })
+	do := clientOf(t, n)
+	const refusal = "-NOREPLICAS Not enough good replicas to write."
+	expect(t, do, "CONFIG SET min-replicas-to-write 1", "OK")
+	expect(t, do, "SET k v", refusal)
+	expect(t, do, "EVAL return(redis.call('exists','k')) 0", "0")
+	if got := do("EVAL return(redis.call('set','k','v')) 0"); !strings.HasPrefix(got, refusal) {
+		t.Errorf("a script that writes: %q", got)
+	}
+	t.Run("with a member", func(t *testing.T) {
+		together(t, n, startTestNode(t, 2, nil))
+		eventually(t, "the member is seen", func() bool { return do("SET k v") == "OK" })
+	})
+	eventually(t, "it is seen to be away", func() bool { return do("SET k w") == refusal })
+	expect(t, do, "GET k", "v")
+	expect(t, do, "CONFIG SET min-replicas-to-write 0", "OK")
+	expect(t, do, "SET k w", "OK")
+}
+
 // Beyond maxmemory what needs memory is refused, and only that; nothing is
 // evicted.
 func TestMaxMemory(t *testing.T) {

@@ -59,6 +59,21 @@ func (n *Node) waitFor(s *resp.Session, out *command.Reply, args [][]byte, aof b
 	}
 }
 
+// LevelMembers implements resp.Backend.
+func (n *Node) LevelMembers(lag time.Duration) (count int) {
+	l := n.durable.Load()
+	if l == nil {
+		return 0 // the node is starting
+	}
+	links := l.Stats()
+	for _, m := range n.members.List() {
+		if s, ok := links[m.ID]; ok && m.State != gossip.Left && s.Live && s.Lag <= lag {
+			count++
+		}
+	}
+	return count
+}
+
 // own returns what a vector tells of this node's own streams.
 func (n *Node) own(v crdt.Vector) crdt.Vector {
 	var out crdt.Vector

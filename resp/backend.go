@@ -2,6 +2,7 @@ package resp
 
 import (
 	"errors"
+	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -53,6 +54,9 @@ type Backend interface {
 	// Publish sends a message to the other nodes' clients that listen to the
 	// channel. It waits for nobody, and keeps what it is given.
 	Publish(channel, payload []byte, shard bool)
+	// LevelMembers returns how many other members are there and have on disk what was
+	// written here until so long ago.
+	LevelMembers(lag time.Duration) int
 	// Scripts returns the backend's scripts, of which the server uses what any
 	// goroutine may.
 	Scripts() *command.Scripts

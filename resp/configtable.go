@@ -181,6 +181,8 @@ func liveParameters() map[string]parameter {
 				return func() { s.users.AllChannels(v == "allchannels") }, err
 			},
 		},
+		"min-replicas-to-write": measured(func(s *Server) *atomic.Int64 { return &s.settings.minReplicas }),
+		"min-replicas-max-lag":  measured(func(s *Server) *atomic.Int64 { return &s.settings.maxLag }),
 		"maxmemory": {
 			live: true,
 			get:  func(s *Server) string { return itoa(s.settings.maxMemory.Load()) },
@@ -207,6 +209,17 @@ func liveParameters() map[string]parameter {
 		"aclfile":              fixed(func(s *Server) string { return s.opt.ACLFile }),
 		"enable-debug-command": fixed(func(s *Server) string { return s.opt.DebugCommand }),
 	}
+}
+
+// measured is a number by which the state of the server is judged.
+func measured(n func(*Server) *atomic.Int64) parameter {
+	p := number(n, 0, math.MaxInt32)
+	set := p.set
+	p.set = func(s *Server, v string) (func(), error) {
+		apply, err := set(s, v)
+		return func() { apply(); s.measure() }, err
+	}
+	return p
 }
 
 // setClientMemory sets maxmemory-clients: a size or, with a %, that part of
@@ -273,7 +286,7 @@ func keptParameters() map[string]parameter {
 		"cluster-migration-barrier": {1, 0, math.MaxInt32}, "cluster-node-timeout": {15000, 0, math.MaxInt64},
 		"cluster-replica-validity-factor": {10, 0, math.MaxInt32}, "hz": {10, 0, math.MaxInt32},
 		"lfu-decay-time": {1, 0, math.MaxInt32}, "lfu-log-factor": {10, 0, math.MaxInt32}, "busy-reply-threshold": {5000, 0, math.MaxInt32},
-		"maxmemory-eviction-tenacity": {10, 0, 100}, "maxmemory-samples": {5, 1, math.MaxInt32}, "min-replicas-max-lag": {10, 0, math.MaxInt32},
+		"maxmemory-eviction-tenacity": {10, 0, 100}, "maxmemory-samples": {5, 1, math.MaxInt32},
 		"rdb-key-save-delay": {0, math.MinInt32, math.MaxInt32}, "key-load-delay": {0, math.MinInt32, math.MaxInt32},
 		"repl-backlog-ttl": {3600, 0, math.MaxInt64}, "repl-diskless-sync-delay": {5, 0, math.MaxInt32},
 		"repl-diskless-sync-max-replicas": {0, 0, math.MaxInt32}, "repl-ping-replica-period": {10, 1, math.MaxInt32},
@@ -347,9 +360,6 @@ func init() {
 	add(settled)
 	add(view)
 	add(keptParameters())
-	add(map[string]parameter{
-		"min-replicas-to-write": refusedBut("0", "a node never waits for others before it takes a write; WAIT does, command by command"),
-	})
 	for name := range secretParameters {
 		p := parameters[name]
 		p.secret = true

@@ -107,9 +107,9 @@ func (c *Session) command(args [][]byte) {
 			return
 		}
 	}
-	if cmd.Flags&command.DenyOOM != 0 && s.settings.full.Load() && !cmd.ByView(args) {
+	if why := c.unfit(cmd, args); why != "" {
 		r.stat.rejected.Add(1)
-		c.reject(cmd, args, errOOM)
+		c.reject(cmd, args, why)
 		return
 	}
 	if why := s.busy(cmd); why != "" {
@@ -149,6 +149,29 @@ func (c *Session) command(args [][]byte) {
 		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { r.handle(c, args) }, args)
 	}
+}
+
+// unfit returns the error for a command, or the transaction that it begins to
+// carry out, that the state of the server does not allow; "" if it may go on.
+func (c *Session) unfit(cmd *command.Command, args [][]byte) string {
+	p := &c.server.settings
+	full, alone := p.full.Load(), p.alone.Load()
+	if !full && !alone {
+		return ""
+	}
+	is := func(flag command.Flag) bool {
+		has := func(q queued) bool {
+			return q.cmd.Flags&flag != 0 && q.cmd.Flags&command.Unlisted == 0 && !q.cmd.ByView(q.args)
+		}
+		return has(queued{cmd, args}) || cmd.Name == "EXEC" && c.multi != nil && slices.ContainsFunc(c.multi.list, has)
+	}
+	switch {
+	case full && is(command.DenyOOM):
+		return command.ErrOOM
+	case alone && is(command.Write):
+		return command.ErrNoReplicas
+	}
+	return ""
 }
 
 // enqueue adds a data command to the batch.

@@ -33,6 +33,7 @@ type mapBackend struct {
 	hold    chan struct{} // Execute waits for it, if set
 	entered chan struct{} // and says here that it does
 	params  map[string]string
+	level   atomic.Int64
 	scripts *command.Scripts
 	watched map[*Session]bool // and whether something was written since
 }
@@ -45,6 +46,8 @@ func newMapBackend() *mapBackend {
 	}
 	return m
 }
+
+func (m *mapBackend) LevelMembers(time.Duration) int { return int(m.level.Load()) }
 
 func (m *mapBackend) Scripts() *command.Scripts { return m.scripts }
 

@@ -117,10 +117,47 @@ config rewrite x
 	if got := b.do("CONFIG", "SET", "port", "1"); !strings.Contains(got, "Unable to listen on this port") {
 		t.Errorf("port: %q", got)
 	}
-	if got := b.do("CONFIG", "SET", "min-replicas-to-write", "1"); !strings.Contains(got, "WAIT does") {
-		t.Errorf("min-replicas-to-write: %q", got)
-	}
 	b.want("-ERR unsupported command 'config rewrite': the configuration file is the operator's: change it there\r\n", "CONFIG", "REWRITE")
+}
+
+// Where fewer members are level than min-replicas-to-write, what only reads goes
+// on, and what writes is refused as by a Redis without replicas.
+func TestMinReplicasAsRedis(t *testing.T) {
+	ts := start(t, nil)
+	d, other := newDuo(t, ts, realRedis(t)), (*duo)(nil)
+	other = newDuo(t, ts, d.to.RemoteAddr().String())
+	d.same(1, "set k v")
+	for _, line := range []string{"multi", "get k", "set k w"} {
+		d.same(1, line)
+	}
+	for _, line := range strings.Split(strings.TrimSpace(`
+config set min-replicas-to-write -1
+config set min-slaves-to-write 2 min-replicas-max-lag 5
+config get min-slaves-to-write
+config get min-replicas-max-lag
+get k
+set k w
+del k
+multi
+get k
+exec
+multi
+set k w
+exec
+config set min-replicas-max-lag 0
+set k x
+config set min-replicas-max-lag 10
+`), "\n") {
+		other.same(1, line)
+	}
+	d.same(1, "exec")
+	d.same(1, "get k")
+	ts.mem.level.Store(2)
+	eventually(t, "the members are seen", func() bool { return d.ours.do("set", "k", "y") == "+OK\r\n" })
+	ts.mem.level.Store(1)
+	eventually(t, "one is seen to be away", func() bool { return strings.HasPrefix(d.ours.do("set", "k", "z"), "-NOREPLICAS") })
+	other.same(1, "config set min-replicas-to-write 0")
+	d.same(1, "set k v")
 }
 
 // A histogram tells durations to 1 %, and percentiles as if all were sorted.

@@ -219,7 +219,7 @@ func (s *Server) tick() {
 			return
 		case now := <-t.C:
 			s.stats.sample(now)
-			if s.settings.maxMemory.Load() > 0 {
+			if s.settings.maxMemory.Load() > 0 || s.settings.minReplicas.Load() > 0 {
 				s.measure()
 			}
 			if n%int(time.Second/sampleEvery) == 0 {
@@ -286,6 +286,9 @@ type settings struct {
 	percentiles atomic.Pointer[percentileList]
 	maxMemory   atomic.Int64              // bytes of the backend's data; 0: no limit
 	full        atomic.Bool               // maxMemory is exceeded
+	minReplicas atomic.Int64              // members that must be level for a write; 0: none
+	maxLag      atomic.Int64              // seconds they may be behind
+	alone       atomic.Bool               // they are fewer than minReplicas
 	pubsub      atomic.Pointer[pushLimit] // of clients with subscriptions
 	notify      atomic.Uint32             // notify-keyspace-events, as eventFlags
 	trackKeys   atomic.Int64              // tracking-table-max-keys; 0: no limit
@@ -308,6 +311,7 @@ func (p *settings) init(o *Options) {
 	p.percentiles.Store(&percentileList{50, 99, 99.9})
 	p.pubsub.Store(&pushLimit{hard: DefaultPubSubHard, soft: DefaultPubSubSoft, time: DefaultPubSubTime})
 	p.trackKeys.Store(DefaultTrackingKeys)
+	p.maxLag.Store(10)
 }
 
 // password returns requirepass, "" for none. The default user's rules may

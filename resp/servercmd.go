@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -87,13 +88,18 @@ func lolwut(c *Session, _ [][]byte) {
 
 func moduleList(c *Session, _ [][]byte) { c.reply.Array(0) }
 
-const errOOM = command.ErrOOM
-
-// measure looks whether the data take more memory than maxmemory.
+// measure looks whether the data take more memory than maxmemory, and whether
+// fewer members than min-replicas-to-write are level.
 func (s *Server) measure() {
-	limit := s.settings.maxMemory.Load()
-	used, _ := strconv.ParseInt(s.memoryFields()["used_memory"], 10, 64)
-	s.settings.full.Store(limit > 0 && used > limit)
+	p := &s.settings
+	used := int64(0)
+	limit := p.maxMemory.Load()
+	if limit > 0 {
+		used, _ = strconv.ParseInt(s.memoryFields()["used_memory"], 10, 64)
+	}
+	p.full.Store(limit > 0 && used > limit)
+	least, lag := p.minReplicas.Load(), p.maxLag.Load()
+	p.alone.Store(least > 0 && lag > 0 && int64(s.backend.LevelMembers(time.Duration(lag)*time.Second)) < least)
 }
 
 // memoryFields returns the fields of INFO memory.

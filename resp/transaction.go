@@ -317,6 +317,9 @@ func (c *Session) Called(cmd *command.Command, reply []byte, ran bool) {
 // Full implements command.Client.
 func (c *Session) Full() bool { return c.server.settings.full.Load() }
 
+// Alone implements command.Client.
+func (c *Session) Alone() bool { return c.server.settings.alone.Load() }
+
 // endTransaction gives back what the session holds for a transaction.
 func (c *Session) endTransaction() {
 	if c.multi != nil {

@@ -90,6 +90,9 @@ type Client interface {
 	MayDebug(args [][]byte) bool
 	// Full reports whether the memory for data is used up.
 	Full() bool
+	// Alone reports whether there are not enough members to take a write
+	// (min-replicas-to-write).
+	Alone() bool
 }
 
 // Watches are the keys that a connection watches, until its next EXEC.

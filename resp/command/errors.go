@@ -97,6 +97,9 @@ const (
 	errGetKeysArgs    = "ERR Invalid arguments specified for command"
 )
 
+// ErrNoReplicas refuses a write that too few other members would have soon.
+const ErrNoReplicas = "NOREPLICAS Not enough good replicas to write."
+
 // ErrOOM refuses what may need memory that there is not to be.
 const ErrOOM = "OOM command not allowed when used memory > 'maxmemory'."
 

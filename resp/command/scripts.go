@@ -273,6 +273,7 @@ type host struct {
 	db       uint8
 	readOnly bool
 	full     bool // of memory, when the script began
+	alone    bool // as Client.Alone, when it began
 }
 
 // mayReplicate are commands that a script which only reads may not call
@@ -307,6 +308,8 @@ func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran b
 		out.Error(denied)
 	case h.readOnly && (cmd.Flags&Write != 0 && cmd.Flags&Unlisted == 0 || mayReplicate[cmd.Name]):
 		out.Error("ERR Write commands are not allowed from read-only scripts.")
+	case h.alone && cmd.Flags&Write != 0 && cmd.Flags&Unlisted == 0 && !h.r.written.Load():
+		out.Error(ErrNoReplicas)
 	case h.full && cmd.Flags&DenyOOM != 0 && !h.r.written.Load():
 		out.Error(ErrOOM)
 	case cmd.Name == "SELECT":
@@ -400,6 +403,11 @@ func (s *Scripts) run(c *Context, name string, flags script.Flags, eval, ro bool
 		c.Out.Error("ERR Can not execute a script with write flag using *_ro command.")
 		return
 	}
+	alone := c.Client != nil && c.Client.Alone()
+	if alone && flags&(script.Compat|script.NoWrites) == 0 {
+		c.Out.Error(ErrNoReplicas)
+		return
+	}
 	full := c.Client != nil && c.Client.Full() && flags&script.AllowOOM == 0
 	if full && flags&(script.Compat|script.NoWrites) == 0 {
 		c.Out.Error("OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'")
@@ -411,7 +419,7 @@ func (s *Scripts) run(c *Context, name string, flags script.Flags, eval, ro bool
 		s.running.Store(nil)
 		close(r.done)
 	}()
-	h := &host{c: c, s: s, r: r, db: c.DB, readOnly: ro || flags&script.NoWrites != 0, full: full}
+	h := &host{c: c, s: s, r: r, db: c.DB, readOnly: ro || flags&script.NoWrites != 0, full: full, alone: alone}
 	c.Out.Raw(invoke(h))
 	c.Counted = s.engine.Counted
 }
