@@ -160,7 +160,7 @@ func (n *news) Before(cmd *command.Command, ctx *command.Context) {
 	if !n.inScript {
 		return // the command that runs is told of, not what it is made of
 	}
-	if n.by != nil && n.by.Session != nil {
+	if n.by != nil && n.by.Session != nil && cmd.Flags&(command.Operator|command.SkipMonitor) == 0 {
 		n.by.Monitor(ctx.DB, ctx.Args)
 	}
 	n.watchFor(cmd, ctx)

@@ -637,6 +637,62 @@ func until(c *rawClient, words ...string) (replies, pushes string) {
 	return replies, pushes
 }
 
+// MONITOR shows what scripts call, in their order, and what the front end answers
+// among it.
+func TestMonitorOfScriptsAsRedis(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis = RedisSpawn })
+	sock := plainRedis(t)
+	var lines [2][]string
+	from := regexp.MustCompile(`^\+\S+ \[(\d+) \S+\]`)
+	for i, dial := range []func() *rawClient{
+		func() *rawClient { return dialRaw(t, "tcp", n.cfg.Addr()) }, func() *rawClient { return dialRaw(t, "unix", sock) },
+	} {
+		m, c := dial(), dial()
+		m.do("monitor")
+		for _, script := range []string{
+			"redis.call('ping') redis.call('set','k','v') redis.call('publish','ch','m') redis.call('select','3') redis.call('get','k') redis.call('echo','x')",
+			"redis.pcall('select','99') redis.pcall('incr','k') redis.pcall('nosuch') redis.pcall('get') redis.call('select','3') redis.call('ping')",
+		} {
+			c.send("eval", script, "0")
+			c.reply()
+			c.send("multi")
+			c.send("set", "k", "v")
+			c.send("eval", script, "0")
+			c.send("exec")
+			for range 4 {
+				c.reply()
+			}
+		}
+		c.do("echo end")
+		for last := ""; !strings.Contains(last, `"end"`); lines[i] = append(lines[i], from.ReplaceAllString(last, "$1")) {
+			last = m.reply()
+		}
+	}
+	if got, want := strings.Join(lines[0], ""), strings.Join(lines[1], ""); got != want {
+		t.Errorf("monitored\n%s\nwant\n%s", got, want)
+	}
+}
+
+// A script gets what follows attributes, and INFO counts the node's scripts, not
+// those of the Redis behind it.
+func TestScriptsOfNode(t *testing.T) {
+	n := startTestNode(t, 1, func(c *Config) { c.Redis, c.EnableDebugCommand = RedisSpawn, resp.DebugLocal })
+	c := dialRaw(t, "tcp", n.cfg.Addr())
+	c.do("debug set-disable-deny-scripts 1")
+	c.send("eval", "redis.setresp(3) return redis.call('debug','protocol','attrib')", "0")
+	if got := c.reply(); got != "$39\r\nSome real reply following the attribute\r\n" {
+		t.Errorf("%q", got)
+	}
+	c.do("script flush")
+	for i := range 3 {
+		c.send("script", "load", fmt.Sprint("return ", i))
+		c.reply()
+		if got := c.do("info memory"); !strings.Contains(got, fmt.Sprintf("number_of_cached_scripts:%d\r\n", i+1)) {
+			t.Errorf("after %d scripts: %q", i+1, got)
+		}
+	}
+}
+
 // With DEBUG SET-ACTIVE-EXPIRE 0, nobody hears that a key has expired before a
 // command comes.
 func TestLazyExpiry(t *testing.T) {

@@ -41,6 +41,8 @@ func (n *Node) viewSections(section string) map[string][]resp.Field {
 // notOfView are the fields of INFO memory that are the node's to tell.
 var notOfView = map[string]bool{
 	"maxmemory": true, "maxmemory_human": true, "maxmemory_policy": true, "mem_clients_normal": true, "mem_clients_slaves": true,
+	"used_memory_scripts": true, "used_memory_scripts_human": true, "used_memory_scripts_eval": true, "number_of_cached_scripts": true,
+	"number_of_functions": true, "number_of_libraries": true,
 	"mem_cluster_links": true, "mem_replication_backlog": true, "mem_total_replication_buffers": true,
 }
 

@@ -314,19 +314,21 @@ func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran b
 		out.Error(ErrOOM)
 	case cmd.Name == "SELECT":
 		ran = true
-		db, e := parseDB(args[1])
-		if e != "" {
+		if db, e := parseDB(args[1]); e != "" {
 			out.Error(e)
-			break
+		} else {
+			h.db = db
+			out.OK()
 		}
-		h.db = db
-		out.OK()
+		h.observe(cmd, args)
 	case cmd.Flags&Session != 0 && cmd.Refused == "" && h.c.Client != nil:
 		if cmd.Name == "INFO" { // which asks the node's state of those who are busy with the script
 			out.Error("ERR INFO cannot be asked for in a script")
 			break
 		}
-		return h.c.Client.Front(cmd, args, proto), true
+		reply = h.c.Client.Front(cmd, args, proto)
+		h.observe(cmd, args)
+		return reply, true
 	default:
 		if cmd.Flags&Write != 0 {
 			h.r.written.Store(true)
@@ -339,6 +341,15 @@ func (h *host) call(cmd *Command, args [][]byte, proto int) (reply []byte, ran b
 		return sub.Call(args), true
 	}
 	return out.Buf, ran
+}
+
+// observe tells the observer of a command that Context.Call has not carried out.
+func (h *host) observe(cmd *Command, args [][]byte) {
+	if o := h.c.Observer; o != nil {
+		sub := Context{Tx: h.c.Tx, DB: h.db, Args: args, Client: h.c.Client}
+		o.Before(cmd, &sub)
+		o.After(cmd, &sub)
+	}
 }
 
 // sorted makes of a SORT that leaves the order of a set open one that sorts

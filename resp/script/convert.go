@@ -97,6 +97,11 @@ func readReply(t *lua.Thread, b []byte) (lua.Value, []byte) {
 			tab.Set(k, v)
 		}
 		return single("map", tab), rest
+	case '|': // attributes, which scripts do not get to see
+		for range 2 * length() {
+			_, rest = readReply(t, rest)
+		}
+		return readReply(t, rest)
 	case '_':
 		return nil, rest
 	case '#':
