@@ -13,6 +13,25 @@ type Lane uint8
 // Lanes is the number of lanes.
 const Lanes = 4
 
+// laneNames are the lanes as people write them, in order.
+var laneNames = [Lanes]string{"realtime", "high", "low", "idle"}
+
+// String is the lane's name.
+func (l Lane) String() string {
+	if l >= Lanes {
+		return fmt.Sprintf("lane(%d)", uint8(l))
+	}
+	return laneNames[l]
+}
+
+// ParseLane reads a lane's name.
+func ParseLane(name string) (Lane, error) {
+	if i := slices.Index(laneNames[:], name); i >= 0 {
+		return Lane(i), nil
+	}
+	return 0, fmt.Errorf("%q is not one of %s", name, strings.Join(laneNames[:], ", "))
+}
+
 // Stream names a sequence of entries with rising tags: an origin (node and
 // incarnation) and a lane. Layout: 12 bits of node, 48 of incarnation, 4 of
 // lane, so that streams sort by node, then age, then lane.

@@ -107,9 +107,9 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 		return err
 	}
 	c.startLocal()
-	c.writer.SetLane(DefaultLane)
 	for _, a := range keys {
 		k := crdt.Key{DB: db, Name: a.name}
+		c.writer.SetLane(c.lane(k))
 		_, stale := c.dirty[k]
 		c.Defer(func(error) {
 			// Of a stream the view is to have a placeholder.

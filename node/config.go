@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
 )
 
@@ -210,6 +211,8 @@ type Config struct {
 
 	// WAN tunes the exchange with other nodes.
 	WAN WANConfig `toml:"wan"`
+	// QoS says which keys travel in which lane. Default: all in "high".
+	QoS []QoSRule `toml:"qos"`
 }
 
 // TLSConfig is the [tls] table.
@@ -247,6 +250,43 @@ type WANConfig struct {
 	// Heartbeat is how often an idle link says that it is alive. Default 1s. Lag
 	// is measured by it, and expired keys are purged no sooner than it.
 	Heartbeat time.Duration `toml:"heartbeat"`
+	// Weights are the shares of the lanes realtime, high, low and idle in a link
+	// that is full, each 1 to 1000. Default "8:4:2:1".
+	Weights Weights `toml:"weights"`
+	// Limits bounds what the exchange may take of the network.
+	Limits WANLimits `toml:"limits"`
+}
+
+// WANLimits is the [wan.limits] table.
+type WANLimits struct {
+	// Bandwidth is how many bytes a second each link may send. Messages that
+	// keep a link alive go at once, and count. Default 0: as many as it takes.
+	Bandwidth Bytes `toml:"bandwidth"`
+}
+
+// Weights are the lanes' shares of a full link. Its text form has colons
+// between them.
+type Weights [crdt.Lanes]int
+
+// UnmarshalText parses weights.
+func (w *Weights) UnmarshalText(text []byte) error {
+	parts := strings.Split(string(text), ":")
+	if len(parts) != len(w) {
+		return fmt.Errorf("%d weights, not %d", len(parts), len(w))
+	}
+	for i, p := range parts {
+		n, err := strconv.ParseUint(strings.TrimSpace(p), 10, 31)
+		if err != nil {
+			return fmt.Errorf("%q is not a weight", clip(p))
+		}
+		w[i] = int(n)
+	}
+	return nil
+}
+
+// String is the weights with colons between them.
+func (w Weights) String() string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint([crdt.Lanes]int(w)), " ", ":"), "[]")
 }
 
 // DefaultConfig returns the configuration of a node started without any.
@@ -259,7 +299,7 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
-		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second},
+		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}},
 	}
 }
 
@@ -285,6 +325,7 @@ func (c *Config) EnsureDefaults() {
 	c.WAN.BatchLimit = cmp.Or(c.WAN.BatchLimit, d.WAN.BatchLimit)
 	c.WAN.Window = cmp.Or(c.WAN.Window, d.WAN.Window)
 	c.WAN.Heartbeat = cmp.Or(c.WAN.Heartbeat, d.WAN.Heartbeat)
+	c.WAN.Weights = cmp.Or(c.WAN.Weights, d.WAN.Weights)
 	c.derive()
 }
 
@@ -456,6 +497,13 @@ func (c *Config) Validate() Faults {
 	if c.WAN.Heartbeat < 10*time.Millisecond || c.WAN.Heartbeat > time.Minute {
 		bad("wan.heartbeat", "%s is outside 10ms to 1m", formatDuration(c.WAN.Heartbeat))
 	}
+	if slices.Min(c.WAN.Weights[:]) < 1 || slices.Max(c.WAN.Weights[:]) > 1000 {
+		bad("wan.weights", "%v: each is 1 to 1000", c.WAN.Weights)
+	}
+	if c.WAN.Limits.Bandwidth != 0 {
+		atLeast("wan.limits.bandwidth", c.WAN.Limits.Bandwidth, 1<<10)
+	}
+	c.validateQoS(bad)
 	fs.sort()
 	return fs
 }

@@ -4,8 +4,8 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
-
 	"reflect"
 	"slices"
 	"strconv"
@@ -118,19 +118,25 @@ func (l *loader) take(at Fault, v value) {
 	if key, ok := keyAliases[at.Key]; ok {
 		at.Key = key
 	}
-	i := slices.IndexFunc(configFields, func(f configField) bool { return f.key == at.Key })
+	into, key, fields := reflect.ValueOf(&l.cfg).Elem(), at.Key, configFields
+	if n := len(l.cfg.QoS); at.Line > 0 && n > 0 && strings.HasPrefix(key, "qos[") {
+		// Of the rule under way.
+		into, fields = reflect.ValueOf(&l.cfg.QoS[n-1]).Elem(), ruleFields
+		_, key, _ = strings.Cut(key, "].")
+	}
+	i := slices.IndexFunc(fields, func(f configField) bool { return f.key == key })
 	if i < 0 {
-		at.Message = unknownKey(at.Key)
+		at.Message = unknownKey(key, fields)
 		l.add(at)
 		return
 	}
-	if was, twice := l.from[at.Key]; twice && was.Line > 0 && at.Line > 0 {
+	if was, twice := l.from[at.Key]; twice && was.Key != "" && was.Line > 0 && at.Line > 0 {
 		at.Message = fmt.Sprintf("given twice, first on line %d", was.Line)
 		l.add(at)
 		return
 	}
 	l.from[at.Key] = at
-	if err := configFields[i].set(&l.cfg, v); err != nil {
+	if err := fields[i].set(into, v); err != nil {
 		at.Message = err.Error()
 		l.add(at)
 	}
@@ -148,14 +154,25 @@ func (l *loader) parse(text []byte) {
 		switch n.Kind {
 		case unstable.Table, unstable.ArrayTable:
 			name, at := dotted(n.Key(), line)
-			table = name + "."
+			table, skip = name+".", false
 			known := slices.ContainsFunc(configFields, func(f configField) bool { return strings.HasPrefix(f.key, table) })
-			if skip = !known || n.Kind == unstable.ArrayTable; skip {
-				f := Fault{File: l.file, Line: at, Key: "[" + name + "]", Message: unknownTable(name)}
-				if known {
-					f.Message = "a table is written [" + name + "], once"
-				}
-				l.add(f)
+			switch fault := (Fault{File: l.file, Line: at, Key: "[" + name + "]"}); {
+			case name == "qos" && n.Kind == unstable.ArrayTable:
+				l.cfg.QoS = append(l.cfg.QoS, QoSRule{DB: AnyDB, Keys: "*"})
+				table = qosKey(len(l.cfg.QoS)-1, "")
+				l.from[table+"lane"] = Fault{File: l.file, Line: at} // where it is missing
+			case name == "qos":
+				fault.Message = "each rule is written below a line [[qos]] of its own"
+				skip = true
+				l.add(fault)
+			case !known:
+				fault.Message = unknownTable(name)
+				skip = true
+				l.add(fault)
+			case n.Kind == unstable.ArrayTable:
+				fault.Message = "a table is written [" + name + "], once"
+				skip = true
+				l.add(fault)
 			}
 		case unstable.KeyValue:
 			if !skip {
@@ -216,13 +233,17 @@ func dotted(it unstable.Iterator, line func(*unstable.Node) int) (string, int) {
 	return strings.Join(parts, "."), at
 }
 
-func unknownKey(key string) string {
+// unknownKey says what to do about a key that is not among the fields.
+func unknownKey(key string, fields []configField) string {
 	if hint, ok := keyHints[key]; ok {
 		return "unknown key: " + hint
 	}
-	table, leaf, nested := strings.Cut(key, ".")
-	keys := make([]string, 0, len(configFields))
-	for _, f := range configFields {
+	table, leaf, nested := "", key, false
+	if i := strings.LastIndexByte(key, '.'); i >= 0 {
+		table, leaf, nested = key[:i], key[i+1:], true
+	}
+	keys := make([]string, 0, len(fields))
+	for _, f := range fields {
 		switch {
 		case nested && f.key == leaf:
 			return fmt.Sprintf("unknown key: %s belongs above the [%s] line", leaf, table)
@@ -231,8 +252,8 @@ func unknownKey(key string) string {
 		}
 		keys = append(keys, f.key)
 	}
-	for alias := range keyAliases {
-		keys = append(keys, alias)
+	if &fields[0] == &configFields[0] {
+		keys = slices.AppendSeq(keys, maps.Keys(keyAliases))
 	}
 	slices.Sort(keys)
 	if guess := nearest(strings.ReplaceAll(key, "-", "_"), keys); guess != "" {
@@ -242,10 +263,10 @@ func unknownKey(key string) string {
 }
 
 func unknownTable(name string) string {
-	if guess := nearest(name, []string{"tls", "wan"}); guess != "" {
+	if guess := nearest(name, []string{"tls", "wan", "wan.limits", "[qos]"}); guess != "" {
 		return fmt.Sprintf("unknown table: did you mean [%s]?", guess)
 	}
-	return "unknown table: there are [tls] and [wan]"
+	return "unknown table: there are [tls], [wan], [wan.limits] and [[qos]]"
 }
 
 // nearest returns the candidate that a typing error made s out of, or "".
@@ -304,6 +325,9 @@ type configField struct {
 // configFields are all keys in the order of Config.
 var configFields = fieldsOf(reflect.TypeFor[Config](), "", nil)
 
+// ruleFields are the keys of a QoSRule.
+var ruleFields = fieldsOf(reflect.TypeFor[QoSRule](), "", nil)
+
 func fieldsOf(t reflect.Type, prefix string, index []int) []configField {
 	var fields []configField
 	for i := range t.NumField() {
@@ -320,10 +344,10 @@ func fieldsOf(t reflect.Type, prefix string, index []int) []configField {
 
 func (f configField) secret() bool { return slices.Contains(secretKeys, f.key) }
 
-// set parses v into the field. Its errors say what was expected, and show the
-// value unless it may be a secret.
-func (f configField) set(c *Config, v value) error {
-	target := reflect.ValueOf(c).Elem().FieldByIndex(f.index)
+// set parses v into the field of a struct. Its errors say what was expected,
+// and show the value unless it may be a secret.
+func (f configField) set(into reflect.Value, v value) error {
+	target := into.FieldByIndex(f.index)
 	given := "the value"
 	if v.kind == unstable.Array {
 		given = "a list"
@@ -361,6 +385,12 @@ func (f configField) set(c *Config, v value) error {
 		*p = d
 	case *[]string:
 		return f.setList(p, v, given)
+	case *[]QoSRule:
+		return errors.New("rules are written in the file, each below a line [[qos]]")
+	case *Weights:
+		if !isText || p.UnmarshalText([]byte(v.text)) != nil {
+			return fmt.Errorf("%s is not %d weights, such as %q", given, len(p), Weights{8, 4, 2, 1})
+		}
 	case encoding.TextUnmarshaler: // Bytes
 		if !isText && v.kind != unstable.Integer || p.UnmarshalText([]byte(v.text)) != nil {
 			return fmt.Errorf("%s is not a size, such as \"512mb\", \"1gb\" or a number of bytes", given)
@@ -404,6 +434,12 @@ func (c Config) Settings() []Setting {
 			text = formatDuration(v)
 		case []string:
 			text = strings.Join(v, ",")
+		case []QoSRule:
+			parts := make([]string, len(v))
+			for i, r := range v {
+				parts[i] = r.String()
+			}
+			text = strings.Join(parts, ", ")
 		default:
 			text = fmt.Sprint(v)
 		}

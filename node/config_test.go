@@ -145,6 +145,60 @@ constdb.toml:13: wan.windw: unknown key: did you mean wan.window?
 constdb.toml:14: [tls]: a table is written [tls], once`,
 		},
 		{
+			name: "rules",
+			text: `[wan]
+weights = "8:4:2"
+bandwidth = "1mb"
+[wan.limit]
+[wan.limits]
+bandwidth = 5
+[[qos]]
+db = 16
+lane = "realtime"
+[[qos]]
+keys = ""
+lane = "idle"
+lane = "idle"
+[[qos]]
+pattern = "a*"
+key = "b"
+db = "0"
+[[qos]]
+lane = "low"
+[[qos]]
+keys = "x"
+lane = "low"
+[qos]
+lane = "low"
+[[wan]]
+[[qos]]
+lane = "fast"
+`,
+			want: `constdb.toml:2: wan.weights: "8:4:2" is not 4 weights, such as "8:4:2:1"
+constdb.toml:3: wan.bandwidth: unknown key: did you mean wan.limits.bandwidth?
+constdb.toml:4: [wan.limit]: unknown table: did you mean [wan.limits]?
+constdb.toml:6: wan.limits.bandwidth: 5 is too small: at least 1kb
+constdb.toml:8: qos[1].db: 16 is outside 0 to 15
+constdb.toml:11: qos[2].keys: an empty pattern fits the empty key alone: leave it out, or write "*"
+constdb.toml:13: qos[2].lane: given twice, first on line 12
+constdb.toml:14: qos[3].lane: missing: a rule says which lane its keys are in
+constdb.toml:15: qos[3].pattern: unknown key
+constdb.toml:16: qos[3].key: unknown key: did you mean keys?
+constdb.toml:17: qos[3].db: "0" is not a whole number (without quotes)
+constdb.toml:22: qos[5].lane: never used: rule 4 fits every key before it
+constdb.toml:23: [qos]: each rule is written below a line [[qos]] of its own
+constdb.toml:25: [wan]: a table is written [wan], once
+constdb.toml:27: qos[6].lane: "fast" is not one of realtime, high, low, idle`,
+		},
+		{
+			name:  "rules elsewhere",
+			text:  "qos = [{lane = \"low\"}]\n",
+			flags: []Setting{{Key: "qos[1].lane", Value: "low", Flag: "--set"}, {Key: "wan.weights", Value: "0:1:1:1", Flag: "--set"}},
+			want: `constdb.toml:1: qos: rules are written in the file, each below a line [[qos]]
+--set: qos[1].lane: unknown key
+--set: wan.weights: 0:1:1:1: each is 1 to 1000`,
+		},
+		{
 			name: "syntax, after other faults",
 			text: "id = 9999\nport 9001\n",
 			want: "constdb.toml:1: id: 9999 is outside 1 to 4095\nconstdb.toml:2: not valid TOML: expected '=' after key",
@@ -408,6 +462,7 @@ func TestExampleFile(t *testing.T) {
 	// A setting that is not in force is written "#key = value"; prose has a
 	// space after the #.
 	all := regexp.MustCompile(`(?m)^#(\w+ = )`).ReplaceAllString(string(text), "$1")
+	all = regexp.MustCompile(`(?m)^#   (\[\[qos\]\]|\w+ = )`).ReplaceAllString(all, "$1")
 	cfg, faults := loadText(t, all)
 	for line := range strings.Lines(faults) {
 		// The files it names do not exist here, and no switch is on that uses them.
@@ -418,7 +473,7 @@ func TestExampleFile(t *testing.T) {
 	var table string
 	shown := map[string]int{}
 	for line := range strings.Lines(all) {
-		if m := regexp.MustCompile(`^\[(\w+)\]`).FindStringSubmatch(line); m != nil {
+		if m := regexp.MustCompile(`^\[+([\w.]+)\]`).FindStringSubmatch(line); m != nil {
 			table = m[1] + "."
 		}
 		if m := regexp.MustCompile(`^(\w+) = `).FindStringSubmatch(line); m != nil {
@@ -431,7 +486,10 @@ func TestExampleFile(t *testing.T) {
 	for _, s := range defaults.Settings() {
 		isDefault[s.Key] = s.Value
 	}
-	for _, s := range cfg.Settings() {
+	if want := `* "session:*" realtime, 3 "*" idle`; cfg.Settings()[len(configFields)-1] != (Setting{Key: "qos", Value: want}) {
+		t.Errorf("the example's rules are not the last setting, or not %s: %v", want, cfg.QoS)
+	}
+	for _, s := range cfg.Settings()[:len(configFields)-1] {
 		if shown[s.Key] != 1 {
 			t.Errorf("%s is shown %d times", s.Key, shown[s.Key])
 		}

@@ -41,6 +41,7 @@ func (n *Node) startLinks(known roll) error {
 			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
 			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
 			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, Logger: n.slog,
+			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth),
 		},
 		Transport: transport.New(over),
 		Listen:    "tcp://" + n.cfg.WANAddr(),

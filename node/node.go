@@ -181,6 +181,7 @@ func (n *Node) startCore() error {
 	n.scripts = command.NewScripts(func() int64 { return time.Since(started).Milliseconds() }, n.scriptLog, rand.Uint32)
 	core, err := NewCore(CoreOptions{
 		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Scripts: n.scripts, Logger: n.slog, Listener: (*frontListener)(n),
+		Lane: n.cfg.lanes(),
 		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	})
 	if err != nil {

@@ -71,6 +71,9 @@ type Config struct {
 	Window int
 	// Weights are the lanes' shares of a link that is full. Default 8:4:2:1.
 	Weights [crdt.Lanes]int
+	// Bandwidth is how many bytes a second a session may send; control frames
+	// are not held back, but count. 0: no limit.
+	Bandwidth int
 	// MinChunk and MaxChunk bound the pieces batches are cut into, in bytes.
 	// A piece takes about 10 ms at the speed measured. Default 1 KiB, 16 KiB.
 	MinChunk, MaxChunk int
@@ -140,6 +143,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("wan: chunks of %d to %d bytes are not within 64..%d", c.MinChunk, c.MaxChunk, MaxChunk)
 	case c.BatchBytes < 1 || c.Window < c.BatchBytes || c.MaxBatch < c.Window || c.MaxBatch > 2<<30:
 		return fmt.Errorf("wan: batch %d, window %d and greatest batch %d must rise and stay within %d", c.BatchBytes, c.Window, c.MaxBatch, 2<<30)
+	case c.Bandwidth < 0:
+		return fmt.Errorf("wan: bandwidth of %d bytes a second", c.Bandwidth)
 	case c.CompressionLevel < 1 || c.CompressionLevel > len(levels):
 		return fmt.Errorf("wan: compression level %d is not in 1..%d", c.CompressionLevel, len(levels))
 	case c.Self.wireSize() > MaxHandshakeFrame/2:

@@ -12,7 +12,7 @@
 //	peers, err := wan.NewPeers(wan.Config{Self: …, Log: log, Applier: node, Rand: seeded})
 //	s, err := peers.Open(now, wan.Link{Dialled: true, Wake: func() {}})
 //	for {
-//		frame, channel := s.Next(now)     // nil: nothing to send now
+//		frame, channel := s.Next(now)     // nil: nothing to send now, or not before s.Held has passed
 //		err := other.Receive(now, frame)  // after whatever delay; in order per channel
 //		peers.Tick(now)                   // a few times per heartbeat
 //		peers.NotifyDurable()             // when Log.Durable has risen

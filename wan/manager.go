@@ -377,9 +377,14 @@ func await(c <-chan struct{}) bool {
 // write sends what the session has to send until it is closed and has told
 // the peer.
 func (m *Manager) write(conn transport.Conn, s *Session, awake <-chan struct{}) error {
+	backlog := 0
 	for {
 		frame, channel := s.Next(m.o.Now())
 		if frame != nil {
+			if n := s.Backlog(); n != backlog {
+				backlog = n
+				conn.SetBacklog(n)
+			}
 			if err := conn.WriteFrame(channel, frame); err != nil {
 				return err
 			}
@@ -391,7 +396,17 @@ func (m *Manager) write(conn transport.Conn, s *Session, awake <-chan struct{}) 
 		if s.Err() != nil {
 			return nil
 		}
-		<-awake
+		held := s.Held(m.o.Now())
+		if held == 0 {
+			<-awake
+			continue
+		}
+		timer := time.NewTimer(held)
+		select {
+		case <-awake:
+		case <-timer.C:
+		}
+		timer.Stop()
 	}
 }
 

@@ -26,6 +26,7 @@ type sender struct {
 
 	chunk   int // size of the next piece
 	pace    pace
+	limit   limiter
 	weights [crdt.Lanes]int
 }
 
@@ -48,6 +49,7 @@ func (o *sender) init(c *Config) {
 	o.chunk = min(4<<10, c.MaxChunk)
 	o.chunk = max(o.chunk, c.MinChunk)
 	o.weights = c.Weights
+	o.limit.rate = c.Bandwidth
 	if !c.NoCompression {
 		for l := range o.lanes {
 			o.lanes[l].pack.level = c.CompressionLevel
@@ -129,14 +131,18 @@ func (s *Session) onCredit(b []byte) error {
 	return nil
 }
 
-// nextChunk returns the next piece of data, nil if there is none to send or no
-// credit. Lanes take turns in rounds: each may send its weight in chunks in a
-// round, the first lane that can goes first, and the round ends when no lane
-// can. So a lane that was idle overtakes a full one after a single chunk, and
-// none starves.
+// nextChunk returns the next piece of data, nil if there is none to send, no
+// credit or no bandwidth. Lanes take turns in rounds: each may send its weight
+// in chunks in a round, the first lane that can goes first, and the round ends
+// when no lane can. What a lane sent beyond its share it owes to the next
+// rounds, as long as another has something to send. So a lane that was idle
+// overtakes a full one after a single chunk, and none starves.
 func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 	o := &s.sending
-	for range 2 {
+	if !o.limit.open(now) {
+		return nil, nil
+	}
+	for round := range 3 {
 		for l := range o.lanes {
 			lane := &o.lanes[l]
 			if lane.budget <= 0 {
@@ -155,7 +161,11 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 			}
 		}
 		for l := range o.lanes {
-			o.lanes[l].budget = o.weights[l] * o.chunk
+			lane := &o.lanes[l]
+			if round > 0 {
+				lane.budget = 0 // nobody waits for what it owes
+			}
+			lane.budget = min(lane.budget, 0) + o.weights[l]*o.chunk
 		}
 	}
 	o.pace.idle()
@@ -324,6 +334,29 @@ func appendEntry(b []byte, e *crdt.Entry) []byte {
 	b = wire.EncodeEntry(append(b, 0, 0, 0, 0), e)
 	binary.BigEndian.PutUint32(b[start:], uint32(len(b)-start-room))
 	return b
+}
+
+// limiter keeps a link within a bandwidth.
+type limiter struct {
+	rate int       // bytes a second; 0: no limit
+	free time.Time // when what was sent so far has gone at that rate
+	held bool      // something was asked for before
+}
+
+// limitSlack is how much of the bandwidth may be made up for: timers are late.
+const limitSlack = 20 * time.Millisecond
+
+// open reports whether data may be sent now.
+func (l *limiter) open(now time.Time) bool {
+	l.held = l.rate > 0 && l.free.After(now)
+	return !l.held
+}
+
+// sent takes note of bytes that go now.
+func (l *limiter) sent(now time.Time, n int) {
+	if l.rate > 0 {
+		l.free = later(l.free, now.Add(-limitSlack)).Add(time.Duration(n) * time.Second / time.Duration(l.rate))
+	}
 }
 
 // pace measures the speed of a link that is busy and chooses the size of

@@ -430,7 +430,28 @@ func (s *Session) Next(now time.Time) (frame []byte, channel int) {
 		s.out.setKey(s.key(s.dialled))
 	}
 	s.stats.wireOut += uint64(len(s.frameBuf))
+	s.sending.limit.sent(now, len(s.frameBuf))
 	return s.frameBuf, channel
+}
+
+// Backlog returns how many bytes of frames a connection should hold at most
+// before the network takes them: two chunks, so that it does not run dry, and
+// an urgent frame is not behind more.
+func (s *Session) Backlog() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return 2 * s.sending.chunk
+}
+
+// Held returns for how long the bandwidth limit holds back what Next may have,
+// 0 if it does not: nothing wakes the session when that time is over.
+func (s *Session) Held(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := &s.sending.limit; l.held && s.phase == phaseReady {
+		return max(l.free.Sub(now), time.Microsecond)
+	}
+	return 0
 }
 
 // message starts a control frame.

@@ -27,6 +27,8 @@ type Options struct {
 	Network *Network
 	// Secret, if not empty, is written to a file the node is given.
 	Secret string
+	// Config, if not empty, is the text of a configuration file.
+	Config string
 	// Args are further flags.
 	Args []string
 	// Wrap, if not nil, changes the command line.
@@ -63,6 +65,11 @@ func (b *Bed) Node(opts Options) *Node {
 			b.Fatalf("%v", err)
 		}
 	}
+	if opts.Config != "" {
+		if err := os.WriteFile(filepath.Join(home, "constdb.toml"), []byte(opts.Config), 0o600); err != nil {
+			b.Fatalf("%v", err)
+		}
+	}
 	if opts.Network != nil {
 		opts.Network.front(n)
 	}
@@ -86,6 +93,9 @@ func (n *Node) args() []string {
 	args := []string{n.bed.bin, "--id", strconv.Itoa(n.ID), "--port", strconv.Itoa(n.Port),
 		"--gossip-port", strconv.Itoa(n.GossipPort), "--wan-port", strconv.Itoa(n.WANPort),
 		"--dir", n.Dir, "--redis", view, "--metrics", addr(n.MetricsPort)}
+	if n.Opts.Config != "" {
+		args = append(args, "--config", "constdb.toml")
+	}
 	if n.Opts.Secret != "" {
 		args = append(args, "--secret-file", "secret")
 	}

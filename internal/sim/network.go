@@ -98,6 +98,9 @@ func (e *end) send(n int) {
 		b, channel := e.sess.Next(w.time())
 		if b == nil {
 			e.woken = false
+			if held := e.sess.Held(w.time()); held > 0 {
+				w.after(held, func() { e.woken = true })
+			}
 			return
 		}
 		frame := bytes.Clone(b)

@@ -89,10 +89,11 @@ type Options struct {
 	Trouble  time.Duration // mean time between faults
 	Faults   Fault
 	Fsync    oplog.Policy
-	Lanes    bool // keys are in different lanes
+	Lanes    bool // keys are in different lanes, at each start of a node in others
 	Overtake bool // lanes of a connection overtake each other, as over QUIC
 	Compress bool
 	MaxSkew  time.Duration // max_clock_skew
+	Limit    int           // bytes a second that a link may take; 0: no limit
 }
 
 // FromSeed chooses options by a seed.
@@ -125,13 +126,16 @@ func FromSeed(seed uint64) Options {
 			o.Faults |= f
 		}
 	}
+	if r.IntN(6) == 0 {
+		o.Limit = 4000 << r.IntN(4)
+	}
 	return o
 }
 
 // String prints the options as the test's -options flag takes them.
 func (o Options) String() string {
-	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v",
-		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew)
+	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d",
+		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit)
 }
 
 // ParseOptions reads what String prints; what is not named is as the seed has
@@ -171,6 +175,8 @@ func ParseOptions(s string) (Options, error) {
 			o.Compress, err = strconv.ParseBool(value)
 		case "skew":
 			o.MaxSkew, err = time.ParseDuration(value)
+		case "limit":
+			o.Limit, err = strconv.Atoi(value)
 		default:
 			err = fmt.Errorf("no option is called %q", name)
 		}
@@ -206,6 +212,7 @@ func (o Options) Simpler() []Options {
 	add(func(c *Options) { c.Lanes = false })
 	add(func(c *Options) { c.Overtake = false })
 	add(func(c *Options) { c.Compress = false })
+	add(func(c *Options) { c.Limit = 0 })
 	add(func(c *Options) { c.Fsync = oplog.FsyncAlways })
 	return out
 }

@@ -176,7 +176,7 @@ func (o *oracle) answered(p *proc, calls []call, reqs []*resp.Request, before cr
 	after := p.log.Vector()
 	promised := func(c, unit call) {
 		if c.counter.Key.Name != "" {
-			s := p.log.Identity().Origin | crdt.Stream(o.w.laneOf(unit))
+			s := p.log.Identity().Origin | crdt.Stream(p.laneOf(unit))
 			o.ledger = append(o.ledger, increment{c.counter, c.amount, s, before.Get(s), after.Get(s)})
 		}
 	}

@@ -80,6 +80,7 @@ type proc struct {
 	log   *oplog.Log
 	core  *node.Core
 	peers *wan.Peers
+	lane  func(crdt.Key) crdt.Lane
 	dead  bool
 
 	// The executor.
@@ -122,7 +123,7 @@ func (s *site) start() {
 	}
 	w := s.w
 	s.lives++
-	p := &proc{site: s, w: w, heard: map[uint16]wan.Heard{}, syncs: syncs{needed: map[uint16]bool{}}}
+	p := &proc{site: s, w: w, lane: s.lane(), heard: map[uint16]wan.Heard{}, syncs: syncs{needed: map[uint16]bool{}}}
 	retention := int64(0)
 	if w.opts.Faults&Lapse != 0 {
 		retention = 1500
@@ -143,7 +144,7 @@ func (s *site) start() {
 	clock, err := crdt.NewClock(s.id, p.log.TagFloor(), w.opts.MaxSkew)
 	w.check(err, "making a clock")
 	p.core, err = node.NewCore(node.CoreOptions{
-		Log: p.log, Clock: clock, Wall: s.wall, Rand: seed(3), View: p, Lane: w.lane,
+		Log: p.log, Clock: clock, Wall: s.wall, Rand: seed(3), View: p, Lane: p.lane,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	w.check(err, "making a core")
@@ -157,7 +158,7 @@ func (s *site) start() {
 		Self: wan.Identity{Cluster: "sim", Node: s.id, Alias: fmt.Sprintf("n%d", s.id), Address: fmt.Sprintf("node%d:1", s.id), Dir: fmt.Sprintf("%016x", id.Dir)},
 		Log:  (*port)(p), Applier: (*port)(p), Secret: []byte("a secret"),
 		BatchBytes: 400, Window: 2000, MinChunk: 128, MaxChunk: 1024, MaxBatch: 1 << 20,
-		SyncThreshold: w.syncThreshold, NoCompression: !w.opts.Compress, Rand: io.Reader(rand.NewChaCha8(key)),
+		SyncThreshold: w.syncThreshold, NoCompression: !w.opts.Compress, Bandwidth: w.opts.Limit, Rand: io.Reader(rand.NewChaCha8(key)),
 	})
 	w.check(err, "making peers")
 	s.proc = p

@@ -73,23 +73,23 @@ func (w *world) unit() call {
 }
 
 // laneOf returns the lane of the entry that a call makes.
-func (w *world) laneOf(c call) crdt.Lane {
+func (p *proc) laneOf(c call) crdt.Lane {
 	switch {
 	case string(c.args[0]) == "EVAL":
 		return node.DefaultLane
 	case c.subs == nil:
-		return w.lane(c.counter.Key)
+		return p.lane(c.counter.Key)
 	}
 	lane := crdt.Lane(crdt.Lanes - 1)
 	for _, s := range c.subs {
 		r, err := request(s)
-		w.check(err, fmt.Sprintf("command %v", s))
+		p.w.check(err, fmt.Sprintf("command %v", s))
 		refs := r.Cmd.FindKeys(s.args)
 		if len(refs) == 0 {
 			lane = min(lane, node.DefaultLane)
 		}
 		for _, ref := range refs {
-			lane = min(lane, w.lane(crdt.Key{DB: s.db, Name: string(s.args[ref.Arg])}))
+			lane = min(lane, p.lane(crdt.Key{DB: s.db, Name: string(s.args[ref.Arg])}))
 		}
 	}
 	return lane

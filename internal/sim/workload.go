@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/node"
 	"github.com/replicatord/replicatord/resp"
 )
 
@@ -37,12 +38,19 @@ func split(s string) [][]byte {
 	return out
 }
 
-// lane is the rule that puts keys in lanes.
-func (w *world) lane(k crdt.Key) crdt.Lane {
-	if !w.opts.Lanes {
-		return 1
+// lane is the rule that puts keys in lanes in this life of the node: an
+// operator may change it at each start, and nodes need not agree.
+func (s *site) lane() func(crdt.Key) crdt.Lane {
+	if !s.w.opts.Lanes {
+		return func(crdt.Key) crdt.Lane { return node.DefaultLane }
 	}
-	return crdt.Lane(len(k.Name)+int(k.Name[len(k.Name)-1])) % crdt.Lanes
+	turn := s.lives - 1
+	if turn > 0 {
+		turn += int(s.id)
+	}
+	return func(k crdt.Key) crdt.Lane {
+		return crdt.Lane(len(k.Name)+int(k.Name[len(k.Name)-1])+turn) % crdt.Lanes
+	}
 }
 
 // pipeline sends a few commands to one node.

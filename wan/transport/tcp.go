@@ -106,6 +106,7 @@ type tcpConn struct {
 	w       *bufio.Writer
 	frame   []byte
 	binding []byte
+	backlog int
 }
 
 func newTCPConn(c net.Conn, s *tls.Conn) *tcpConn {
@@ -171,7 +172,19 @@ func (c *tcpConn) WriteFrame(_ int, frame []byte) error {
 		return err
 	}
 	_, err := c.w.Write(frame)
+	if err == nil && c.backlog > 0 && c.w.Buffered() >= c.backlog {
+		err = c.w.Flush()
+	}
 	return err
+}
+
+func (c *tcpConn) SetBacklog(bytes int) {
+	raw := c.Conn
+	if c.tls != nil {
+		raw = c.tls.NetConn()
+	}
+	c.backlog = bytes
+	setUnsent(raw, bytes)
 }
 
 func (c *tcpConn) Flush() error { return c.w.Flush() }

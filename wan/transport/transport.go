@@ -32,6 +32,11 @@ type Conn interface {
 	// Flush sends what is buffered.
 	Flush() error
 
+	// SetBacklog bounds, as far as the system lets it, how many bytes of frames
+	// may lie here that have not left yet: no frame can overtake them any
+	// more. The caller is the one that writes.
+	SetBacklog(bytes int)
+
 	// CloseWrite tells the other side that no more will come.
 	CloseWrite() error
 

@@ -7,12 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notSent bounds what the kernel takes before the network does. More would
-// only lie there, where no frame of a more urgent lane can overtake it.
-const notSent = 128 << 10
-
 // tune sets what it can; a connection works without.
 func tune(c net.Conn, timeout time.Duration) {
+	setOption(c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds()))
+}
+
+// setUnsent bounds what the kernel takes before the network does.
+func setUnsent(c net.Conn, bytes int) {
+	setOption(c, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes)
+}
+
+func setOption(c net.Conn, level, option, value int) {
 	t, ok := c.(*net.TCPConn)
 	if !ok {
 		return
@@ -21,8 +26,5 @@ func tune(c net.Conn, timeout time.Duration) {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(timeout.Milliseconds()))
-	})
+	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), level, option, value) })
 }

@@ -9,3 +9,6 @@ import (
 
 // tune does nothing: dead connections are found by keep-alive and heartbeats.
 func tune(net.Conn, time.Duration) {}
+
+// setUnsent does nothing: the kernel takes what it likes.
+func setUnsent(net.Conn, int) {}
