@@ -544,7 +544,7 @@ func TestDropsAreCountedPitfall29(t *testing.T) {
 	}()
 	for _, name := range []string{
 		`entries_refused_total{why="duplicate"} 0`, `entries_refused_total{why="gap"} 0`, `entries_refused_total{why="clock_skew"} 0`,
-		"log_corrupt_total 0", "log_trimmed_total 0", "log_failed 0", "link_up{", "link_lag_seconds{", "link_duplicates_total{", "view_rebuilds_total", "keys_synced_total",
+		"log_corrupt_total 0", "log_trimmed_total 0", "log_failed 0", "link_up{", "link_lag_seconds{", "lane_lag_seconds{", "lane_pending_bytes{", "lane_bytes_raw_total{", "link_duplicates_total{", "view_rebuilds_total", "keys_synced_total",
 	} {
 		if !strings.Contains(page, "replicatord_"+name) {
 			t.Errorf("/metrics has no %s", name)

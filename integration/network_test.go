@@ -362,7 +362,7 @@ func TestLagIsNotBelowTheTruthPitfall26(t *testing.T) {
 		if err != nil {
 			t.Fatalf("lag_ms: %v", err)
 		}
-		return ms, fmt.Sprint(f)
+		return min(ms, laneFigures(t, f["high"])["lag_ms"]), fmt.Sprint(f)
 	}
 	net.Path(a, b).SetDelay(200 * time.Millisecond)
 	bed.Wait(10*time.Second, "the delay to show", func() (bool, string) { ms, f := lag(); return ms >= 200, f })

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,15 @@ lane = "idle"
 		equal(t, "its other key", b.Do("GET", fmt.Sprint("bulk:pair", i)), any(strconv.Itoa(i)))
 	}
 	took := time.Since(begun)
+	// The figures speak of each lane alone.
+	f := a.Replicas()[2]
+	realtime, idle := laneFigures(t, f["realtime"]), laneFigures(t, f["idle"])
+	if age := float64(took.Milliseconds()); idle["lag_ms"] < age || idle["pending_bytes"] < 10_000 || idle["lag_bytes"] < idle["pending_bytes"] {
+		t.Errorf("%v ms after the bulk was written, with more to come: %v", age, f["idle"])
+	}
+	if realtime["lag_ms"] >= idle["lag_ms"] || realtime["bytes_raw"] == 0 || realtime["pending_entries"] != 0 {
+		t.Errorf("all of it has arrived: %v", f["realtime"])
+	}
 	t.Logf("20 urgent writes and transactions arrived in %v, while %d keys came", took, b.Int("DBSIZE"))
 	if got, most := net.Path(a, b).Bytes()-sent, int64(took.Seconds()*102_400*1.1)+100_000; got > most {
 		t.Errorf("%d bytes in %v, with a limit of 100 kB a second", got, took)
@@ -66,4 +76,19 @@ lane = "idle"
 		t.Errorf("the idle lane starves: %d keys came", n)
 	}
 	bed.LevelWithin(3*time.Minute, a, b)
+}
+
+// laneFigures takes a lane's line in REPLICAS or INFO apart.
+func laneFigures(t *testing.T, line string) map[string]float64 {
+	t.Helper()
+	out := map[string]float64{}
+	for part := range strings.SplitSeq(line, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		x, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%q in %q: %v", part, line, err)
+		}
+		out[name] = x
+	}
+	return out
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,6 +88,18 @@ func (n *Node) admin(out *command.Reply, db uint8, name string, args [][]byte) e
 type fields struct{ list []string }
 
 func (f *fields) add(name string, value any) { f.list = append(f.list, name, fmt.Sprint(value)) }
+
+// line is names and values on one line of INFO; empty values, and what is to be
+// skipped, are left out.
+func (f *fields) line(skip ...string) string {
+	var parts []string
+	for i := 0; i+1 < len(f.list); i += 2 {
+		if f.list[i+1] != "" && !slices.Contains(skip, f.list[i]) {
+			parts = append(parts, f.list[i]+"="+strings.NewReplacer(",", ";", "\r", " ", "\n", " ").Replace(f.list[i+1]))
+		}
+	}
+	return strings.Join(parts, ",")
+}
 
 func (f *fields) reply(out *command.Reply) {
 	out.Map(len(f.list) / 2)
@@ -193,6 +206,7 @@ func (n *Node) replicas(out *command.Reply) {
 		f.add("gossip", m.State)
 		f.add("gossip_since_ms", max(time.Since(m.Since).Milliseconds(), 0))
 		links.describe(&f, m.ID)
+		links.lanes(&f, m.ID)
 		if m.LastError != "" {
 			f.add("gossip_error", m.LastError)
 		}

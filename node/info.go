@@ -74,13 +74,13 @@ func (n *Node) infoReplication(s *resp.Section) {
 		f.add("address", m.RESP)
 		f.add("gossip", m.State)
 		links.describe(&f, m.ID)
-		var parts []string
-		for j := 0; j+1 < len(f.list); j += 2 {
-			if f.list[j] != "vector" && f.list[j+1] != "" {
-				parts = append(parts, f.list[j]+"="+strings.NewReplacer(",", ";", "\r", " ", "\n", " ").Replace(f.list[j+1]))
-			}
+		member := "member" + strconv.Itoa(i)
+		s.Add(member, f.line("vector"))
+		var lanes fields
+		links.lanes(&lanes, m.ID)
+		for j := 0; j+1 < len(lanes.list); j += 2 {
+			s.Add(member+"_"+lanes.list[j], lanes.list[j+1])
 		}
-		s.Add("member"+strconv.Itoa(i), strings.Join(parts, ","))
 	}
 }
 

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -169,15 +170,44 @@ func (s linkStats) describe(f *fields, id uint16) {
 	f.add("vector", x.Durable)
 	f.add("rtt_ms", millis(x.RTT))
 	f.add("lag_ms", millis(x.Lag))
-	f.add("lag_entries", x.LagEntries)
+	describeBacklog(f, &x.Backlog)
 	f.add("syncing", yesNo(x.Syncing))
-	f.add("bytes_out", x.BytesOut)
+	describeSent(f, &x.Sent)
 	f.add("bytes_in", x.BytesIn)
 	f.add("duplicates", x.Duplicates)
 	f.add("messages_out", x.Messages)
 	f.add("messages_in", x.MessagesIn)
 	f.add("messages_dropped", x.Unsent)
 	f.add("last_error", x.LastError)
+}
+
+// lanes adds the figures of a link's lanes, those of each on one line under its
+// name.
+func (s linkStats) lanes(f *fields, id uint16) {
+	x := s[id]
+	for l := range x.Lanes {
+		lane := &x.Lanes[l]
+		var of fields
+		of.add("lag_ms", millis(lane.Lag))
+		describeBacklog(&of, &lane.Backlog)
+		of.add("credit", lane.Credit)
+		describeSent(&of, &lane.Sent)
+		f.add(crdt.Lane(l).String(), of.line())
+	}
+}
+
+func describeBacklog(f *fields, b *wan.Backlog) {
+	f.add("lag_entries", b.LagEntries)
+	f.add("lag_bytes", b.LagBytes)
+	f.add("pending_entries", b.Pending)
+	f.add("pending_bytes", b.PendingBytes)
+}
+
+func describeSent(f *fields, s *wan.Sent) {
+	f.add("bytes_raw", s.BytesRaw)
+	f.add("bytes_folded", s.BytesFolded)
+	f.add("bytes_packed", s.BytesPacked)
+	f.add("bytes_out", s.BytesOut)
 }
 
 // collect emits a link's metrics.
@@ -190,17 +220,27 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 	gauge("link_up", "1 while there is a data link to the member.", up, labels...)
 	gauge("link_rtt_seconds", "Round trip of the last heartbeat.", x.RTT.Seconds(), labels...)
 	gauge("link_lag_seconds", "How old this node's writes were when they were durable at the member, or have become since.", x.Lag.Seconds(), labels...)
-	gauge("link_lag_entries", "Entries the member is not known to have durably.", float64(x.LagEntries), labels...)
-	gauge("link_pending_entries", "Entries not sent to the member yet.", float64(x.Pending), labels...)
 	count("link_sessions_total", "Sessions with the member.", x.Sessions, labels...)
-	count("link_bytes_raw_total", "Bytes of the entries sent, as they are in the log.", x.BytesRaw, labels...)
-	count("link_bytes_folded_total", "Bytes of the entries sent after folding.", x.BytesFolded, labels...)
-	count("link_bytes_packed_total", "Bytes of the batches sent after compression.", x.BytesPacked, labels...)
 	count("link_bytes_sent_total", "Bytes sent to the member, all in all.", x.BytesOut, labels...)
 	count("link_bytes_received_total", "Bytes received from the member, all in all.", x.BytesIn, labels...)
 	count("link_messages_total", "Messages of PUBLISH sent to the member's clients.", x.Messages, labels...)
 	count("link_messages_dropped_total", "Messages of PUBLISH that could not be sent to the member.", x.Unsent, labels...)
 	count("link_duplicates_total", "Entries received that were here already.", x.Duplicates, labels...)
+	for l := range x.Lanes {
+		lane, labels := &x.Lanes[l], append(slices.Clone(labels), "lane", crdt.Lane(l).String())
+		gauge("lane_lag_seconds", "How old this node's writes in the lane were when they were durable at the member, or have become since.", lane.Lag.Seconds(), labels...)
+		gauge("lane_lag_entries", "Entries the member is not known to have durably.", float64(lane.LagEntries), labels...)
+		gauge("lane_lag_bytes", "Bytes of the entries the member is not known to have durably, as they are in the log.", float64(lane.LagBytes), labels...)
+		gauge("lane_pending_entries", "Entries not sent to the member yet.", float64(lane.Pending), labels...)
+		gauge("lane_pending_bytes", "Bytes of the entries not sent to the member yet, as they are in the log.", float64(lane.PendingBytes), labels...)
+		gauge("lane_credit_bytes", "Bytes the member takes in the lane before it has applied any.", float64(lane.Credit), labels...)
+		count("lane_entries_total", "Entries sent, before folding.", lane.Entries, labels...)
+		count("lane_batches_total", "Batches sent.", lane.Batches, labels...)
+		count("lane_bytes_raw_total", "Bytes of the entries sent, as they are in the log.", lane.BytesRaw, labels...)
+		count("lane_bytes_folded_total", "Bytes of the batches made of them.", lane.BytesFolded, labels...)
+		count("lane_bytes_packed_total", "Bytes of the batches, compressed.", lane.BytesPacked, labels...)
+		count("lane_bytes_sent_total", "Bytes of the frames they were sent in.", lane.BytesOut, labels...)
+	}
 }
 
 // millis shows a duration in milliseconds, with what little there is of a

@@ -42,7 +42,7 @@ func (w *wanLog) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, e
 	return wan.Range{Entries: entries, Bytes: size}, err
 }
 
-func (w *wanLog) Count(s crdt.Stream, after crdt.Tag, limit int) int {
+func (w *wanLog) Count(s crdt.Stream, after crdt.Tag, limit int) (int, int64) {
 	return w.log.Count(s, after, limit)
 }
 

@@ -9,22 +9,24 @@ import (
 )
 
 // Count returns how many durable entries of a stream have tags greater than
-// after, or limit if there are more. It is 0 if the log can't be read.
-func (l *Log) Count(s crdt.Stream, after crdt.Tag, limit int) int {
+// after, or limit if there are more, and the bytes of those that it counted. It
+// is 0 if the log can't be read.
+func (l *Log) Count(s crdt.Stream, after crdt.Tag, limit int) (entries int, bytes int64) {
 	newest := l.Durable().Get(s)
 	if after >= newest {
-		return 0
+		return 0, 0
 	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, s, after+1), UpperBound: appendLogKey(nil, s, newest+1)})
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer func() { _ = it.Close() }()
-	n := 0
-	for ok := it.First(); ok && n < limit; ok = it.Next() {
-		n++
+	for ok := it.First(); ok && entries < limit; ok = it.Next() {
+		entries++
+		value := it.LazyValue()
+		bytes += int64(value.Len())
 	}
-	return n
+	return entries, bytes
 }
 
 // Has reports whether an entry of a stream with just this tag has been applied

@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -66,7 +67,7 @@ func (s *Session) nextHeartbeat(now time.Time, f *Frontier) []byte {
 	return m.Encode()
 }
 
-func (s *Session) onHeartbeat(b []byte) ([]func(), error) {
+func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
 	m, err := wire.DecodeHeartbeat(b)
 	if err != nil {
 		return nil, err
@@ -86,7 +87,7 @@ func (s *Session) onHeartbeat(b []byte) ([]func(), error) {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})
 	}
 	h.reach(s.cfg.Log.Durable())
-	return append(s.raiseKnown(m.Positions), s.tellHeard()), nil
+	return append(s.raiseKnown(now, m.Positions), s.tellHeard()), nil
 }
 
 // reach notes which of the peer's heartbeats are durable here.
@@ -128,4 +129,65 @@ func (h *heartbeat) lagAt(now time.Time) time.Duration {
 		return max(h.lag, now.Sub(h.pings[0].sent))
 	}
 	return h.lag
+}
+
+// rttAt returns the round trip as it is known now: that of the newest heartbeat
+// that was answered, or the age of the oldest that was not.
+func (h *heartbeat) rttAt(now time.Time) time.Duration {
+	for _, p := range h.pings {
+		if p.id > h.heardPong {
+			return max(h.rtt, now.Sub(p.sent))
+		}
+	}
+	return h.rtt
+}
+
+// maxLagMarks bounds the batches of a lane whose time is remembered.
+const maxLagMarks = 64
+
+// laneLag measures what this node's writes in a lane took to be durable at the
+// peer, and known to be so here.
+type laneLag struct {
+	marks []lagMark // sent, and not known to be durable there
+	last  time.Duration
+	at    time.Time // when last was measured
+}
+
+// lagMark is a range of a stream that was sent, and when the first entry in it
+// was made.
+type lagMark struct {
+	stream crdt.Stream
+	tag    crdt.Tag
+	made   time.Time
+}
+
+// sent notes that a stream was sent up to a tag. The tag of the first entry
+// says when it was made, unless it runs ahead of the clock.
+func (l *laneLag) sent(now time.Time, stream crdt.Stream, tag, first crdt.Tag) {
+	made := first.Time()
+	if made.After(now) {
+		made = now
+	}
+	if n := len(l.marks); n == maxLagMarks && l.marks[n-1].stream == stream {
+		l.marks[n-1].tag = tag // with the time of the older
+		return
+	} else if n == maxLagMarks {
+		l.marks = l.marks[1:]
+	}
+	l.marks = append(l.marks, lagMark{stream, tag, made})
+}
+
+// reached notes what is durable at the peer.
+func (l *laneLag) reached(now time.Time, known crdt.Vector) {
+	var oldest time.Time
+	l.marks = slices.DeleteFunc(l.marks, func(m lagMark) bool {
+		done := m.tag <= known.Get(m.stream)
+		if done && (oldest.IsZero() || m.made.Before(oldest)) {
+			oldest = m.made
+		}
+		return done
+	})
+	if !oldest.IsZero() {
+		l.last, l.at = now.Sub(oldest), now
+	}
 }

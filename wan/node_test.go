@@ -222,16 +222,16 @@ func (n *testNode) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, err
 	return r, nil
 }
 
-func (n *testNode) Count(s crdt.Stream, after crdt.Tag, limit int) int {
+func (n *testNode) Count(s crdt.Stream, after crdt.Tag, limit int) (entries int, bytes int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	c := 0
 	for _, e := range n.entries[s] {
-		if e.Tag > after {
-			c++
+		if e.Tag > after && entries < limit {
+			entries++
+			bytes += int64(len(appendEntry(nil, &e)))
 		}
 	}
-	return min(c, limit)
+	return entries, bytes
 }
 
 func (n *testNode) Wrote(s crdt.Stream, t crdt.Tag) bool {

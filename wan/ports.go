@@ -31,8 +31,8 @@ type Log interface {
 	Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, error)
 
 	// Count returns how many durable entries of a stream follow a tag, or
-	// limit if there are more.
-	Count(s crdt.Stream, after crdt.Tag, limit int) int
+	// limit if there are more, and the bytes of those counted.
+	Count(s crdt.Stream, after crdt.Tag, limit int) (entries int, bytes int64)
 
 	// Wrote reports whether the log has an entry with just this tag in a
 	// stream, or no longer reaches back that far.

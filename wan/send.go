@@ -41,6 +41,7 @@ type outLane struct {
 	kind   batchKind
 	after  crdt.Stream // the stream served last
 	turn   bool        // lane 3: the state's turn, not the log's
+	lag    laneLag
 }
 
 func (o *sender) init(c *Config) {
@@ -98,7 +99,8 @@ func (s *Session) onWant(b []byte) error {
 			fresh = append(fresh, w.Origin)
 			for l := range crdt.Lane(crdt.Lanes) {
 				if behind < s.cfg.SyncThreshold {
-					behind += s.cfg.Log.Count(w.Origin|crdt.Stream(l), 0, s.cfg.SyncThreshold)
+					n, _ := s.cfg.Log.Count(w.Origin|crdt.Stream(l), 0, s.cfg.SyncThreshold)
+					behind += n
 				}
 			}
 		}
@@ -152,7 +154,7 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 				return s.nextMessage(), nil
 			}
 			if len(lane.rest) == 0 {
-				if err := s.fill(crdt.Lane(l)); err != nil {
+				if err := s.fill(now, crdt.Lane(l)); err != nil {
 					return nil, err
 				}
 			}
@@ -187,7 +189,7 @@ func (s *Session) cut(now time.Time, l int) []byte {
 // fill makes the lane's next batch if there is something pending and credit
 // for it. A batch that turned out larger than the credit is held until there
 // is enough, or nothing else is under way.
-func (s *Session) fill(l crdt.Lane) error {
+func (s *Session) fill(now time.Time, l crdt.Lane) error {
 	o := &s.sending
 	lane := &o.lanes[l]
 	free := lane.credit == lane.window
@@ -196,7 +198,7 @@ func (s *Session) fill(l crdt.Lane) error {
 		if !free && lane.credit < min(int64(s.cfg.BatchBytes), lane.window/4) {
 			return nil // wait for more, and let what is pending fold
 		}
-		plain, kind, err := s.build(l, budget)
+		plain, kind, err := s.build(now, l, budget)
 		if err != nil || plain == nil {
 			return err
 		}
@@ -210,16 +212,17 @@ func (s *Session) fill(l crdt.Lane) error {
 	if err != nil {
 		return fail(CodeInternal, "%w", err)
 	}
-	s.stats.batches++
-	s.stats.plain += uint64(len(lane.held))
-	s.stats.packed += uint64(len(b))
+	count := &s.stats.lanes[l]
+	count.Batches++
+	count.BytesFolded += uint64(len(lane.held))
+	count.BytesPacked += uint64(len(b))
 	lane.credit -= size
 	lane.rest, lane.held = b, nil
 	return nil
 }
 
 // build collects what is pending in a lane, up to a size.
-func (s *Session) build(l crdt.Lane, budget int) ([]byte, batchKind, error) {
+func (s *Session) build(now time.Time, l crdt.Lane, budget int) ([]byte, batchKind, error) {
 	lane := &s.sending.lanes[l]
 	if l == syncLane && s.sending.sync.busy() {
 		lane.turn = !lane.turn
@@ -229,18 +232,18 @@ func (s *Session) build(l crdt.Lane, budget int) ([]byte, batchKind, error) {
 				return b, kind, err
 			}
 		}
-		if b, err := s.buildEntries(l, budget); b != nil || err != nil {
+		if b, err := s.buildEntries(now, l, budget); b != nil || err != nil {
 			return b, batchEntries, err
 		}
 		return s.buildSync(budget)
 	}
-	b, err := s.buildEntries(l, budget)
+	b, err := s.buildEntries(now, l, budget)
 	return b, batchEntries, err
 }
 
 // buildEntries reads, folds and encodes what the peer lacks of the lane's
 // wanted streams. Streams take turns at going first.
-func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
+func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, error) {
 	o := &s.sending
 	lane := &o.lanes[l]
 	if o.paused || len(o.wanted) == 0 {
@@ -261,7 +264,7 @@ func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
 		if out != nil && len(out) >= budget {
 			break
 		}
-		e, n, size, err := s.read(stream, budget-len(out))
+		e, born, n, size, err := s.read(stream, budget-len(out))
 		switch {
 		case errors.Is(err, ErrTrimmed):
 			trimmed = append(trimmed, stream.Origin())
@@ -289,8 +292,11 @@ func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
 		}
 		o.sent.Set(stream, e.Tag)
 		lane.after = stream
-		s.stats.entries += uint64(n)
-		s.stats.raw += uint64(size)
+		if stream.Node() == s.cfg.Self.Node {
+			lane.lag.sent(now, stream, e.Tag, born)
+		}
+		s.stats.lanes[l].Entries += uint64(n)
+		s.stats.lanes[l].BytesRaw += uint64(size)
 	}
 	if len(trimmed) > 0 {
 		s.needSync(slices.Compact(trimmed))
@@ -301,30 +307,30 @@ func (s *Session) buildEntries(l crdt.Lane, budget int) ([]byte, error) {
 	return out, nil
 }
 
-// read returns a stream's next range, folded, the number of entries it came
-// from and their size in the log.
-func (s *Session) read(stream crdt.Stream, budget int) (crdt.Entry, int, int, error) {
+// read returns a stream's next range, folded, the tag of the first of the
+// entries it came from, their number, and their size in the log.
+func (s *Session) read(stream crdt.Stream, budget int) (crdt.Entry, crdt.Tag, int, int, error) {
 	from := s.sending.sent.Get(stream)
 	r, err := s.cfg.Log.Read(stream, from, max(budget, 1))
 	if err != nil {
 		if errors.Is(err, ErrTrimmed) {
-			return crdt.Entry{}, 0, 0, err
+			return crdt.Entry{}, 0, 0, 0, err
 		}
-		return crdt.Entry{}, 0, 0, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
+		return crdt.Entry{}, 0, 0, 0, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
 	}
 	if len(r.Entries) == 0 {
-		return crdt.Entry{}, 0, 0, nil
+		return crdt.Entry{}, 0, 0, 0, nil
 	}
 	if r.Entries[0].Prev > from {
-		return crdt.Entry{}, 0, 0, ErrTrimmed
+		return crdt.Entry{}, 0, 0, 0, ErrTrimmed
 	}
 	for i := range r.Entries {
 		e := &r.Entries[i]
 		if e.Stream != stream || e.Tag <= e.Prev || i > 0 && e.Prev != r.Entries[i-1].Tag || e.Tag <= from {
-			return crdt.Entry{}, 0, 0, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
+			return crdt.Entry{}, 0, 0, 0, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
 		}
 	}
-	return crdt.FoldEntries(r.Entries), len(r.Entries), r.Bytes, nil
+	return crdt.FoldEntries(r.Entries), r.Entries[0].Tag, len(r.Entries), r.Bytes, nil
 }
 
 // appendEntry appends an entry behind its length.

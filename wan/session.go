@@ -354,9 +354,9 @@ func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error
 	case frameCredit:
 		err = s.onCredit(b)
 	case frameAck:
-		calls, err = s.onAck(b)
+		calls, err = s.onAck(now, b)
 	case frameHeartbeat:
-		calls, err = s.onHeartbeat(b)
+		calls, err = s.onHeartbeat(now, b)
 	case framePong:
 		err = s.onPong(now, b)
 	case frameSyncNeeded:
@@ -374,7 +374,7 @@ func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error
 	return calls, err
 }
 
-func (s *Session) onAck(b []byte) ([]func(), error) {
+func (s *Session) onAck(now time.Time, b []byte) ([]func(), error) {
 	m, err := wire.DecodeAck(b)
 	if err != nil {
 		return nil, err
@@ -382,7 +382,7 @@ func (s *Session) onAck(b []byte) ([]func(), error) {
 	if err := s.checkAhead(m.Durable); err != nil {
 		return nil, err
 	}
-	calls := s.raiseKnown(m.Durable)
+	calls := s.raiseKnown(now, m.Durable)
 	if m.Whole {
 		s.moment, s.census = s.known, s.beat.census
 	}
@@ -399,9 +399,12 @@ func (s *Session) tellHeard() func() {
 }
 
 // raiseKnown takes over what the peer says it has durable.
-func (s *Session) raiseKnown(v crdt.Vector) []func() {
+func (s *Session) raiseKnown(now time.Time, v crdt.Vector) []func() {
 	fresh := len(v) > 0 && len(s.known.Join(v)) > len(s.known)
 	s.known = s.known.Join(v)
+	for l := range s.sending.lanes {
+		s.sending.lanes[l].lag.reached(now, s.known)
+	}
 	if fresh {
 		return []func(){s.peers.replan}
 	}
@@ -430,6 +433,9 @@ func (s *Session) Next(now time.Time) (frame []byte, channel int) {
 		s.out.setKey(s.key(s.dialled))
 	}
 	s.stats.wireOut += uint64(len(s.frameBuf))
+	if channel > 0 {
+		s.stats.lanes[channel-1].BytesOut += uint64(len(s.frameBuf))
+	}
 	s.sending.limit.sent(now, len(s.frameBuf))
 	return s.frameBuf, channel
 }

@@ -12,22 +12,41 @@ import (
 
 // counters counts what went through a session.
 type counters struct {
-	raw, plain, packed, wireOut uint64
-	batches, entries            uint64
-	wireIn, plainIn, batchesIn  uint64
-	entriesIn, duplicates       uint64
-	messages, messagesIn        uint64
-	unsent                      uint64 // messages
-	lastError                   string
+	lanes                      [crdt.Lanes]Sent
+	wireOut                    uint64
+	wireIn, plainIn, batchesIn uint64
+	entriesIn, duplicates      uint64
+	messages, messagesIn       uint64
+	unsent                     uint64 // messages
+	lastError                  string
+}
+
+// Sent counts what was sent of the log and of states. Each of the sizes is what
+// the step before it has made of the entries; what a transport adds to frames
+// is in none of them.
+type Sent struct {
+	Entries     uint64
+	Batches     uint64
+	BytesRaw    uint64 // of the entries, as they are in the log
+	BytesFolded uint64 // of the batches made of them
+	BytesPacked uint64 // of the batches, compressed
+	BytesOut    uint64 // of the frames they were sent in
+}
+
+func (c *Sent) add(o *Sent) {
+	c.Entries += o.Entries
+	c.Batches += o.Batches
+	c.BytesRaw += o.BytesRaw
+	c.BytesFolded += o.BytesFolded
+	c.BytesPacked += o.BytesPacked
+	c.BytesOut += o.BytesOut
 }
 
 func (c *counters) add(o *counters) {
-	c.raw += o.raw
-	c.plain += o.plain
-	c.packed += o.packed
+	for l := range c.lanes {
+		c.lanes[l].add(&o.lanes[l])
+	}
 	c.wireOut += o.wireOut
-	c.batches += o.batches
-	c.entries += o.entries
 	c.wireIn += o.wireIn
 	c.plainIn += o.plainIn
 	c.batchesIn += o.batchesIn
@@ -55,20 +74,14 @@ type Stats struct {
 	Sessions uint64
 	Syncing  bool // a state sync is under way, in either direction
 
-	RTT        time.Duration
-	Lag        time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat"
-	Level      time.Time     // everything this node wrote before was durable at the peer, as heartbeats told; zero if none did
-	LagEntries int           // of this node and those the peer wants of others, sent or not, not known to be durable there; up to MaxCount
-	Pending    int           // of them, not yet sent; up to MaxCount
-	Credit     [crdt.Lanes]int64
+	RTT     time.Duration
+	Lag     time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat"
+	Level   time.Time     // everything this node wrote before was durable at the peer, as heartbeats told; zero if none did
+	Backlog               // of all lanes
+	Lanes   [crdt.Lanes]LaneStats
 
-	BytesRaw     uint64 // of the entries sent, as they are in the log
-	BytesFolded  uint64 // of the batches made of them
-	BytesPacked  uint64 // of the batches, compressed
-	BytesOut     uint64 // on the wire
-	Batches      uint64
-	Entries      uint64
-	BytesIn      uint64
+	Sent                // in all lanes, but BytesOut counts all frames
+	BytesIn      uint64 // of all frames
 	BytesPlainIn uint64
 	BatchesIn    uint64
 	EntriesIn    uint64
@@ -79,9 +92,39 @@ type Stats struct {
 
 	LastError   string
 	LastErrorAt time.Time
+
+	answered bool // RTT is that of a heartbeat of this session
 }
 
-// MaxCount bounds the counting of entries in Stats.
+// LaneStats is the part of a lane in Stats.
+type LaneStats struct {
+	// Lag is how old this node's writes in the lane were when they were durable
+	// at the peer, as far as known here: of those that got there in the last
+	// two heartbeats the oldest, and no less than the age of the oldest that is
+	// not known to be there, nor than a heartbeat took.
+	Lag time.Duration
+	Backlog
+	Credit int64 // what the peer takes now, in plain bytes
+	Sent
+}
+
+// Backlog counts entries of this node and those the peer wants of others, as
+// they are in the log: up to MaxCount of each stream.
+type Backlog struct {
+	LagEntries   int // sent or not, not known to be durable at the peer
+	LagBytes     int64
+	Pending      int // of them, not yet sent
+	PendingBytes int64
+}
+
+func (b *Backlog) add(o *Backlog) {
+	b.LagEntries += o.LagEntries
+	b.LagBytes += o.LagBytes
+	b.Pending += o.Pending
+	b.PendingBytes += o.PendingBytes
+}
+
+// MaxCount bounds the counting of a stream's entries in Stats.
 const MaxCount = 10_000
 
 // Stats returns the state of all peers, by node: those that were expected, and
@@ -98,7 +141,11 @@ func (p *Peers) Stats(now time.Time) []Stats {
 			total.add(&l.stats)
 			l.mu.Unlock()
 		}
-		s.BytesRaw, s.BytesFolded, s.BytesPacked, s.BytesOut, s.Batches, s.Entries = total.raw, total.plain, total.packed, total.wireOut, total.batches, total.entries
+		for l := range s.Lanes {
+			s.Lanes[l].Sent = total.lanes[l]
+			s.Sent.add(&total.lanes[l])
+		}
+		s.BytesOut = total.wireOut
 		s.BytesIn, s.BytesPlainIn, s.BatchesIn, s.EntriesIn, s.Duplicates = total.wireIn, total.plainIn, total.batchesIn, total.entriesIn, total.duplicates
 		s.Messages, s.MessagesIn, s.Unsent = total.messages, total.messagesIn, total.unsent
 		out = append(out, s)
@@ -129,13 +176,17 @@ func (s *Session) fillStats(now time.Time, out *Stats) crdt.Vector {
 	out.Wants = slices.Sorted(maps.Keys(s.sending.wanted))
 	out.Gets = slices.Clone(s.control.wanted)
 	out.Syncing = s.sending.sync.busy() || s.taking.sync.active()
-	out.RTT, out.Lag = s.beat.rtt, s.beat.lagAt(now)
+	out.RTT, out.Lag = s.beat.rttAt(now), s.beat.lagAt(now)
 	if s.beat.level.IsZero() && !out.Level.IsZero() {
 		out.Lag = now.Sub(out.Level) // the session is too young to tell
 	}
-	out.Level = later(out.Level, s.beat.level)
+	out.Level, out.answered = later(out.Level, s.beat.level), s.beat.heardPong > 0
 	for l := range s.sending.lanes {
-		out.Credit[l] = s.sending.lanes[l].credit
+		lane := &s.sending.lanes[l]
+		out.Lanes[l].Credit = lane.credit
+		if now.Sub(lane.lag.at) <= 2*s.cfg.Heartbeat {
+			out.Lanes[l].Lag = lane.lag.last
+		}
 	}
 	if s.stats.lastError != "" {
 		out.LastError = s.stats.lastError
@@ -158,15 +209,29 @@ func (p *Peers) fillLag(now time.Time, out *Stats, sent crdt.Vector) {
 		if known >= x.Tag {
 			continue
 		}
-		if out.LagEntries < MaxCount {
-			out.LagEntries += log.Count(x.Stream, known, MaxCount-out.LagEntries)
+		lane := &out.Lanes[x.Stream.Lane()]
+		var b Backlog
+		b.LagEntries, b.LagBytes = log.Count(x.Stream, known, MaxCount)
+		if t := max(known, sent.Get(x.Stream)); t == known {
+			b.Pending, b.PendingBytes = b.LagEntries, b.LagBytes
+		} else if t < x.Tag {
+			b.Pending, b.PendingBytes = log.Count(x.Stream, t, MaxCount)
 		}
-		if t := max(known, sent.Get(x.Stream)); t < x.Tag && out.Pending < MaxCount {
-			out.Pending += log.Count(x.Stream, t, MaxCount-out.Pending)
-		}
+		lane.Backlog.add(&b)
+		out.Backlog.add(&b)
 		if own {
-			out.Lag = max(out.Lag, now.Sub(p.follow.time(log, crdt.Position{Stream: x.Stream, Tag: known})))
+			age := now.Sub(p.follow.time(log, crdt.Position{Stream: x.Stream, Tag: known}))
+			lane.Lag, out.Lag = max(lane.Lag, age), max(out.Lag, age)
 		}
+	}
+	// A lane in which nothing waits may be faster than a heartbeat, which
+	// speaks of all lanes, but not faster than a round trip.
+	least := out.Lag
+	if out.answered && out.LagEntries > 0 {
+		least = out.RTT
+	}
+	for l := range out.Lanes {
+		out.Lanes[l].Lag = max(out.Lanes[l].Lag, least)
 	}
 }
 

@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -149,5 +150,68 @@ func TestDurableOfRestoredPeer(t *testing.T) {
 	}
 	if st := statsOf(t, a, restored, *now); st.LagEntries != 1 {
 		t.Errorf("the peer lacks 1 entry, shown are %d", st.LagEntries)
+	}
+}
+
+// The figures of a lane speak of that lane alone, are never below the truth, and
+// add up to those of the link.
+func TestLaneFigures(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.Bandwidth = 50_000 })
+	l := connect(t, a, b, now)
+	l.drive(3 * time.Second)
+	for i := range 40 {
+		a.writeAt(*now, 3, fmt.Sprint("bulk", i%10))
+		a.write(3, func(w *crdt.Writer) {
+			w.SetString(crdt.Key{Name: fmt.Sprint("bulk", i%10)}, []byte(noise(uint64(i), 20_000)), false)
+		})
+	}
+	wrote := *now
+	l.drive(2 * time.Second)
+	a.writeAt(*now, 0, "urgent")
+	a.writeAt(*now, 0, "urgent")
+	*now = now.Add(300 * time.Millisecond) // on the way
+	l.drive(200 * time.Millisecond)
+	st := statsOf(t, a, b, *now)
+	urgent, idle, high := &st.Lanes[0], &st.Lanes[3], &st.Lanes[1]
+	if urgent.Lag < 300*time.Millisecond || urgent.Lag > 600*time.Millisecond || urgent.LagEntries != 0 || urgent.Entries != 2 {
+		t.Errorf("after 300 ms on the way: %+v", *urgent)
+	}
+	if age := now.Sub(wrote); idle.Lag < age || idle.LagEntries == 0 || idle.LagBytes < 20_000 || idle.Pending > idle.LagEntries || idle.PendingBytes > idle.LagBytes {
+		t.Errorf("%v after the bulk was written, with more under way: %+v", age, *idle)
+	}
+	if high.Lag > time.Second || high.Backlog != (Backlog{}) || high.Sent != (Sent{}) {
+		t.Errorf("nothing was written: %+v", *high)
+	}
+	if st.Lag < idle.Lag || st.LagEntries != idle.LagEntries || st.LagBytes != idle.LagBytes {
+		t.Errorf("of the link: lag %v, %+v", st.Lag, st.Backlog)
+	}
+	l.drive(30 * time.Second)
+	same(t, a, b)
+	st = statsOf(t, a, b, *now)
+	idle = &st.Lanes[3]
+	if st.Backlog != (Backlog{}) || idle.Lag > time.Second || st.Lanes[0].Lag > time.Second {
+		t.Errorf("when level: %+v", st)
+	}
+	// Of 40 values of 10 keys, most were overwritten before they were sent.
+	if idle.Entries != 80 || idle.BytesRaw < 40*20_000 || idle.BytesFolded > idle.BytesRaw*3/4 || idle.BytesOut < idle.BytesPacked {
+		t.Errorf("sizes of what was sent: %+v", idle.Sent)
+	}
+	var sum Sent
+	for i := range st.Lanes {
+		sum.add(&st.Lanes[i].Sent)
+	}
+	if sum.BytesOut >= st.BytesOut {
+		t.Errorf("%d bytes in the lanes, %d in all", sum.BytesOut, st.BytesOut)
+	}
+	sum.BytesOut = st.BytesOut
+	if sum != st.Sent {
+		t.Errorf("lanes add up to %+v, the link has %+v", sum, st.Sent)
+	}
+	// A session cut, and nothing heard: every lane says so.
+	l.cut()
+	*now = now.Add(10 * time.Second)
+	a.peers.Tick(*now)
+	if st = statsOf(t, a, b, *now); st.Lanes[1].Lag < 10*time.Second || st.Lanes[0].Entries != 2 {
+		t.Errorf("ten seconds after the session ended: %+v", st)
 	}
 }

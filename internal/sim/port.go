@@ -52,7 +52,7 @@ func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, err
 }
 
 // Count implements wan.Log.
-func (p *port) Count(s crdt.Stream, after crdt.Tag, limit int) int {
+func (p *port) Count(s crdt.Stream, after crdt.Tag, limit int) (int, int64) {
 	return p.log.Count(s, after, limit)
 }
 
