@@ -207,6 +207,7 @@ func (c *Core) startLocal() {
 	if c.writer == nil {
 		now := c.wall()
 		tag := c.clock.Next(now)
+		c.sweep() // time has passed since the group began: by its entries even a lot
 		c.writer = crdt.NewWriter(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
 	}
 }

@@ -74,18 +74,25 @@ func (c *Core) SweepDue(now int64) bool {
 	return next != 0 && next <= now && c.log.Failed() == nil
 }
 
-// sweep hides the keys that have expired since the last group, so that what
-// commands find, what the view shows and what digests cover agree on the
-// moment of expiry.
+// sweep hides the keys that have expired, also those whose expiry the open group
+// has brought, so that what commands find, what the view shows and what digests
+// cover agree on the moment of expiry.
 func (c *Core) sweep() {
 	now := c.Now()
-	if !c.SweepDue(now) {
-		return
+	var due []crdt.Key
+	for k := range c.ks.Touched {
+		if h := c.group.Header(k); h != nil && h.Expiry != 0 && h.Expiry <= now {
+			due = append(due, k)
+		}
+	}
+	slices.SortFunc(due, compareKeys)
+	if c.SweepDue(now) {
+		due = append(due, c.log.Expired(now, sweepPerGroup)...)
 	}
 	was := c.news.watching // what expires is not changed by the command that runs
 	c.news.watching = false
 	defer func() { c.news.watching = was }()
-	for _, k := range c.log.Expired(now, sweepPerGroup) {
+	for _, k := range due {
 		if c.ks.Sweep(k, now) {
 			c.Stats.Swept++
 			c.news.expired(k)
