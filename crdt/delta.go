@@ -88,10 +88,15 @@ type Fold struct {
 	keys map[Key]*keyFold
 }
 
+// keyFold holds the deltas of one key: each target at most once.
 type keyFold struct {
-	removes map[Kind]*Delta // KindAny: of the whole key
-	cells   map[CellID]*Delta
+	key    Key
+	deltas []Delta
+	first  [1]Delta       // where deltas begins: most keys have one
+	index  map[CellID]int // of those of cells, if there are more than fewDeltas
 }
+
+const fewDeltas = 8
 
 // Empty reports whether nothing was gathered.
 func (f *Fold) Empty() bool { return len(f.dbs) == 0 && len(f.keys) == 0 }
@@ -100,7 +105,7 @@ func (f *Fold) Empty() bool { return len(f.dbs) == 0 && len(f.keys) == 0 }
 func (f *Fold) Len() int {
 	n := len(f.dbs)
 	for _, k := range f.keys {
-		n += len(k.removes) + len(k.cells)
+		n += len(k.deltas)
 	}
 	return n
 }
@@ -128,34 +133,64 @@ func (f *Fold) Add(d Delta) {
 		return
 	}
 	k := f.keys[d.ID.Key]
-	if k == nil || d.Level == LevelKey {
-		// A remove of the key swallows all that came before it.
-		k = &keyFold{}
+	if k == nil {
+		k = &keyFold{key: d.ID.Key}
+		k.deltas = k.first[:0]
 		f.keys[d.ID.Key] = k
 	}
+	k.add(d)
+}
+
+func (k *keyFold) add(d Delta) {
 	switch d.Level {
-	case LevelKey, LevelKind:
-		if k.removes == nil {
-			k.removes = map[Kind]*Delta{}
-		}
-		maps.DeleteFunc(k.cells, func(id CellID, _ *Delta) bool { return id.Kind == d.ID.Kind })
-		k.removes[d.ID.Kind] = &d
+	case LevelKey: // swallows all that came before it
+		k.deltas, k.index = nil, nil
+	case LevelKind:
+		k.deltas, k.index = slices.DeleteFunc(k.deltas, func(o Delta) bool { return o.ID.Kind == d.ID.Kind && o.Level != LevelKey }), nil
 	case LevelCell:
-		if k.cells == nil {
-			k.cells = map[CellID]*Delta{}
-		}
-		if old := k.cells[d.ID]; old != nil && d.Remove == nil {
-			// A write that removes nothing leaves the parts it lacks.
-			d.Remove = old.Remove
-			if d.Put == nil {
-				d.Put = old.Put
+		if old := k.find(d.ID); old != nil {
+			if d.Remove == nil {
+				// A write that removes nothing leaves the parts it lacks.
+				d.Remove = old.Remove
+				if d.Put == nil {
+					d.Put = old.Put
+				}
+				if d.Add == nil {
+					d.Add = old.Add
+				}
 			}
-			if d.Add == nil {
-				d.Add = old.Add
-			}
+			*old = d
+			return
 		}
-		k.cells[d.ID] = &d
 	}
+	k.deltas = append(k.deltas, d)
+	if k.index != nil {
+		k.index[d.ID] = len(k.deltas) - 1
+	}
+}
+
+// find returns what was gathered of a cell, nil if nothing was.
+func (k *keyFold) find(id CellID) *Delta {
+	if k.index == nil && len(k.deltas) > fewDeltas {
+		k.index = make(map[CellID]int, 2*len(k.deltas))
+		for i := range k.deltas {
+			if d := &k.deltas[i]; d.Level == LevelCell {
+				k.index[d.ID] = i
+			}
+		}
+	}
+	if k.index != nil {
+		if i, ok := k.index[id]; ok {
+			return &k.deltas[i]
+		}
+		return nil
+	}
+	for i := range k.deltas {
+		if d := &k.deltas[i]; d.Level == LevelCell && d.ID == id {
+			return d
+		}
+	}
+	return nil
 }
 
 // Deltas returns what was gathered in the order in which it is to be applied:
@@ -165,20 +200,21 @@ func (f *Fold) Deltas() []Delta {
 	for _, db := range slices.Sorted(maps.Keys(f.dbs)) {
 		out = append(out, *f.dbs[db])
 	}
-	n := len(out)
+	keys := make([]*keyFold, 0, len(f.keys))
 	for _, k := range f.keys {
-		for _, d := range k.removes {
-			out = append(out, *d)
-		}
-		for _, d := range k.cells {
-			out = append(out, *d)
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b *keyFold) int {
+		return cmp.Or(cmp.Compare(a.key.DB, b.key.DB), cmp.Compare(a.key.Name, b.key.Name))
+	})
+	for _, k := range keys {
+		n := len(out)
+		if out = append(out, k.deltas...); len(k.deltas) > 1 {
+			slices.SortFunc(out[n:], func(a, b Delta) int {
+				return cmp.Or(cmp.Compare(a.Level, b.Level), cmp.Compare(a.ID.Kind, b.ID.Kind), cmp.Compare(a.ID.Elem, b.ID.Elem))
+			})
 		}
 	}
-	slices.SortFunc(out[n:], func(a, b Delta) int {
-		return cmp.Or(
-			cmp.Compare(a.ID.Key.DB, b.ID.Key.DB), cmp.Compare(a.ID.Key.Name, b.ID.Key.Name),
-			cmp.Compare(a.Level, b.Level), cmp.Compare(a.ID.Kind, b.ID.Kind), cmp.Compare(a.ID.Elem, b.ID.Elem))
-	})
 	return out
 }
 

@@ -815,7 +815,7 @@ func untold(before, after *crdttest.Store, touched map[crdt.Key]*crdt.Touch) str
 			for id := range cells {
 				a, inWas := was.cells[id]
 				b, inIs := is.cells[id]
-				if _, told := t.Cells[id]; !told && (inWas != inIs || a != b) {
+				if _, told := t.Was(id); !told && (inWas != inIs || a != b) {
 					return fmt.Sprintf("cell %v was changed and not touched", id)
 				}
 			}

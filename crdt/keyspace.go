@@ -69,10 +69,59 @@ type Store interface {
 // Touch is what a keyspace remembers of a key that was changed: enough to bring
 // the view level.
 type Touch struct {
-	Type   Type            // visible before
-	Expiry int64           // visible before
-	Whole  bool            // more than Cells may have changed
-	Cells  map[CellID]bool // whether they were live before
+	Type   Type  // visible before
+	Expiry int64 // visible before
+	Whole  bool  // more than Cells may have changed
+
+	cells []TouchedCell
+	first [1]TouchedCell  // where cells begins: most keys have one
+	index map[CellID]bool // of cells, if they are more than fewTouched
+}
+
+// TouchedCell is a cell that was changed.
+type TouchedCell struct {
+	ID   CellID
+	Live bool // before
+}
+
+const fewTouched = 8
+
+// Cells returns the cells that were changed, each once, in the order in which
+// they first were.
+func (t *Touch) Cells() []TouchedCell { return t.cells }
+
+// Was reports whether a cell was changed, and if so whether it was live before.
+func (t *Touch) Was(id CellID) (live, touched bool) {
+	if t.index != nil {
+		live, touched = t.index[id]
+		return live, touched
+	}
+	for i := range t.cells {
+		if t.cells[i].ID == id {
+			return t.cells[i].Live, true
+		}
+	}
+	return false, false
+}
+
+// note remembers a cell before its first change.
+func (t *Touch) note(id CellID, c *Cell) {
+	if _, noted := t.Was(id); noted {
+		return
+	}
+	if t.cells == nil {
+		t.cells = t.first[:0]
+	}
+	t.cells = append(t.cells, TouchedCell{id, c.Live()})
+	switch {
+	case t.index != nil:
+		t.index[id] = c.Live()
+	case len(t.cells) > fewTouched:
+		t.index = make(map[CellID]bool, 2*len(t.cells))
+		for _, c := range t.cells {
+			t.index[c.ID] = c.Live
+		}
+	}
 }
 
 // Keyspace applies entries and local writes to a store. It is not safe for
@@ -369,9 +418,7 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	t := ks.touch(id.Key, h)
 	c := ks.cell(id)
 	if !t.Whole {
-		if _, ok := t.Cells[id]; !ok {
-			t.Cells[id] = c.Live()
-		}
+		t.note(id, c)
 	}
 	live := h.Live
 	var buf [2]Sibling
@@ -435,6 +482,11 @@ func (ks *Keyspace) visible(key Key, h *Header) Type {
 	if !several {
 		return only
 	}
+	return ks.newestType(key)
+}
+
+// newestType returns the type of the greatest live tag under a key.
+func (ks *Keyspace) newestType(key Key) (only Type) {
 	var newest Dot
 	ks.Store.EachCell(key, KindAny, func(id CellID, c *Cell) bool {
 		if d := c.Newest(); id.Kind.Type() != TypeNone && d.Compare(newest) > 0 {
@@ -488,7 +540,7 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	}
 	t := ks.Touched[k]
 	if t == nil {
-		t = &Touch{Type: h.Type, Expiry: h.Expiry, Cells: map[CellID]bool{}}
+		t = &Touch{Type: h.Type, Expiry: h.Expiry}
 		if h.Swept {
 			t.Type, t.Expiry = TypeNone, 0
 		}

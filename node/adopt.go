@@ -109,7 +109,7 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 	c.startLocal()
 	for _, a := range keys {
 		k := crdt.Key{DB: db, Name: a.name}
-		c.writer.SetLane(c.lane(k))
+		c.writer.SetLane(c.laneOfKey(k))
 		_, stale := c.dirty[k]
 		c.Defer(func(error) {
 			// Of a stream the view is to have a placeholder.

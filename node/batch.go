@@ -2,7 +2,6 @@ package node
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
 
@@ -167,7 +166,7 @@ const maxPatches = 32
 // have changed, if the view has its dense form, and reports whether that was it.
 func patchRegisters(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch) bool {
 	form := crdt.CellID{Key: k, Kind: crdt.KindRegisters}
-	if _, touched := t.Cells[form]; touched || len(t.Cells) > maxPatches || changed(t, crdt.KindString) || !changed(t, crdt.KindRegisters) {
+	if _, touched := t.Was(form); touched || len(t.Cells()) > maxPatches || changed(t, crdt.KindString) || !changed(t, crdt.KindRegisters) {
 		return false
 	}
 	c := s.Cell(form)
@@ -200,8 +199,8 @@ func placeholder(name []byte) [][]byte {
 }
 
 func changed(t *crdt.Touch, kind crdt.Kind) bool {
-	for id := range t.Cells {
-		if id.Kind == kind {
+	for _, c := range t.Cells() {
+		if c.ID.Kind == kind {
 			return true
 		}
 	}
@@ -211,9 +210,17 @@ func changed(t *crdt.Touch, kind crdt.Kind) bool {
 // cellsOf lists the touched cells in order, so that what is sent depends on
 // nothing but the changes.
 func cellsOf(t *crdt.Touch) []crdt.CellID {
-	return slices.SortedFunc(maps.Keys(t.Cells), func(a, b crdt.CellID) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Elem, b.Elem))
-	})
+	cells := t.Cells()
+	ids := make([]crdt.CellID, len(cells))
+	for i := range cells {
+		ids[i] = cells[i].ID
+	}
+	if len(ids) > 1 {
+		slices.SortFunc(ids, func(a, b crdt.CellID) int {
+			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Elem, b.Elem))
+		})
+	}
+	return ids
 }
 
 func kindOf(t crdt.Type) crdt.Kind {

@@ -115,9 +115,6 @@ const DefaultLane crdt.Lane = 1
 // NewCore returns the core of a replica. The view is taken to be down until
 // ViewUp.
 func NewCore(o CoreOptions) (*Core, error) {
-	if o.Lane == nil {
-		o.Lane = func(crdt.Key) crdt.Lane { return DefaultLane }
-	}
 	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
 	c.dirty = map[crdt.Key]struct{}{}
 	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())

@@ -88,7 +88,8 @@ const (
 // list is then to be written whole.
 func renderList(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touch) bool {
 	var changes []itemChange
-	for id, was := range t.Cells {
+	for _, cell := range t.Cells() {
+		id, was := cell.ID, cell.Live
 		if id.Kind != crdt.KindItem {
 			continue
 		}

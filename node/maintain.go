@@ -146,7 +146,7 @@ func (c *Core) Maintain(co *Company) (bool, error) {
 	for _, k := range c.log.Swept(maintainPerStep) {
 		if c.purgeable(k, co) {
 			c.startLocal()
-			c.writer.SetLane(c.lane(k))
+			c.writer.SetLane(c.laneOfKey(k))
 			c.writer.Purge(k)
 			c.Stats.Purged++
 			did = true

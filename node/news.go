@@ -270,7 +270,8 @@ func (n *news) elements(k crdt.Key, t crdt.Type) (e command.Elements) {
 		e.Added = true
 		return e
 	}
-	for id := range touch.Cells {
+	for _, cell := range touch.Cells() {
+		id := cell.ID
 		switch kind := id.Kind; {
 		case kind.Type() != t || t == crdt.TypeStream && kind != crdt.KindEntry:
 			continue

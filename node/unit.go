@@ -27,8 +27,9 @@ func (c *Core) unit() *tx { return &tx{Writer: c.writer, core: c, from: c.writer
 type tx struct {
 	*crdt.Writer
 	core *Core
-	from int  // the writer's writes when the unit began
-	held bool // reads of the unit are in the batch
+	from int             // the writer's writes when the unit began
+	held bool            // reads of the unit are in the batch
+	ctx  command.Context // of the command that runs
 }
 
 // Rand implements command.Tx.
@@ -147,12 +148,13 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 		c.Stats.Reads++
 		c.news.reads(req)
 	}
-	ctx := t.context(req)
+	t.ctx = t.context(req)
+	ctx := &t.ctx
 	ctx.NoWait = noWait
 	c.news.by = req
-	c.news.begin(req.Cmd, &ctx)
-	req.Cmd.Run(&ctx)
-	c.news.end(req.Cmd, &ctx)
+	c.news.begin(req.Cmd, ctx)
+	req.Cmd.Run(ctx)
+	c.news.end(req.Cmd, ctx)
 	req.Out, req.Counted = ctx.Out.Buf, ctx.Counted
 	if ctx.Waits != nil {
 		c.waiters.add(&waiter{req: req, wait: ctx.Waits, done: func(error) {}})
@@ -210,6 +212,10 @@ func (c *Core) noteTouch(k crdt.Key) {
 // chooseLane puts the command's writes in the lane of its most urgent key, all
 // of them in one entry.
 func (c *Core) chooseLane(req *resp.Request) {
+	if c.lane == nil {
+		c.writer.SetLane(DefaultLane)
+		return
+	}
 	if refs := req.Cmd.FindKeys(req.Args); len(refs) == 1 && req.Cmd.Group != "scripting" {
 		c.writer.SetLane(c.laneOf(req))
 	} else {
@@ -217,8 +223,19 @@ func (c *Core) chooseLane(req *resp.Request) {
 	}
 }
 
+// laneOfKey returns the lane of a key.
+func (c *Core) laneOfKey(k crdt.Key) crdt.Lane {
+	if c.lane == nil {
+		return DefaultLane
+	}
+	return c.lane(k)
+}
+
 // laneOf returns the lane of a command's most urgent key.
 func (c *Core) laneOf(req *resp.Request) crdt.Lane {
+	if c.lane == nil {
+		return DefaultLane
+	}
 	refs := req.Cmd.FindKeys(req.Args)
 	if len(refs) == 0 {
 		return DefaultLane

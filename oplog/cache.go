@@ -14,10 +14,10 @@ type keyCache struct {
 	carried    int // of what was kept though its time had come, last time
 }
 
-// Limits of what is worth keeping of one key.
+// What goes through instead of being kept.
 const (
-	cachedCells = 64
-	cachedBytes = 8 << 10
+	throughBytes = 16 << 10 // keys of one or two cells that take more
+	throughEnds  = 512      // keys with more cells that come and go at the ends, as queues
 )
 
 func newKeyCache(budget int) keyCache {
@@ -43,7 +43,7 @@ func (c *keyCache) add(ks *keyState) { c.young[ks.key] = ks }
 
 // resize takes note that the size of a key has changed.
 func (c *keyCache) resize(ks *keyState) {
-	n := ks.measure()
+	n := ks.bytes + ks.measureHeader()
 	c.size += n - ks.size
 	ks.size = n
 }
@@ -87,23 +87,45 @@ type keyState struct {
 	hseq    uint64      // of the last that changed the header
 	none    uint32      // kinds of which the store had no cells when the header was read, as bits
 	cells   cellSet
-	order   map[crdt.Kind]*elemOrder // of the cells of kinds that are kept in order
+	bytes   int                      // of the cells, about, in memory
+	shedAt  int                      // bytes from which on to shed anew
+	ends    bool                     // some cells come and go at the ends
+	set     []*cellState             // those that this group has set
+	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 	size    int                      // in the cache
 }
 
 type cellState struct {
 	key    cellKey
+	size   int        // about, in memory
 	cell   *crdt.Cell // nil if there is none
 	dirty  bool       // was set in this group
 	stored cellFlags  // as committed
 	seq    uint64     // of the last commit that changed it
+	fresh  uint64     // of the commit that first made it, if the store had none before
 }
 
-// big reports whether a key is too much to be kept.
-func (ks *keyState) big() bool { return ks.cells.len() > cachedCells || ks.measure() > cachedBytes }
+// big reports whether what is changed of a key is to go through.
+func (ks *keyState) big() bool {
+	n := ks.cells.len()
+	return n <= 2 && ks.bytes > throughBytes || ks.ends && n > throughEnds
+}
 
-// measure returns about what the state takes in memory.
-func (ks *keyState) measure() int {
+// shed drops the cells that the store has as they are.
+func (ks *keyState) shed(drained uint64) {
+	var kept cellSet
+	ks.bytes, ks.none, ks.order = 0, 0, nil
+	for _, cs := range ks.cells.list {
+		if cs.seq > drained {
+			kept.add(cs)
+			ks.bytes += cs.size
+		}
+	}
+	ks.cells, ks.shedAt = kept, 2*ks.bytes
+}
+
+// measureHeader returns about what the key takes in memory without its cells.
+func (ks *keyState) measureHeader() int {
 	n := 250 + len(ks.key.Name)
 	if ks.header != nil {
 		n += 120
@@ -111,20 +133,49 @@ func (ks *keyState) measure() int {
 			n += 40 + 16*len(p.Ctx)
 		}
 	}
-	if ks.cells.len() > cachedCells {
-		return cachedBytes + n + 200*ks.cells.len()
-	}
-	for _, cs := range ks.cells.list {
-		n += 110 + len(cs.key.elem)
-		if cs.cell == nil {
-			continue
-		}
-		n += 80 + 64*len(cs.cell.Values) + 120*len(cs.cell.Counts) + 16*len(cs.cell.Pending)
-		for _, v := range cs.cell.Values {
+	return n
+}
+
+// measure brings the sizes level with a cell.
+func (ks *keyState) measure(cs *cellState) {
+	n := 120 + len(cs.key.elem)
+	if c := cs.cell; c != nil {
+		n += 80 + 64*len(c.Values) + 120*len(c.Counts) + 16*len(c.Pending)
+		for _, v := range c.Values {
 			n += len(v.Value)
 		}
 	}
-	return n
+	ks.bytes += n - cs.size
+	cs.size = n
+}
+
+// add adds a cell that was not known.
+func (ks *keyState) add(cs *cellState) {
+	ks.ends = ks.ends || hasEnds(cs.key.kind)
+	ks.cells.add(cs)
+	ks.measure(cs)
+	if o := ks.order[cs.key.kind]; o != nil {
+		o.added = append(o.added, cs.key.elem)
+	}
+}
+
+// inOrder returns the elements of the cells of a kind, to be iterated.
+func (ks *keyState) inOrder(kind crdt.Kind) *elemOrder {
+	o := ks.order[kind]
+	if o != nil {
+		return o
+	}
+	o = &elemOrder{}
+	for _, cs := range ks.cells.list {
+		if cs.key.kind == kind {
+			o.added = append(o.added, cs.key.elem)
+		}
+	}
+	if ks.order == nil {
+		ks.order = map[crdt.Kind]*elemOrder{}
+	}
+	ks.order[kind] = o
+	return o
 }
 
 // settled makes the state that of a key as it is committed, with commit seq.
@@ -133,12 +184,16 @@ func (ks *keyState) settled(seq uint64) {
 		ks.seq, ks.hseq = seq, seq
 		ks.dirty, ks.stored = false, flagsOfHeader(ks.header)
 	}
-	for _, cs := range ks.cells.list {
+	for _, cs := range ks.set {
 		if !cs.dirty {
 			continue
 		}
+		now := flagsOfCell(cs.cell)
+		if cs.seq == 0 && now.exists && !cs.stored.exists {
+			cs.fresh = seq
+		}
 		ks.seq, cs.seq = seq, seq
-		cs.dirty, cs.stored = false, flagsOfCell(cs.cell)
+		cs.dirty, cs.stored = false, now
 		if cs.cell == nil {
 			continue
 		}
@@ -148,6 +203,8 @@ func (ks *keyState) settled(seq uint64) {
 			v.Value = append([]byte(nil), v.Value...)
 		}
 	}
+	clear(ks.set)
+	ks.set = ks.set[:0]
 }
 
 // cellSet holds the cells of a key: most have one or two.

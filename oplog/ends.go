@@ -14,12 +14,6 @@ import (
 // hasEnds reports whether elements of the kind come and go at the ends.
 func hasEnds(kind crdt.Kind) bool { return kind == crdt.KindItem || kind == crdt.KindEntry }
 
-// inOrder reports whether a group keeps its elements of the kind in order, since
-// they are iterated again and again while there are many.
-func inOrder(kind crdt.Kind) bool {
-	return hasEnds(kind) || kind == crdt.KindGroup || kind == crdt.KindPending
-}
-
 // end bounds the live cells of a kind under a key on one side: none is beyond
 // elem.
 type end struct {
@@ -155,21 +149,15 @@ func (ks *keyState) held(kind crdt.Kind, low, high []byte, at int, back bool) he
 	if len(high) > at && high[at] == byte(kind) {
 		to = string(high[at+1:])
 	}
-	if inOrder(kind) {
-		o := ks.order[kind]
-		if o == nil {
-			return held{}
-		}
+	if kind != crdt.KindAny {
+		o := ks.inOrder(kind)
 		h := held{elems: o.between(string(low[at+1:]), to), order: o, kind: kind, back: back}
 		o.shown++
 		return h
 	}
 	h := held{}
 	for _, cs := range ks.cells.list {
-		ck := cs.key
-		if kind == crdt.KindAny || ck.kind == kind && ck.elem >= string(low[at+1:]) && (to == "" || ck.elem < to) {
-			h.keys = append(h.keys, ck)
-		}
+		h.keys = append(h.keys, cs.key)
 	}
 	slices.SortFunc(h.keys, func(a, b cellKey) int {
 		if back {

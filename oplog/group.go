@@ -122,6 +122,7 @@ func (l *Log) Begin() *Group {
 		panic("oplog: a group is open")
 	}
 	l.group = &Group{l: l, vector: l.vector, shared: true}
+	l.entries = reuse(l.entries)
 	if l.closed {
 		l.group.err = ErrClosed
 	}
@@ -131,6 +132,17 @@ func (l *Log) Begin() *Group {
 // Err returns the first error of the group, reading or writing; Commit will
 // return it.
 func (g *Group) Err() error { return g.err }
+
+// reuse returns a buffer to be filled anew: the same, unless it has become too
+// large to be kept.
+func reuse(b []byte) []byte {
+	if cap(b) > maxReused {
+		return nil
+	}
+	return b[:0]
+}
+
+const maxReused = 1 << 20
 
 func (g *Group) fail(err error) {
 	if g.err == nil && err != nil {
@@ -152,6 +164,7 @@ func (g *Group) key(k crdt.Key) *keyState {
 		ks = &keyState{key: k, in: g}
 		g.l.cache.add(ks)
 		g.keys = append(g.keys, ks)
+		g.last = ks
 	}
 	return ks
 }
@@ -206,25 +219,18 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			}
 		}
 	}
-	ks.cells.add(cs)
-	if inOrder(ck.kind) {
-		if ks.order == nil {
-			ks.order = map[crdt.Kind]*elemOrder{}
-		}
-		o := ks.order[ck.kind]
-		if o == nil {
-			o = &elemOrder{}
-			ks.order[ck.kind] = o
-		}
-		o.added = append(o.added, ck.elem)
-	}
+	ks.add(cs)
 	return cs
 }
 
 // SetCell implements crdt.Store.
 func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	cs := g.loadCell(id)
+	if !cs.dirty {
+		g.last.set = append(g.last.set, cs)
+	}
 	cs.cell, cs.dirty = c, true
+	g.last.measure(cs)
 	if hasEnds(id.Kind) {
 		g.l.ends.changed(id, c.Live())
 	}
@@ -633,7 +639,10 @@ func (g *Group) Append(e *crdt.Entry) error {
 	if e.Prev > gs.row.tag {
 		return fmt.Errorf("%w: stream %v is at %v, the entry follows %v", ErrGap, e.Stream, gs.row.tag, e.Prev)
 	}
-	data := wire.EncodeEntry(nil, e)
+	// The buffer is the log's; entries that were there before it grew stay where they are.
+	from := len(g.l.entries)
+	g.l.entries = wire.EncodeEntry(g.l.entries, e)
+	data := g.l.entries[from:len(g.l.entries):len(g.l.entries)]
 	gs.row.tag, gs.row.known = e.Tag, e.Ctx
 	gs.row.appended += uint64(len(data))
 	g.bytes += len(data)
@@ -720,7 +729,7 @@ func (g *Group) Empty() bool {
 		if ks.dirty {
 			return false
 		}
-		for _, cs := range ks.cells.list {
+		for _, cs := range ks.set {
 			if cs.dirty {
 				return false
 			}
@@ -766,16 +775,19 @@ func (g *Group) Commit() error {
 // keep leaves what the group holds of keys to the groups after it.
 func (g *Group) keep() {
 	g.kept = true
-	c := &g.l.cache
+	c, drained := &g.l.cache, g.l.redo.drained.Load()
 	for _, ks := range g.keys {
 		ks.in = nil
-		if ks.settled(g.seq); ks.through || ks.big() && ks.seq <= g.l.redo.drained.Load() {
+		if ks.settled(g.seq); ks.through || ks.big() && ks.seq <= drained {
 			c.drop(ks.key)
-		} else {
-			c.resize(ks)
+			continue
 		}
+		if ks.bytes > max(c.budget, ks.shedAt) {
+			ks.shed(drained)
+		}
+		c.resize(ks)
 	}
-	c.trim(g.l.redo.drained.Load())
+	c.trim(drained)
 	g.keys = nil
 }
 
@@ -790,7 +802,7 @@ func (g *Group) write() error {
 	}
 	batch := l.db.NewBatchWithSize(2*g.bytes + 256*len(g.keys) + 1024)
 	defer func() { _ = batch.Close() }()
-	w := groupWriter{batch: batch, drained: l.redo.drained.Load(), all: len(g.keys) > maxRedoKeys}
+	w := groupWriter{batch: batch, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: len(g.keys) > maxRedoKeys}
 	w.keys(g)
 	for _, e := range g.entries {
 		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)
@@ -810,6 +822,7 @@ func (g *Group) write() error {
 		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
 	}
 	g.seq = l.redo.seq
+	l.redo.buffer = w.redo
 	if len(w.redo) > 0 {
 		g.seq++
 		w.set(redoKey(w.key[:0], g.seq), w.redo)
@@ -897,7 +910,8 @@ const maxRedoKeys = 1 << 14
 type groupWriter struct {
 	batch          *pebble.Batch
 	redo           []byte
-	drained        uint64
+	drained        uint64   // records up to this one are gone
+	begun          uint64   // those up to this one may have reached the rows
 	all            bool     // everything goes through
 	through        []string // the rows that do
 	key, value     []byte
@@ -924,14 +938,19 @@ func (w *groupWriter) delete(k []byte) {
 func (w *groupWriter) keys(g *Group) {
 	for _, ks := range g.keys {
 		changed := ks.dirty
-		for _, cs := range ks.cells.list {
+		for _, cs := range ks.set {
 			changed = changed || cs.dirty
 		}
 		// What has changed since the last drain goes through with the rest: the
 		// cache is not to keep it.
 		ks.through = changed && (w.all || ks.big())
-		for _, cs := range ks.cells.list {
-			if cs.dirty || ks.through && cs.seq > w.drained {
+		cells := ks.set
+		if ks.through {
+			cells = ks.cells.list
+		}
+		for _, cs := range cells {
+			was := cs.stored.exists || cs.seq > w.drained
+			if (cs.dirty || ks.through && cs.seq > w.drained) && (was || cs.cell != nil && !cs.cell.Empty()) {
 				w.cell(crdt.CellID{Key: ks.key, Kind: cs.key.kind, Elem: cs.key.elem}, cs, ks.through)
 			}
 		}
@@ -941,10 +960,11 @@ func (w *groupWriter) keys(g *Group) {
 	}
 }
 
-// row tells of a row in the redo record, or puts it into the store.
-func (w *groupWriter) row(now, was, through bool) {
+// row tells of a row in the redo record, or puts it into the store, which if never
+// is set has not had it since before.
+func (w *groupWriter) row(now, was, through, never bool) {
 	switch {
-	case through:
+	case through && (now || !never):
 		w.through = append(w.through, string(w.key))
 		w.redo = appendRedo(w.redo, redoStored, w.key, nil)
 		if now {
@@ -952,7 +972,7 @@ func (w *groupWriter) row(now, was, through bool) {
 		} else {
 			w.delete(w.key)
 		}
-	case !now && was:
+	case !now && (was || through):
 		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
 	case !now:
 	case was:
@@ -969,7 +989,7 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 		w.cells++
 		w.value = cs.cell.AppendBinary(w.value[:0])
 	}
-	w.row(now.exists, cs.stored.exists, through)
+	w.row(now.exists, cs.stored.exists, through, cs.fresh > w.begun)
 	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
 }
 
@@ -980,7 +1000,7 @@ func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 		w.headers++
 		w.value = ks.header.AppendBinary(w.value[:0])
 	}
-	w.row(now.exists, was.exists, ks.through)
+	w.row(now.exists, was.exists, ks.through, false)
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})

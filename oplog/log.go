@@ -43,6 +43,7 @@ type Log struct {
 	expiry  expiryCache
 	cache   keyCache // the open group's
 	ends    endCache // likewise
+	entries []byte   // likewise: its encoded entries
 	redo    redo
 
 	// commit is held while a group is written, and by what must see the store

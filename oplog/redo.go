@@ -41,6 +41,8 @@ type redo struct {
 
 	// Guarded by Log.commit.
 	seq     uint64              // of the newest record
+	begun   uint64              // up to where the last drain goes or went
+	buffer  []byte              // to make records in
 	through map[string]struct{} // rows written since a drain began; nil if none is under way
 
 	drained atomic.Uint64 // records up to this one are gone
@@ -120,7 +122,7 @@ func eachRow(r pebble.Reader, after, upto uint64, fn func(row, value []byte) err
 		removed = 4 // it is to be deleted
 	)
 	rows := map[string]byte{}
-	// The newest comes first. Within one record no row comes twice.
+	// The newest comes first. Within one record a row does not change.
 	for ok := it.Last(); ok; ok = it.Prev() {
 		b, err := it.ValueAndErr()
 		if err != nil {
@@ -204,6 +206,9 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 	if lock == nil {
 		lock = noLock{}
 	}
+	lock.Lock()
+	l.redo.begun = upto
+	lock.Unlock()
 	batch := l.db.NewBatch()
 	defer func() { err = errors.Join(err, batch.Close()) }()
 	type row struct{ key, value []byte }
