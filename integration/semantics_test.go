@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/replicatord/replicatord/integration/testbed"
 )
 
@@ -473,6 +475,70 @@ func TestFlushAllAgainstLoadPitfall23(t *testing.T) {
 	close(stop)
 	writers.Wait()
 	bed.Level(a, b)
+	bed.Rebuilt(a)
+	bed.Level(a, b)
+}
+
+// TestSwapDBAgainstLoadPitfall23: SWAPDB at both nodes while both write to the two
+// databases; afterwards they are equal, and what was acknowledged is in one of the
+// databases at least, whole.
+func TestSwapDBAgainstLoadPitfall23(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	a, b := pair(bed)
+	var writers sync.WaitGroup
+	stop := make(chan struct{})
+	written := [2]int{}
+	for w, n := range []*testbed.Node{a, b} {
+		dbs := [2]*redis.Client{n.NewClient(0), n.NewClient(1)}
+		writers.Go(func() {
+			for i := 0; i < 2000; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				c, k := dbs[i%2], fmt.Sprintf("own:%d:%d", w, i)
+				pipe := c.TxPipeline()
+				pipe.HSet(t.Context(), k, "a", i, "b", i)
+				pipe.ZAdd(t.Context(), "z"+k, redis.Z{Score: float64(i), Member: "x"}, redis.Z{Score: float64(i) + 1, Member: "y"})
+				pipe.Set(t.Context(), fmt.Sprint("shared", i%20), k, time.Hour)
+				pipe.Incr(t.Context(), fmt.Sprint("n", i%20))
+				if _, err := pipe.Exec(t.Context()); err != nil {
+					t.Errorf("node %d: %v", n.ID, err)
+					return
+				}
+				written[w] = i + 1
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for i := range 20 {
+		time.Sleep(20 * time.Millisecond)
+		[]*testbed.Node{a, b}[i%2].Do("SWAPDB", 0, 1)
+	}
+	close(stop)
+	writers.Wait()
+	bed.Level(a, b)
+	if written[0] == 0 || written[1] == 0 {
+		t.Fatalf("written: %v", written)
+	}
+	dbs := [2]*redis.Client{b.NewClient(0), b.NewClient(1)}
+	for w := range written {
+		for i := range written[w] {
+			k := fmt.Sprintf("own:%d:%d", w, i)
+			var found []string
+			for _, c := range dbs {
+				if h := c.HGetAll(t.Context(), k).Val(); len(h) > 0 {
+					found = append(found, fmt.Sprint(h, c.ZRangeWithScores(t.Context(), "z"+k, 0, -1).Val()))
+				}
+			}
+			want := fmt.Sprintf("map[a:%d b:%d] [{%d x} {%d y}]", i, i, i, i+1)
+			if len(found) == 0 || slices.ContainsFunc(found, func(f string) bool { return f != want }) {
+				t.Errorf("%s is %q, want %s", k, found, want)
+			}
+		}
+	}
 	bed.Rebuilt(a)
 	bed.Level(a, b)
 }
