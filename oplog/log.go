@@ -211,8 +211,10 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		// The formats that follow write into each record how far the log had
 		// been synced, which recovery takes for a promise: it is not one under
 		// a put-off sync.
-		FormatMajorVersion:    pebble.FormatColumnarBlocks,
-		CacheSize:             l.opts.CacheBytes,
+		FormatMajorVersion: pebble.FormatColumnarBlocks,
+		// Buffers of writes are taken out of the cache, and two stay in it
+		// while nothing is written.
+		CacheSize:             l.opts.CacheBytes + (maxMemTables-1)*int64(l.opts.MemTableBytes),
 		MemTableSize:          l.opts.MemTableBytes,
 		L0CompactionThreshold: 2,
 		// Pebble makes writers wait at these, without end if the disk fails:
@@ -234,6 +236,9 @@ func (l *Log) pebbleOptions() *pebble.Options {
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		// A large entry or value begins a block of its own. What stands in a
+		// block with it would be read with it, and may be too much to cache.
+		o.Levels[i].BlockSizeThreshold = 2
 	}
 	return o
 }

@@ -62,8 +62,9 @@ type Options struct {
 	KeepBytes int64
 	// RetentionTime bounds the same by the age of entries; 7 days if 0.
 	RetentionTime time.Duration
-	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. As
-	// much again goes to keys that were used lately, decoded.
+	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. It may
+	// grow by one MemTableBytes, and loses one while writes fill all buffers.
+	// As much again goes to keys that were used lately, decoded.
 	CacheBytes int64
 	// RedoBytes is how much is written before cells and headers are brought to
 	// their rows (redo.go); 64 MiB if 0. What it tells of is in memory beside
