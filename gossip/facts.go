@@ -20,6 +20,8 @@ const MaxID = 1<<12 - 1
 const (
 	maxName = 64
 	maxAddr = 128
+	// maxLinks bounds Facts.Links.
+	maxLinks = 200
 )
 
 // Facts is what a node tells the others about itself. It rides in every alive
@@ -43,6 +45,11 @@ type Facts struct {
 	// RESP and WAN (":9001", "0.0.0.0:9001") is replaced by the advertised
 	// one. Gossip is filled in by Start.
 	RESP, Gossip, WAN string
+
+	// Links are URLs at which data links may be dialled, separated by spaces,
+	// those to be tried first first; one without a host is at that of WAN. Empty:
+	// at WAN, over TCP. Gossip carries them and draws no conclusion from them.
+	Links string
 
 	Version uint32 // newest WAN protocol version that the node speaks
 }
@@ -93,6 +100,7 @@ func (f Facts) check() error {
 		{"RESP address", f.RESP, maxAddr},
 		{"gossip address", f.Gossip, maxAddr},
 		{"WAN address", f.WAN, maxAddr},
+		{"list of links", f.Links, maxLinks},
 	} {
 		if len(s.text) > s.max {
 			return fmt.Errorf("%s has %d bytes, at most %d are possible: shorten it", s.what, len(s.text), s.max)
@@ -136,7 +144,7 @@ var errCard = errors.New("malformed facts")
 // encode returns
 //
 //	version · uvarint id · u64 dir · u64 session · uvarint incarnation ·
-//	uvarint protocol version · alias · region · cluster · RESP · gossip · WAN
+//	uvarint protocol version · alias · region · cluster · RESP · gossip · WAN · links
 //
 // with integers big-endian and each string after its length in one byte.
 func (c card) encode() ([]byte, error) {
@@ -150,7 +158,7 @@ func (c card) encode() ([]byte, error) {
 	b = binary.BigEndian.AppendUint64(b, c.session)
 	b = binary.AppendUvarint(b, c.Incarnation)
 	b = binary.AppendUvarint(b, uint64(c.Version))
-	for _, s := range []string{c.Alias, c.Region, c.Cluster, c.RESP, c.Gossip, c.WAN} {
+	for _, s := range []string{c.Alias, c.Region, c.Cluster, c.RESP, c.Gossip, c.WAN, c.Links} {
 		b = append(b, byte(len(s)))
 		b = append(b, s...)
 	}
@@ -175,6 +183,9 @@ func decodeCard(b []byte) (card, error) {
 	version := r.uvarint()
 	for _, s := range []*string{&c.Alias, &c.Region, &c.Cluster, &c.RESP, &c.Gossip, &c.WAN} {
 		*s = r.string()
+	}
+	if !r.bad && len(r.b) > 0 { // a node before links tells none
+		c.Links = r.string()
 	}
 	if r.bad || id > MaxID || version > 1<<32-1 {
 		return card{}, errCard

@@ -211,6 +211,8 @@ type Config struct {
 
 	// WAN tunes the exchange with other nodes.
 	WAN WANConfig `toml:"wan"`
+	// Peers say how nodes are reached, where what they tell does not do. Default: none.
+	Peers []Peer `toml:"peer"`
 	// QoS says which keys travel in which lane. Default: all in "high".
 	QoS []QoSRule `toml:"qos"`
 }
@@ -253,6 +255,18 @@ type WANConfig struct {
 	// Weights are the shares of the lanes realtime, high, low and idle in a link
 	// that is full, each 1 to 1000. Default "8:4:2:1".
 	Weights Weights `toml:"weights"`
+	// Listen lists where the exchange is listened for, in the order in which
+	// others are to try them: tcp and quic at Bind and WANPort, or URLs,
+	// tcp://[host]:port, quic://[host]:port (UDP), ws://[host]:port/path and
+	// wss://[host]:port/path. Default: tcp. wss needs TLS.WAN; quic is always encrypted.
+	Listen []string `toml:"listen"`
+	// Links lists the URLs that others are told to dial, where that is not
+	// Listen at the advertised host: behind a load balancer. One without a host
+	// is at the advertised one. Default: none.
+	Links []string `toml:"links"`
+	// Proxy is the HTTP proxy, http://[user:password@]host:port, through which wss
+	// is dialled. Default: none.
+	Proxy string `toml:"proxy"`
 	// Limits bounds what the exchange may take of the network.
 	Limits WANLimits `toml:"limits"`
 }
@@ -299,7 +313,7 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
-		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}},
+		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}},
 	}
 }
 
@@ -325,6 +339,9 @@ func (c *Config) EnsureDefaults() {
 	c.WAN.BatchLimit = cmp.Or(c.WAN.BatchLimit, d.WAN.BatchLimit)
 	c.WAN.Window = cmp.Or(c.WAN.Window, d.WAN.Window)
 	c.WAN.Heartbeat = cmp.Or(c.WAN.Heartbeat, d.WAN.Heartbeat)
+	if len(c.WAN.Listen) == 0 {
+		c.WAN.Listen = d.WAN.Listen
+	}
 	c.WAN.Weights = cmp.Or(c.WAN.Weights, d.WAN.Weights)
 	c.derive()
 }
@@ -503,6 +520,7 @@ func (c *Config) Validate() Faults {
 	if c.WAN.Limits.Bandwidth != 0 {
 		atLeast("wan.limits.bandwidth", c.WAN.Limits.Bandwidth, 1<<10)
 	}
+	c.validateLinks(bad)
 	c.validateQoS(bad)
 	fs.sort()
 	return fs

@@ -45,7 +45,7 @@ var keyHints = map[string]string{
 }
 
 // secretKeys hold values that no message and no listing shows.
-var secretKeys = []string{"requirepass", "secret", "redis_password"}
+var secretKeys = []string{"requirepass", "secret", "redis_password", "wan.proxy"}
 
 // Load reads the file at path (none if path is empty), puts flags over it,
 // fills defaults, reads the files it names, and validates the whole. It reports
@@ -119,10 +119,12 @@ func (l *loader) take(at Fault, v value) {
 		at.Key = key
 	}
 	into, key, fields := reflect.ValueOf(&l.cfg).Elem(), at.Key, configFields
-	if n := len(l.cfg.QoS); at.Line > 0 && n > 0 && strings.HasPrefix(key, "qos[") {
-		// Of the rule under way.
-		into, fields = reflect.ValueOf(&l.cfg.QoS[n-1]).Elem(), ruleFields
-		_, key, _ = strings.Cut(key, "].")
+	for _, t := range configTables {
+		// Of the table under way, if it is one of several.
+		if last, ok := t.last(&l.cfg); ok && at.Line > 0 && strings.HasPrefix(key, t.name+"[") {
+			into, fields = last, t.fields
+			_, key, _ = strings.Cut(key, "].")
+		}
 	}
 	i := slices.IndexFunc(fields, func(f configField) bool { return f.key == key })
 	if i < 0 {
@@ -156,13 +158,13 @@ func (l *loader) parse(text []byte) {
 			name, at := dotted(n.Key(), line)
 			table, skip = name+".", false
 			known := slices.ContainsFunc(configFields, func(f configField) bool { return strings.HasPrefix(f.key, table) })
+			t := tableNamed(name)
 			switch fault := (Fault{File: l.file, Line: at, Key: "[" + name + "]"}); {
-			case name == "qos" && n.Kind == unstable.ArrayTable:
-				l.cfg.QoS = append(l.cfg.QoS, QoSRule{DB: AnyDB, Keys: "*"})
-				table = qosKey(len(l.cfg.QoS)-1, "")
-				l.from[table+"lane"] = Fault{File: l.file, Line: at} // where it is missing
-			case name == "qos":
-				fault.Message = "each rule is written below a line [[qos]] of its own"
+			case t != nil && n.Kind == unstable.ArrayTable:
+				table = tableKey(name, t.add(&l.cfg), "")
+				l.from[table+t.needs] = Fault{File: l.file, Line: at} // where it is missing
+			case t != nil:
+				fault.Message = "each of these is written below a line [[" + name + "]] of its own"
 				skip = true
 				l.add(fault)
 			case !known:
@@ -263,10 +265,10 @@ func unknownKey(key string, fields []configField) string {
 }
 
 func unknownTable(name string) string {
-	if guess := nearest(name, []string{"tls", "wan", "wan.limits", "[qos]"}); guess != "" {
+	if guess := nearest(name, []string{"tls", "wan", "wan.limits", "[peer]", "[qos]"}); guess != "" {
 		return fmt.Sprintf("unknown table: did you mean [%s]?", guess)
 	}
-	return "unknown table: there are [tls], [wan], [wan.limits] and [[qos]]"
+	return "unknown table: there are [tls], [wan], [wan.limits], [[peer]] and [[qos]]"
 }
 
 // nearest returns the candidate that a typing error made s out of, or "".
@@ -325,8 +327,55 @@ type configField struct {
 // configFields are all keys in the order of Config.
 var configFields = fieldsOf(reflect.TypeFor[Config](), "", nil)
 
-// ruleFields are the keys of a QoSRule.
-var ruleFields = fieldsOf(reflect.TypeFor[QoSRule](), "", nil)
+// configTable is a kind of table of which there may be several.
+type configTable struct {
+	name   string
+	fields []configField
+	needs  string // a key that none may lack
+	// add appends one to the configuration and returns its index.
+	add func(*Config) int
+	// last returns the one added last.
+	last func(*Config) (reflect.Value, bool)
+}
+
+// configTables are all kinds of tables of which there may be several.
+var configTables = []configTable{
+	tableOf("peer", "id", Peer{}, func(c *Config) *[]Peer { return &c.Peers }),
+	tableOf("qos", "lane", QoSRule{DB: AnyDB, Keys: "*"}, func(c *Config) *[]QoSRule { return &c.QoS }),
+}
+
+func tableOf[T any](name, needs string, empty T, list func(*Config) *[]T) configTable {
+	return configTable{
+		name: name, needs: needs, fields: fieldsOf(reflect.TypeFor[T](), "", nil),
+		add: func(c *Config) int {
+			l := list(c)
+			*l = append(*l, empty)
+			return len(*l) - 1
+		},
+		last: func(c *Config) (reflect.Value, bool) {
+			l := *list(c)
+			if len(l) == 0 {
+				return reflect.Value{}, false
+			}
+			return reflect.ValueOf(&l[len(l)-1]).Elem(), true
+		},
+	}
+}
+
+func tableNamed(name string) *configTable {
+	for i := range configTables {
+		if configTables[i].name == name {
+			return &configTables[i]
+		}
+	}
+	return nil
+}
+
+// tableKey is the key of a setting of one of several tables, in faults; they are
+// counted from 1.
+func tableKey(table string, i int, key string) string {
+	return fmt.Sprintf("%s[%d].%s", table, i+1, key)
+}
 
 func fieldsOf(t reflect.Type, prefix string, index []int) []configField {
 	var fields []configField
@@ -385,8 +434,8 @@ func (f configField) set(into reflect.Value, v value) error {
 		*p = d
 	case *[]string:
 		return f.setList(p, v, given)
-	case *[]QoSRule:
-		return errors.New("rules are written in the file, each below a line [[qos]]")
+	case *[]QoSRule, *[]Peer:
+		return fmt.Errorf("these are written in the file, each below a line [[%s]]", f.key)
 	case *Weights:
 		if !isText || p.UnmarshalText([]byte(v.text)) != nil {
 			return fmt.Errorf("%s is not %d weights, such as %q", given, len(p), Weights{8, 4, 2, 1})
@@ -418,7 +467,7 @@ func (f configField) setList(p *[]string, v value, given string) error {
 			*p = append(*p, item.text)
 		}
 	default:
-		return fmt.Errorf("%s is not a list: write %s = [\"host:port\"]", given, f.key)
+		return fmt.Errorf("%s is not a list: write %s = [%q]", given, f.key, cond(f.key == "meet", "host:port", "…"))
 	}
 	return nil
 }
@@ -435,11 +484,9 @@ func (c Config) Settings() []Setting {
 		case []string:
 			text = strings.Join(v, ",")
 		case []QoSRule:
-			parts := make([]string, len(v))
-			for i, r := range v {
-				parts[i] = r.String()
-			}
-			text = strings.Join(parts, ", ")
+			text = listed(v)
+		case []Peer:
+			text = listed(v)
 		default:
 			text = fmt.Sprint(v)
 		}
@@ -452,6 +499,15 @@ func (c Config) Settings() []Setting {
 		out[i] = Setting{Key: f.key, Value: text}
 	}
 	return out
+}
+
+// listed shows several tables on one line.
+func listed[T fmt.Stringer](list []T) string {
+	parts := make([]string, len(list))
+	for i, x := range list {
+		parts[i] = x.String()
+	}
+	return strings.Join(parts, ", ")
 }
 
 // redactRedis hides the credentials in a value of Config.Redis.

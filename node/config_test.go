@@ -186,15 +186,54 @@ constdb.toml:15: qos[3].pattern: unknown key
 constdb.toml:16: qos[3].key: unknown key: did you mean keys?
 constdb.toml:17: qos[3].db: "0" is not a whole number (without quotes)
 constdb.toml:22: qos[5].lane: never used: rule 4 fits every key before it
-constdb.toml:23: [qos]: each rule is written below a line [[qos]] of its own
+constdb.toml:23: [qos]: each of these is written below a line [[qos]] of its own
 constdb.toml:25: [wan]: a table is written [wan], once
 constdb.toml:27: qos[6].lane: "fast" is not one of realtime, high, low, idle`,
+		},
+		{
+			name: "links",
+			text: `[wan]
+listen = ["tcp", "quic", "wss://:9443/x", "ws://:11001", "http://x:1", "quic://h:1/p", "tcp://h", "ws://u:p@h:1", "tcp://:0", "quic://:10001", "ws://:9001"]
+links = ["quic", "wss://edge.example.com:443/replicatord", "wss://a b:1"]
+proxy = "socks://user:hunter2@h:1"
+[[peer]]
+id = 2
+links = ["tcp://10.0.0.1:11001", "quic://:1"]
+[[peer]]
+id = 2
+links = []
+[[peer]]
+links = ["wss://h:1/a"]
+id = 5000
+[[peer]]
+[peer]
+`,
+			want: `constdb.toml:2: wan.listen: more than 8 links
+constdb.toml:2: wan.listen: "wss://:9443/x" needs a certificate: set tls.wan
+constdb.toml:2: wan.listen: "ws://:11001" is at the port of tcp: each needs one of its own
+constdb.toml:2: wan.listen: "http": there are tcp, quic, ws and wss
+constdb.toml:2: wan.listen: "quic://h:1/p": only ws and wss have a path
+constdb.toml:2: wan.listen: "tcp://h" has no port
+constdb.toml:2: wan.listen: "ws://u:xxxxx@h:1": a link has a host, a port and at most a path
+constdb.toml:2: wan.listen: "tcp://:0": the port is outside 1 to 65535
+constdb.toml:2: wan.listen: "quic://:10001" is at the port of gossip_port: each needs one of its own
+constdb.toml:2: wan.listen: "ws://:9001" is at the port of port: each needs one of its own
+constdb.toml:3: wan.links: "quic" is not a URL
+constdb.toml:3: wan.links: "wss://a b:1" is not a URL
+constdb.toml:4: wan.proxy: not http://host:port, or http://user:password@host:port
+constdb.toml:7: peer[1].links: "quic://:1" has no host
+constdb.toml:9: peer[2].id: 2 has a table before this one
+constdb.toml:10: peer[2].links: 0 links: give 1 to 8
+constdb.toml:13: peer[3].id: 5000 is outside 1 to 4095
+constdb.toml:14: peer[4].id: missing: whose links are these?
+constdb.toml:15: [peer]: each of these is written below a line [[peer]] of its own
+peer[4].links: 0 links: give 1 to 8`,
 		},
 		{
 			name:  "rules elsewhere",
 			text:  "qos = [{lane = \"low\"}]\n",
 			flags: []Setting{{Key: "qos[1].lane", Value: "low", Flag: "--set"}, {Key: "wan.weights", Value: "0:1:1:1", Flag: "--set"}},
-			want: `constdb.toml:1: qos: rules are written in the file, each below a line [[qos]]
+			want: `constdb.toml:1: qos: these are written in the file, each below a line [[qos]]
 --set: qos[1].lane: unknown key
 --set: wan.weights: 0:1:1:1: each is 1 to 1000`,
 		},
@@ -462,7 +501,7 @@ func TestExampleFile(t *testing.T) {
 	// A setting that is not in force is written "#key = value"; prose has a
 	// space after the #.
 	all := regexp.MustCompile(`(?m)^#(\w+ = )`).ReplaceAllString(string(text), "$1")
-	all = regexp.MustCompile(`(?m)^#   (\[\[qos\]\]|\w+ = )`).ReplaceAllString(all, "$1")
+	all = regexp.MustCompile(`(?m)^#   (\[\[\w+\]\]|\w+ = )`).ReplaceAllString(all, "$1")
 	cfg, faults := loadText(t, all)
 	for line := range strings.Lines(faults) {
 		// The files it names do not exist here, and no switch is on that uses them.
@@ -486,10 +525,17 @@ func TestExampleFile(t *testing.T) {
 	for _, s := range defaults.Settings() {
 		isDefault[s.Key] = s.Value
 	}
-	if want := `* "session:*" realtime, 3 "*" idle`; cfg.Settings()[len(configFields)-1] != (Setting{Key: "qos", Value: want}) {
-		t.Errorf("the example's rules are not the last setting, or not %s: %v", want, cfg.QoS)
+	tables := map[string]string{
+		"qos":  `* "session:*" realtime, 3 "*" idle`,
+		"peer": "2 quic://10.8.0.2:11002 wss://edge.example.com:443/replicatord",
 	}
-	for _, s := range cfg.Settings()[:len(configFields)-1] {
+	for _, s := range cfg.Settings() {
+		if want := tables[s.Key]; want != "" {
+			if s.Value != want {
+				t.Errorf("the tables [[%s]] of the example are %q, want %q", s.Key, s.Value, want)
+			}
+			continue
+		}
 		if shown[s.Key] != 1 {
 			t.Errorf("%s is shown %d times", s.Key, shown[s.Key])
 		}

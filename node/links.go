@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"slices"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 
 // links are the data links to the other members.
 type links struct {
-	m *wan.Manager
+	m   *wan.Manager
+	cfg *Config
 	// News of durable entries goes its own way: a session that holds its lock may
 	// itself be waiting for the next sync.
 	news chan struct{}
@@ -28,10 +30,10 @@ func (n *Node) startLinks(known roll) error {
 	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published}
 	var over transport.Options
 	if n.cfg.TLS.WAN {
-		var err error
-		if over.TLS, err = n.cfg.TLS.Mutual(); err != nil {
-			return err
-		}
+		over.TLS = n.certs.mutual()
+	}
+	if n.cfg.WAN.Proxy != "" {
+		over.Proxy, _ = url.Parse(n.cfg.WAN.Proxy) // Validate has seen to it
 	}
 	m, err := wan.NewManager(wan.ManagerOptions{
 		Config: wan.Config{
@@ -45,12 +47,12 @@ func (n *Node) startLinks(known roll) error {
 			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth),
 		},
 		Transport: transport.New(over),
-		Listen:    "tcp://" + n.cfg.WANAddr(),
+		Listen:    n.cfg.listenLinks(),
 	})
 	if err != nil {
 		return err
 	}
-	l := &links{m: m, news: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	l := &links{m: m, cfg: &n.cfg, news: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go l.tell()
 	n.applier.asks = m.Peers().RequestSync
 	n.links = l
@@ -105,7 +107,7 @@ func (l *links) update(list []gossip.Member, forgotten []uint16) {
 	var out []wan.Member
 	for _, m := range list {
 		if m.State != gossip.Left {
-			out = append(out, wan.Member{ID: m.ID, Addr: "tcp://" + m.WAN})
+			out = append(out, wan.Member{ID: m.ID, Addrs: l.cfg.linksTo(m.ID, m.WAN, m.Links)})
 		}
 	}
 	for _, id := range forgotten {
@@ -167,6 +169,7 @@ func (s linkStats) describe(f *fields, id uint16) {
 		state = "online"
 	}
 	f.add("state", state)
+	f.add("link", x.Via)
 	f.add("vector", x.Durable)
 	f.add("rtt_ms", millis(x.RTT))
 	f.add("lag_ms", millis(x.Lag))

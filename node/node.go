@@ -49,6 +49,7 @@ type Node struct {
 	front     atomic.Pointer[resp.Server] // the same, for the executor, which is there before it
 	scripts   *command.Scripts
 	metrics   *metrics
+	certs     *certFiles // nil without TLS
 	paused    atomic.Bool
 	forgotten atomic.Pointer[[]uint16]
 	made      atomic.Bool           // all of the above are there, but for metrics
@@ -239,13 +240,15 @@ func (n *Node) checkPowerLoss(core *Core) error {
 
 func (n *Node) serve(ln net.Listener) error {
 	var conf *tls.Config
-	if n.cfg.TLS.RESP {
-		var err error
-		if conf, err = n.cfg.TLS.Server(); err != nil {
+	var err error
+	if n.cfg.TLS.RESP || n.cfg.TLS.WAN {
+		if n.certs, err = newCertFiles(n.cfg.TLS, n.slog); err != nil {
 			return err
 		}
 	}
-	var err error
+	if n.cfg.TLS.RESP {
+		conf = n.certs.server()
+	}
 	n.server, err = resp.New(resp.Options{
 		Backend: n, Version: n.version, Logger: n.slog, TLS: conf,
 		RequirePass: n.cfg.RequirePass, ACLFile: n.cfg.ACLFile, DebugCommand: n.cfg.EnableDebugCommand, MaxClients: n.cfg.MaxClients,
@@ -282,9 +285,7 @@ func (n *Node) startMembers() error {
 	}
 	n.members = &members{exec: n.exec, slog: n.slog, list: known.Members}
 	if n.cfg.TLS.RESP {
-		if n.members.tls, err = n.cfg.TLS.Client(); err != nil {
-			return err
-		}
+		n.members.tls = n.certs.client()
 	}
 	if err := n.startLinks(known); err != nil {
 		return err
@@ -295,6 +296,7 @@ func (n *Node) startMembers() error {
 		ID: id.Node, Alias: n.cfg.Alias, Region: n.cfg.Region, Cluster: n.cfg.Cluster,
 		Incarnation: id.Incarnation, Dir: id.Dir, Version: ProtocolVersion,
 		RESP: n.advertised(n.cfg.AdvertisePort, n.cfg.Port), WAN: n.advertised(n.cfg.AdvertiseWANPort, n.cfg.WANPort),
+		Links: n.cfg.toldLinks(),
 	}
 	opts := gossip.Options{
 		Facts: facts, Bind: n.cfg.Bind, Port: n.cfg.GossipPort,

@@ -37,8 +37,7 @@ func (r QoSRule) String() string {
 	return fmt.Sprintf("%s %q %s", db, r.Keys, r.Lane)
 }
 
-// qosKey is the key of a rule's setting in faults; rules are counted from 1.
-func qosKey(i int, name string) string { return fmt.Sprintf("qos[%d].%s", i+1, name) }
+func qosKey(i int, name string) string { return tableKey("qos", i, name) }
 
 // validateQoS says what is wrong with the rules.
 func (c *Config) validateQoS(bad func(key, format string, a ...any)) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +17,10 @@ import (
 
 // Member is another node of the cluster, as membership tells of it.
 type Member struct {
-	ID   uint16
-	Addr string // URL to dial, host:port for tcp; empty if it can only dial
+	ID uint16
+	// Addrs are URLs to dial, host:port for tcp, in the order in which they are
+	// tried; none if it can only dial.
+	Addrs []string
 	// Forgotten nodes are not dialled, and refused when they dial.
 	Forgotten bool
 }
@@ -32,7 +35,7 @@ type Dialer interface {
 type ManagerOptions struct {
 	Config
 	Transport Dialer
-	Listen    string // URL; empty: this node only dials
+	Listen    []string // URLs; none: this node only dials
 
 	// BackoffMin and BackoffMax bound the time between attempts to reach a
 	// member. It doubles with each failure, with some chance in it, and
@@ -51,7 +54,7 @@ type Manager struct {
 	o      ManagerOptions
 	peers  *Peers
 	log    *slog.Logger
-	listen transport.Listener
+	listen []transport.Listener
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -68,6 +71,27 @@ type dialling struct {
 	busy  bool
 	fails int
 	at    time.Time // of the next attempt
+
+	good  int       // which of Addrs led to a session last
+	first time.Time // when the first of Addrs was tried last
+}
+
+// preferAgain is after how long without an attempt the first of a member's
+// addresses is tried before the one that led to a session last.
+const preferAgain = 10 * time.Minute
+
+// order returns the member's addresses as they are to be tried now.
+func (d *dialling) order(now time.Time) []int {
+	var out []int
+	if d.good > 0 && now.Sub(d.first) < preferAgain {
+		out = append(out, d.good)
+	}
+	for i := range d.Addrs {
+		if !slices.Contains(out, i) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // NewManager listens and starts. Members come with Update.
@@ -91,23 +115,29 @@ func NewManager(o ManagerOptions) (*Manager, error) {
 	}
 	m := &Manager{o: o, peers: peers, log: o.Logger, members: map[uint16]*dialling{}, slots: make(chan struct{}, o.MaxHandshakes)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
-	if o.Listen != "" {
-		if m.listen, err = o.Transport.Listen(o.Listen); err != nil {
+	for _, url := range o.Listen {
+		l, err := o.Transport.Listen(url)
+		if err != nil {
 			m.cancel()
-			return nil, fmt.Errorf("wan: listening at %s: %w", o.Listen, err)
+			for _, l := range m.listen {
+				_ = l.Close()
+			}
+			m.wg.Wait()
+			return nil, fmt.Errorf("wan: listening at %s: %w", url, err)
 		}
-		m.wg.Go(m.acceptLoop)
+		m.listen = append(m.listen, l)
+		m.wg.Go(func() { m.acceptLoop(l) })
 	}
 	m.wg.Go(m.tickLoop)
 	return m, nil
 }
 
-// URL returns where the node listens, "" if it does not.
-func (m *Manager) URL() string {
-	if m.listen == nil {
-		return ""
+// URLs returns where the node listens.
+func (m *Manager) URLs() (out []string) {
+	for _, l := range m.listen {
+		out = append(out, l.URL())
 	}
-	return m.listen.URL()
+	return out
 }
 
 // Peers returns the sessions, for what concerns no connection: NotifyDurable,
@@ -124,9 +154,9 @@ func (m *Manager) Update(members []Member) {
 		switch {
 		case n.Forgotten:
 			forgotten = append(forgotten, n.ID)
-		case n.ID != m.o.Self.Node && n.Addr != "":
+		case n.ID != m.o.Self.Node && len(n.Addrs) > 0:
 			d := m.members[n.ID]
-			if d == nil || d.Addr != n.Addr {
+			if d == nil || !slices.Equal(d.Addrs, n.Addrs) {
 				busy := d != nil && d.busy
 				d = &dialling{Member: n, busy: busy, at: m.o.Now()}
 				if n.ID < m.o.Self.Node {
@@ -172,8 +202,8 @@ func (m *Manager) Close() {
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()
-	if m.listen != nil {
-		_ = m.listen.Close()
+	for _, l := range m.listen {
+		_ = l.Close()
 	}
 	m.peers.CloseAll(fail(CodeClosing, "node %d is stopping", m.o.Self.Node))
 	m.cancel()
@@ -251,28 +281,68 @@ func (m *Manager) attempt(d *dialling) {
 	d.at = m.o.Now().Add(delay/2 + rand.N(delay/2+1))
 }
 
+// reach tries a member's addresses until one leads to a session, or to a
+// refusal that the others would lead to as well.
 func (m *Manager) reach(d *dialling) (established bool, err error) {
-	ctx, cancel := context.WithTimeout(m.ctx, m.o.Handshake)
-	defer cancel()
-	conn, err := m.o.Transport.Dial(ctx, d.Addr)
+	var errs []error
+	for _, i := range d.order(m.o.Now()) {
+		if i == 0 {
+			d.first = m.o.Now()
+		}
+		s, err := m.call(d.ID, d.Addrs[i])
+		if s != nil && s.Established() {
+			d.good = i
+			return true, s.Err()
+		}
+		if CodeOf(err) == CodeSuperseded {
+			return false, err
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", d.Addrs[i], err))
+		}
+		if m.ctx.Err() != nil || final(err) {
+			break
+		}
+	}
+	err = errors.Join(errs...)
 	if err != nil {
-		m.peers.Failed(d.ID, fmt.Errorf("dialling %s: %w", d.Addr, err))
-		return false, err
+		m.peers.Failed(d.ID, oneLine{err})
 	}
-	s, err := m.run(ctx, conn, Link{Dialled: true, Expect: d.ID}, func() {})
-	if s == nil {
-		m.peers.Failed(d.ID, fmt.Errorf("connecting to %s: %w", d.Addr, err))
-		return false, err
-	}
-	if !s.Established() && CodeOf(s.Err()) != CodeSuperseded {
-		m.peers.Failed(d.ID, s.Err())
-	}
-	return s.Established(), s.Err()
+	return false, err
 }
 
-func (m *Manager) acceptLoop() {
+// oneLine shows joined errors on one line.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return strings.ReplaceAll(e.error.Error(), "\n", "; ") }
+
+func (e oneLine) Unwrap() error { return e.error }
+
+// final reports whether an error says that the right node was reached and wants
+// no session, however it is reached.
+func final(err error) bool {
+	switch CodeOf(err) {
+	case CodeVersion, CodeCluster, CodeSameID, CodeSelf, CodeForgotten, CodeRolledBack:
+		return true
+	}
+	return false
+}
+
+// call dials an address and runs the session that comes of it.
+func (m *Manager) call(id uint16, addr string) (*Session, error) {
+	ctx, cancel := context.WithTimeout(m.ctx, m.o.Handshake)
+	defer cancel()
+	conn, err := m.o.Transport.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return m.run(ctx, conn, Link{Dialled: true, Expect: id, Via: addr}, func() {})
+}
+
+func (m *Manager) acceptLoop(l transport.Listener) {
+	scheme, _, _ := strings.Cut(l.URL(), "://")
 	for {
-		conn, err := m.listen.Accept()
+		conn, err := l.Accept()
 		if err != nil {
 			if m.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return
@@ -299,7 +369,7 @@ func (m *Manager) acceptLoop() {
 			defer release()
 			ctx, cancel := context.WithTimeout(m.ctx, m.o.Handshake)
 			defer cancel()
-			if _, err := m.run(ctx, conn, Link{}, release); err != nil {
+			if _, err := m.run(ctx, conn, Link{Via: scheme + "://" + conn.RemoteAddr().String()}, release); err != nil {
 				m.log.Info("connection refused", "remote", conn.RemoteAddr().String(), "err", err)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,12 +62,15 @@ type running struct {
 	m *Manager
 }
 
-func run(t testing.TB, id uint16, conf *tls.Config, change func(*Config)) *running {
+func run(t testing.TB, id uint16, conf *tls.Config, change func(*Config), listen ...string) *running {
 	t.Helper()
+	if listen == nil {
+		listen = []string{"tcp://127.0.0.1:0"}
+	}
 	n := newTestNode(t, id, change)
 	c := n.peers.cfg
 	c.Heartbeat, c.Silence = 100*time.Millisecond, 5*time.Second
-	m, err := NewManager(ManagerOptions{Config: c, Transport: transport.New(transport.Options{TLS: conf}), Listen: "tcp://127.0.0.1:0", BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond})
+	m, err := NewManager(ManagerOptions{Config: c, Transport: transport.New(transport.Options{TLS: conf}), Listen: listen, BackoffMin: 10 * time.Millisecond, BackoffMax: 200 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +81,7 @@ func run(t testing.TB, id uint16, conf *tls.Config, change func(*Config)) *runni
 	return &running{n, m}
 }
 
-func (r *running) member() Member { return Member{ID: r.id, Addr: r.m.URL()} }
+func (r *running) member() Member { return Member{ID: r.id, Addrs: r.m.URLs()} }
 
 // eventually waits for what other goroutines bring about.
 func eventually(t testing.TB, what string, ok func() bool) {
@@ -104,15 +108,17 @@ func equal(nodes ...*running) func() bool {
 
 func TestManagers(t *testing.T) {
 	issue := certify(t)
-	for name, conf := range map[string][2]func() *tls.Config{"plain": {}, "tls": {issue, issue}} {
+	none := func() *tls.Config { return nil }
+	for name, over := range map[string]struct {
+		conf func() *tls.Config
+		url  string
+	}{
+		"tcp": {none, "tcp://127.0.0.1:0"}, "tcp with TLS": {issue, "tcp://127.0.0.1:0"},
+		"quic": {none, "quic://127.0.0.1:0"}, "quic with certificates": {issue, "quic://127.0.0.1:0"},
+		"ws": {none, "ws://127.0.0.1:0/x"}, "wss": {issue, "wss://127.0.0.1:0/x"},
+	} {
 		t.Run(name, func(t *testing.T) {
-			get := func(f func() *tls.Config) *tls.Config {
-				if f == nil {
-					return nil
-				}
-				return f()
-			}
-			a, b := run(t, 1, get(conf[0]), withSecret), run(t, 2, get(conf[1]), withSecret)
+			a, b := run(t, 1, over.conf(), withSecret, over.url), run(t, 2, over.conf(), withSecret, over.url)
 			a.m.Update([]Member{b.member()})
 			b.m.Update([]Member{a.member()})
 			for i := range 200 {
@@ -126,6 +132,10 @@ func TestManagers(t *testing.T) {
 				st := a.m.Peers().Stats(time.Now())
 				return len(st) == 1 && st[0].LagEntries == 0 && st[0].RTT > 0
 			})
+			scheme, _, _ := strings.Cut(over.url, ":")
+			if via := a.m.Peers().Stats(time.Now())[0].Via; !strings.HasPrefix(via, scheme+"://127.0.0.1:") {
+				t.Errorf("the session is by way of %q", via)
+			}
 			same(t, a.testNode, b.testNode)
 			if got := b.get("n"); got != "400" {
 				t.Errorf("n is %s", got)
@@ -157,7 +167,7 @@ func TestStrangers(t *testing.T) {
 	})
 	// The address of one node leads to another.
 	d := run(t, 4, issue(), withSecret)
-	d.m.Update([]Member{{ID: 9, Addr: a.m.URL()}})
+	d.m.Update([]Member{{ID: 9, Addrs: a.m.URLs()}})
 	eventually(t, "the wrong node is refused", func() bool {
 		st := d.m.Peers().Stats(time.Now())
 		return len(st) == 1 && strings.Contains(st[0].LastError, "leads to node 1")
@@ -170,7 +180,7 @@ func TestStrangers(t *testing.T) {
 // Garbage, silence and floods before the handshake leave the node serving.
 func TestGarbage(t *testing.T) {
 	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret)
-	host := strings.TrimPrefix(a.m.URL(), "tcp://")
+	host := strings.TrimPrefix(a.m.URLs()[0], "tcp://")
 	for _, text := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00\x00\x00", "\xff\xff\xff\xff", "\x00\x00\x00\x0a0123456789", "*1\r\n$4\r\nPING\r\n"} {
 		c, err := net.Dial("tcp", host)
 		if err != nil {
@@ -216,7 +226,7 @@ func TestThroughForward(t *testing.T) {
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", strings.TrimPrefix(a.m.URL(), "tcp://"))
+			out, err := net.Dial("tcp", strings.TrimPrefix(a.m.URLs()[0], "tcp://"))
 			if err != nil {
 				_ = in.Close()
 				continue
@@ -226,7 +236,7 @@ func TestThroughForward(t *testing.T) {
 			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
 		}
 	}()
-	b.m.Update([]Member{{ID: 1, Addr: l.Addr().String()}})
+	b.m.Update([]Member{{ID: 1, Addrs: []string{l.Addr().String()}}})
 	for i := range 10 {
 		b.set(0, "k", fmt.Sprint(i))
 		a.incr("n", 1)
@@ -234,4 +244,49 @@ func TestThroughForward(t *testing.T) {
 		_ = (<-conns).Close()
 	}
 	same(t, a.testNode, b.testNode)
+}
+
+// A member's addresses are tried in order; the one that led to a session is
+// tried first the next time, the first again when it does not.
+func TestFallBack(t *testing.T) {
+	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret, "tcp://127.0.0.1:0", "ws://127.0.0.1:0/x")
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := closed.Addr().String()
+	_ = closed.Close()
+	urls := []string{"pigeon://" + nobody, "wss://" + nobody + "/", b.m.URLs()[1], b.m.URLs()[0]}
+	a.m.Update([]Member{{ID: 2, Addrs: urls}})
+	a.incr("n", 1)
+	via := func() string { return a.m.Peers().Stats(time.Now())[0].Via }
+	eventually(t, "a session", func() bool { return b.get("n") == "1" })
+	if got := via(); got != urls[2] {
+		t.Errorf("by way of %s, want %s", got, urls[2])
+	}
+	a.m.Restart()
+	eventually(t, "another session", func() bool { return a.m.Peers().Stats(time.Now())[0].Sessions == 2 })
+	if got := via(); got != urls[2] {
+		t.Errorf("by way of %s, want %s", got, urls[2])
+	}
+	a.m.mu.Lock()
+	d := a.m.members[2]
+	a.m.mu.Unlock()
+	now := time.Now()
+	if got := d.order(now); !slices.Equal(got, []int{2, 0, 1, 3}) {
+		t.Errorf("the order is %v", got)
+	}
+	if got := d.order(now.Add(preferAgain)); !slices.Equal(got, []int{0, 1, 2, 3}) {
+		t.Errorf("after a while the order is %v", got)
+	}
+	// What a node refuses it refuses by all ways; and each failure is told.
+	c := run(t, 3, nil, func(c *Config) { withSecret(c); c.Self.Cluster = "other" })
+	c.m.Update([]Member{{ID: 2, Addrs: urls}})
+	eventually(t, "the reason", func() bool {
+		st := c.m.Peers().Stats(time.Now())
+		return len(st) > 0 && strings.Contains(st[0].LastError, "pigeon") && strings.Contains(st[0].LastError, urls[2]) && strings.Contains(st[0].LastError, "cluster")
+	})
+	if st := c.m.Peers().Stats(time.Now())[0]; strings.Contains(st.LastError, urls[3]) || strings.Contains(st.LastError, "\n") {
+		t.Errorf("last error: %q", st.LastError)
+	}
 }

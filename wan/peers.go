@@ -72,6 +72,7 @@ func NewPeers(c Config) (*Peers, error) {
 type Link struct {
 	Dialled bool   // by this end
 	Expect  uint16 // id of the node that was dialled; 0 if any will do
+	Via     string // URL dialled, or that of the other end; for Stats
 	Binding []byte // identity of the TLS channel, nil without TLS
 	// Wake is called, from any goroutine and perhaps with locks held, when
 	// Next may return a frame again; it must not call back.

@@ -55,6 +55,7 @@ type Session struct {
 	dialled bool
 	expect  uint16
 	binding []byte
+	via     string
 	wake    func()
 	done    chan struct{}
 
@@ -104,7 +105,7 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
 		return nil, fmt.Errorf("making a nonce: %w", err)
 	}
-	s := &Session{peers: p, cfg: &p.cfg, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, wake: l.Wake,
+	s := &Session{peers: p, cfg: &p.cfg, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, via: l.Via, wake: l.Wake,
 		done: make(chan struct{}), opened: now, heardAt: now}
 	id := &p.cfg.Self
 	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,

@@ -66,6 +66,7 @@ type Stats struct {
 	Alias    string
 	Region   string
 	Address  string // where the peer says it can be reached
+	Via      string // URL dialled, or that of the other end where the peer dialled
 	Origin   crdt.Stream
 	Durable  crdt.Vector   // as the peer last said, in this session or the one before
 	Tag      crdt.Tag      // of its last heartbeat
@@ -172,7 +173,7 @@ func (s *Session) fillStats(now time.Time, out *Stats) crdt.Vector {
 	defer s.mu.Unlock()
 	out.Live = s.phase == phaseReady
 	out.Alias, out.Region, out.Address, out.Origin = printable(s.peer.Alias), s.hello.Region, printable(s.peer.Address), s.hello.Origin
-	out.Durable, out.Tag = s.known, s.beat.tag
+	out.Durable, out.Tag, out.Via = s.known, s.beat.tag, s.via
 	out.Wants = slices.Sorted(maps.Keys(s.sending.wanted))
 	out.Gets = slices.Clone(s.control.wanted)
 	out.Syncing = s.sending.sync.busy() || s.taking.sync.active()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -33,8 +34,11 @@ type Path struct {
 	cut   bool
 	moved chan struct{} // closed and replaced when cut changes
 	delay time.Duration
-	rate  int // bytes per second; 0: no limit
+	rate  int       // bytes per second; 0: no limit
+	loss  int       // percent of datagrams
+	free  time.Time // when the datagrams so far have gone at that rate
 	bytes int64
+	lost  int // datagrams of the exchange
 }
 
 // Path returns the way from one node to another.
@@ -79,7 +83,21 @@ func (p *Path) SetRate(bytes int) {
 	p.rate = bytes
 }
 
-// Bytes returns how many bytes have gone this way by TCP.
+// SetLoss makes a path lose so many percent of its datagrams.
+func (p *Path) SetLoss(percent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loss = percent
+}
+
+// Lost returns how many datagrams of the exchange were lost on the way.
+func (p *Path) Lost() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
+}
+
+// Bytes returns how many bytes have gone this way, but those of gossip by UDP.
 func (p *Path) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,6 +130,7 @@ func (w *Network) Heal() {
 		p.Mend()
 		p.SetDelay(0)
 		p.SetRate(0)
+		p.SetLoss(0)
 	}
 }
 
@@ -135,7 +154,8 @@ func (w *Network) front(n *Node) {
 	n.advertiseGossip, n.advertiseWAN = FreePort(), FreePort()
 	w.listen(n, n.advertiseGossip, n.GossipPort)
 	w.listen(n, n.advertiseWAN, n.WANPort)
-	w.packets(n, n.advertiseGossip, n.GossipPort)
+	w.packets(n, n.advertiseGossip, n.GossipPort, false)
+	w.packets(n, n.advertiseWAN, n.WANPort, true)
 }
 
 func (w *Network) listen(n *Node, port, target int) {
@@ -272,7 +292,7 @@ func pump(dst io.Writer, src io.Reader, p *Path) {
 }
 
 // packets relays datagrams to a node, and the answers back.
-func (w *Network) packets(n *Node, port, target int) {
+func (w *Network) packets(n *Node, port, target int, counted bool) {
 	in, err := net.ListenPacket("udp", addr(port))
 	if err != nil {
 		w.bed.Fatalf("relay: %v", err)
@@ -282,11 +302,15 @@ func (w *Network) packets(n *Node, port, target int) {
 	if err != nil {
 		w.bed.Fatalf("relay: %v", err)
 	}
-	outs := map[int]net.PacketConn{} // by the caller's id: few
+	type way struct {
+		out  net.PacketConn
+		from int // id
+	}
+	ways := map[string]way{} // by the caller's address: few
 	go func() {
 		defer func() {
-			for _, out := range outs {
-				_ = out.Close()
+			for _, x := range ways {
+				_ = x.out.Close()
 			}
 		}()
 		b := make([]byte, 64<<10)
@@ -295,64 +319,92 @@ func (w *Network) packets(n *Node, port, target int) {
 			if err != nil {
 				return
 			}
-			from := w.packetCaller(caller.(*net.UDPAddr).Port)
-			if from == 0 {
-				continue
-			}
-			out := outs[from]
-			if out == nil {
-				if out, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			x, ok := ways[caller.String()]
+			if !ok {
+				if x.from = w.packetCaller(caller.(*net.UDPAddr).Port); x.from == 0 {
 					continue
 				}
-				outs[from] = out
-				go w.answers(in, out, caller, w.path(n.ID, from))
+				if x.out, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+					continue
+				}
+				ways[caller.String()] = x
+				go w.answers(in, x.out, caller, w.path(n.ID, x.from), counted)
 			}
-			send(out, bytes.Clone(b[:size]), to, w.path(from, n.ID))
+			send(x.out, bytes.Clone(b[:size]), to, w.path(x.from, n.ID), counted)
 		}
 	}()
 }
 
-func (w *Network) answers(in, out net.PacketConn, caller net.Addr, p *Path) {
+func (w *Network) answers(in, out net.PacketConn, caller net.Addr, p *Path, counted bool) {
 	b := make([]byte, 64<<10)
 	for {
 		size, _, err := out.ReadFrom(b)
 		if err != nil {
 			return
 		}
-		send(in, bytes.Clone(b[:size]), caller, p)
+		send(in, bytes.Clone(b[:size]), caller, p, counted)
 	}
 }
 
+// queued is how long a datagram may wait for a path with a limit; what would
+// wait for longer is lost, as in a router.
+const queued = 300 * time.Millisecond
+
 // send passes a datagram on, late or not at all.
-func send(c net.PacketConn, b []byte, to net.Addr, p *Path) {
-	cut, _, delay, _ := p.state()
+func send(c net.PacketConn, b []byte, to net.Addr, p *Path, counted bool) {
+	p.mu.Lock()
+	now := time.Now()
+	wait := p.delay
+	lost := p.cut || p.loss > 0 && rand.IntN(100) < p.loss
+	if !lost && p.rate > 0 {
+		if p.free.Before(now) {
+			p.free = now
+		}
+		if lost = p.free.Sub(now) > queued; !lost {
+			p.free = p.free.Add(time.Duration(len(b)) * time.Second / time.Duration(p.rate))
+			wait += p.free.Sub(now)
+		}
+	}
 	switch {
-	case cut:
-	case delay > 0:
-		time.AfterFunc(delay, func() { _, _ = c.WriteTo(b, to) })
+	case !counted:
+	case lost:
+		p.lost++
+	default:
+		p.bytes += int64(len(b))
+	}
+	p.mu.Unlock()
+	switch {
+	case lost:
+	case wait > 0:
+		time.AfterFunc(wait, func() { _, _ = c.WriteTo(b, to) })
 	default:
 		_, _ = c.WriteTo(b, to)
 	}
 }
 
-// packetCaller returns the node that sends datagrams from a port: nodes send
-// from the port they gossip on.
+// packetCaller returns the node that sends datagrams from a port: the one it
+// gossips on, or one it has just opened. 0 if none does.
 func (w *Network) packetCaller(port int) int {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, n := range w.nodes {
-		if n.GossipPort == port {
+		if n.GossipPort == port || n.WANPort == port {
+			w.mu.Unlock()
 			return n.ID
 		}
 	}
-	return 0
+	w.mu.Unlock()
+	return w.owner(udpInode(port))
 }
 
 // caller returns the id of the node that has a TCP connection from a port to
 // another; 0 if none of them has. NAT hides this from the nodes, but not from
 // the machine they all run on.
 func (w *Network) caller(port, to int) int {
-	inode := socketInode(port, to)
+	return w.owner(socketInode(port, to))
+}
+
+// owner returns the id of the node that has a socket open.
+func (w *Network) owner(inode string) int {
 	if inode == "" {
 		return 0
 	}
@@ -383,6 +435,23 @@ func socketInode(local, remote int) string {
 	for line := range strings.SplitSeq(string(b), "\n") {
 		if strings.Contains(line, want) {
 			if f := strings.Fields(line); len(f) > 9 {
+				return f[9]
+			}
+		}
+	}
+	return ""
+}
+
+// udpInode finds the socket of a UDP port in Linux's tables of them.
+func udpInode(port int) string {
+	for _, table := range []string{"/proc/net/udp", "/proc/net/udp6"} {
+		b, err := os.ReadFile(table)
+		if err != nil {
+			continue
+		}
+		for line := range strings.SplitSeq(string(b), "\n") {
+			f := strings.Fields(line)
+			if len(f) > 9 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
 				return f[9]
 			}
 		}

@@ -4,10 +4,12 @@
 //
 // One file holds one transport, registered with Factory under its URL scheme:
 //
-//	tcp://host:port   TCP, with TLS if Options.TLS is set
+//	tcp://host:port        TCP, with TLS if Options.TLS is set
+//	quic://host:port       QUIC: a stream for each channel, so that loss in one
+//	                       does not hold up another
+//	ws://host:port/path    WebSocket: a message for each frame
+//	wss://host:port/path   the same with TLS, through an HTTP proxy if need be
 //
 // Every transport passes the tests of package transporttest. To add one,
-// implement Transport, give it a scheme in New, and run them on it. QUIC would
-// map channels to streams, so that loss in one does not hold up another;
-// WebSocket would map frames to messages.
+// implement Transport, give it a scheme in New, and run them on it.
 package transport

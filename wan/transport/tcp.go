@@ -59,13 +59,17 @@ func (t *tcp) Dial(ctx context.Context, u *url.URL) (Conn, error) {
 	if t.tls == nil {
 		return newTCPConn(c, nil), nil
 	}
-	config := t.tls
-	if config.ServerName == "" {
-		config = config.Clone()
-		config.ServerName = u.Hostname()
-	}
-	s := tls.Client(c, config)
+	s := tls.Client(c, withName(t.tls, u))
 	return newTCPConn(s, s), nil
+}
+
+// withName returns the configuration for dialling a URL.
+func withName(conf *tls.Config, u *url.URL) *tls.Config {
+	if conf.ServerName == "" {
+		conf = conf.Clone()
+		conf.ServerName = u.Hostname()
+	}
+	return conf
 }
 
 // Listen accepts connections at u.Host.
@@ -117,7 +121,8 @@ func (c *tcpConn) Handshake(ctx context.Context) error {
 	if c.tls == nil {
 		return nil
 	}
-	if err := c.tls.HandshakeContext(ctx); err != nil {
+	err := c.tls.HandshakeContext(ctx)
+	if err != nil {
 		if header, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 			if header.Conn != nil { // nothing was sent yet: tell the other end
 				_, _ = header.Conn.Write(tlsAlert)
@@ -127,12 +132,17 @@ func (c *tcpConn) Handshake(ctx context.Context) error {
 		return fmt.Errorf("TLS: %w", err)
 	}
 	state := c.tls.ConnectionState()
+	c.binding, err = binding(&state)
+	return err
+}
+
+// binding returns the identity of a TLS channel.
+func binding(state *tls.ConnectionState) ([]byte, error) {
 	b, err := state.ExportKeyingMaterial(exporterLabel, nil, 32)
 	if err != nil {
-		return fmt.Errorf("TLS: %w", err)
+		return nil, fmt.Errorf("TLS: %w", err)
 	}
-	c.binding = b
-	return nil
+	return b, nil
 }
 
 func (c *tcpConn) Binding() []byte { return c.binding }

@@ -10,7 +10,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/replicatord/replicatord/crdt"
 )
+
+// channels is the number of channels of a connection: one for control frames
+// and one for each lane.
+const channels = 1 + crdt.Lanes
 
 // Conn is a connection that carries frames. One goroutine may read while
 // another writes; Close may be called from any, and ends both.
@@ -76,11 +82,20 @@ var (
 
 // Options configure the transports of a node.
 type Options struct {
-	// TLS, if set, protects every connection; the same configuration serves
-	// both ends. For mutual authentication it has Certificates, RootCAs,
-	// ClientCAs and ClientAuth; TLS below 1.3 is not used. When dialling,
-	// ServerName is the address's host unless it is set here.
+	// TLS, if set, protects every connection but those of ws; the same
+	// configuration serves both ends. For mutual authentication it has
+	// Certificates, RootCAs, ClientCAs and ClientAuth; TLS below 1.3 is not used.
+	// When dialling, ServerName is the address's host unless it is set here.
+	// Without it quic is encrypted but says nothing of who is there, and wss
+	// can only be dialled, its server judged by the system's roots.
 	TLS *tls.Config
+
+	// Proxy, if set, is the HTTP proxy through which wss is dialled (CONNECT).
+	Proxy *url.URL
+
+	// MaxHandshakes is how many connections a listener of ws and wss keeps that
+	// are not WebSockets yet; more are closed. Default 64.
+	MaxHandshakes int
 
 	// KeepAlive is the interval of TCP keep-alive probes. Default 5 s. A
 	// connection whose data is not acknowledged for three of them is cut.
@@ -97,7 +112,12 @@ func New(o Options) *Factory {
 	if o.KeepAlive == 0 {
 		o.KeepAlive = 5 * time.Second
 	}
-	return &Factory{schemes: map[string]Transport{"tcp": newTCP(o)}}
+	if o.MaxHandshakes == 0 {
+		o.MaxHandshakes = 64
+	}
+	return &Factory{schemes: map[string]Transport{
+		"tcp": newTCP(o), "quic": newQUIC(o), "ws": &webSocket{o: o}, "wss": &webSocket{o: o, secure: true},
+	}}
 }
 
 // Dial connects to a URL.
