@@ -72,9 +72,10 @@ type Config struct {
 	// Alias is a name for people, in REPLICAS and logs; up to 64 characters.
 	// Default: "node" and the id. Alias key: node_alias.
 	Alias string `toml:"alias"`
-	// Region says where the node is, for people: in REPLICAS and NODE, and told
-	// to the other nodes. It changes nothing in how they exchange: every node
-	// does with every other. Up to 64 characters. Default: none.
+	// Region says where the node is. What is written in a region goes to each
+	// other region once, to one node there that passes it on: nodes of one region
+	// are near each other, and far from those of others. Up to 64 characters.
+	// Default: none; every node then exchanges with every other.
 	Region string `toml:"region"`
 	// Cluster is the name all members must agree on; a node of another cluster
 	// is refused, so that a test cluster cannot join production by a mistyped

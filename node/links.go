@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -170,6 +171,7 @@ func (s linkStats) describe(f *fields, id uint16) {
 	}
 	f.add("state", state)
 	f.add("link", x.Via)
+	f.add("brings", nodesOf(x.Gets))
 	f.add("vector", x.Durable)
 	f.add("rtt_ms", millis(x.RTT))
 	f.add("lag_ms", millis(x.Lag))
@@ -244,6 +246,17 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 		count("lane_bytes_packed_total", "Bytes of the batches, compressed.", lane.BytesPacked, labels...)
 		count("lane_bytes_sent_total", "Bytes of the frames they were sent in.", lane.BytesOut, labels...)
 	}
+}
+
+// nodesOf lists the nodes of origins, each once.
+func nodesOf(origins []crdt.Stream) string {
+	var ids []string
+	for _, o := range origins {
+		if id := fmt.Sprint(o.Node()); !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return strings.Join(ids, " ")
 }
 
 // millis shows a duration in milliseconds, with what little there is of a

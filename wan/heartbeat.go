@@ -40,6 +40,9 @@ type heartbeat struct {
 	census  uint64
 
 	ackAll bool // the next ack is of all streams
+
+	feeds    []crdt.Stream // to tell the peer; see planner
+	theyFeed []crdt.Stream // as the peer last told
 }
 
 type ping struct {
@@ -63,7 +66,7 @@ func (s *Session) nextHeartbeat(now time.Time, f *Frontier) []byte {
 	}
 	h.pings = append(h.pings, ping{h.last, now})
 	h.ackAll, s.control.ack = true, true
-	m := wire.Heartbeat{Ping: h.last, Tag: f.Tag, Positions: f.Own, Census: f.Census}
+	m := wire.Heartbeat{Ping: h.last, Tag: f.Tag, Positions: f.Own, Census: f.Census, Feeds: h.feeds}
 	return m.Encode()
 }
 
@@ -76,6 +79,9 @@ func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
 	if m.Ping <= h.heard || m.Tag < h.tag {
 		return nil, fail(CodeProtocol, "heartbeats run backwards")
 	}
+	if len(m.Feeds) > MaxOrigins {
+		return nil, fail(CodeProtocol, "heartbeat with %d origins", len(m.Feeds))
+	}
 	for _, p := range m.Positions {
 		if p.Stream.Node() != s.peer.Node {
 			return nil, fail(CodeProtocol, "node %d speaks for stream %v", s.peer.Node, p.Stream)
@@ -87,7 +93,26 @@ func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})
 	}
 	h.reach(s.cfg.Log.Durable())
-	return append(s.raiseKnown(now, m.Positions), s.tellHeard()), nil
+	calls := append(s.raiseKnown(now, m.Positions), s.tellHeard())
+	if !slices.Equal(h.theyFeed, m.Feeds) {
+		h.theyFeed = m.Feeds
+		calls = append(calls, s.peers.replan)
+	}
+	return calls, nil
+}
+
+// setFeeds tells the peer with the next heartbeat, at once if they are others
+// than before, which origins this node can have from themselves.
+func (s *Session) setFeeds(now time.Time, feeds []crdt.Stream) {
+	s.mu.Lock()
+	changed := s.phase == phaseReady && !slices.Equal(s.beat.feeds, feeds)
+	if changed {
+		s.beat.feeds, s.beat.due = feeds, now
+	}
+	s.mu.Unlock()
+	if changed {
+		s.wake()
+	}
 }
 
 // reach notes which of the peer's heartbeats are durable here.

@@ -61,7 +61,7 @@ func NewPeers(c Config) (*Peers, error) {
 		return nil, err
 	}
 	p := &Peers{cfg: c, boot: make([]byte, bootSize), sessions: map[*Session]struct{}{}, live: map[uint16]*Session{},
-		status: map[uint16]*status{}, forgotten: map[uint16]bool{}, hosts: map[uint16]wire.Hello{}}
+		planner: planner{region: c.Self.Region}, status: map[uint16]*status{}, forgotten: map[uint16]bool{}, hosts: map[uint16]wire.Hello{}}
 	if _, err := io.ReadFull(c.Rand, p.boot); err != nil {
 		return nil, fmt.Errorf("making a boot id: %w", err)
 	}
@@ -290,6 +290,7 @@ func (p *Peers) planLocked() {
 		for _, n := range nodes {
 			p.live[n].SetWant(nil)
 		}
+		p.feed(nodes, nil)
 		return
 	}
 	views := make([]view, len(nodes))
@@ -300,12 +301,23 @@ func (p *Peers) planLocked() {
 	for _, n := range nodes {
 		p.live[n].SetWant(wants[n])
 	}
+	p.feed(nodes, p.planner.feeds(views))
+}
+
+// feed tells the peers which origins of others this node can have from
+// themselves. p.mu is held.
+func (p *Peers) feed(nodes []uint16, feeds []crdt.Stream) {
+	for _, n := range nodes {
+		s := p.live[n]
+		s.setFeeds(p.now, withoutOrigin(feeds, s.hello.Origin))
+	}
 }
 
 func (s *Session) view() view {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return view{node: s.peer.Node, origin: s.hello.Origin, has: s.known, stalled: slices.Clone(s.taking.stalled)}
+	return view{node: s.peer.Node, region: s.hello.Region, origin: s.hello.Origin, has: s.known,
+		stalled: slices.Clone(s.taking.stalled), feeds: s.beat.theyFeed}
 }
 
 // synced tells that a state sync is complete: what peers could not serve from

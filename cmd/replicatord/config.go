@@ -23,7 +23,7 @@ type configFlags struct {
 
 	ID        string `group:"node" placeholder:"N" help:"Number of this node, 1 to 4095, unique in its cluster. Default: chosen at the first start and kept in the data directory."`
 	Alias     string `group:"node" placeholder:"NAME" help:"Name for people. Default: node and the id."`
-	Region    string `group:"node" placeholder:"NAME" help:"Where this node is, shown in REPLICAS."`
+	Region    string `group:"node" placeholder:"NAME" help:"Where this node is. What is written in a region goes to each other region once. Default: none."`
 	Bind      string `group:"node" placeholder:"IP" help:"Address to listen on. Default: 127.0.0.1. Any that others can reach needs a password and a secret."`
 	Port      string `group:"node" placeholder:"PORT" help:"Port for Redis clients. Default: 9001."`
 	Dir       string `group:"node" placeholder:"DIR" help:"Data directory, created if missing. Default: data-PORT."`

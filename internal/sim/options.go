@@ -94,6 +94,7 @@ type Options struct {
 	Compress bool
 	MaxSkew  time.Duration // max_clock_skew
 	Limit    int           // bytes a second that a link may take; 0: no limit
+	Regions  int           // that the nodes are of, in turn; 0: of none
 }
 
 // FromSeed chooses options by a seed.
@@ -129,13 +130,16 @@ func FromSeed(seed uint64) Options {
 	if r.IntN(6) == 0 {
 		o.Limit = 4000 << r.IntN(4)
 	}
+	if r.IntN(3) == 0 {
+		o.Regions = 2
+	}
 	return o
 }
 
 // String prints the options as the test's -options flag takes them.
 func (o Options) String() string {
-	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d",
-		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit)
+	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d,regions=%d",
+		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit, o.Regions)
 }
 
 // ParseOptions reads what String prints; what is not named is as the seed has
@@ -177,6 +181,8 @@ func ParseOptions(s string) (Options, error) {
 			o.MaxSkew, err = time.ParseDuration(value)
 		case "limit":
 			o.Limit, err = strconv.Atoi(value)
+		case "regions":
+			o.Regions, err = strconv.Atoi(value)
 		default:
 			err = fmt.Errorf("no option is called %q", name)
 		}
@@ -213,6 +219,7 @@ func (o Options) Simpler() []Options {
 	add(func(c *Options) { c.Overtake = false })
 	add(func(c *Options) { c.Compress = false })
 	add(func(c *Options) { c.Limit = 0 })
+	add(func(c *Options) { c.Regions = 0 })
 	add(func(c *Options) { c.Fsync = oplog.FsyncAlways })
 	return out
 }

@@ -154,8 +154,12 @@ func (s *site) start() {
 	}
 	var key [32]byte
 	key[0], key[1], key[2], key[3] = byte(w.opts.Seed), byte(w.opts.Seed>>8), byte(s.id), byte(s.lives)
+	region := ""
+	if w.opts.Regions > 0 {
+		region = fmt.Sprint("region", int(s.id)%w.opts.Regions)
+	}
 	p.peers, err = wan.NewPeers(wan.Config{
-		Self: wan.Identity{Cluster: "sim", Node: s.id, Alias: fmt.Sprintf("n%d", s.id), Address: fmt.Sprintf("node%d:1", s.id), Dir: fmt.Sprintf("%016x", id.Dir)},
+		Self: wan.Identity{Cluster: "sim", Region: region, Node: s.id, Alias: fmt.Sprintf("n%d", s.id), Address: fmt.Sprintf("node%d:1", s.id), Dir: fmt.Sprintf("%016x", id.Dir)},
 		Log:  (*port)(p), Applier: (*port)(p), Secret: []byte("a secret"),
 		BatchBytes: 400, Window: 2000, MinChunk: 128, MaxChunk: 1024, MaxBatch: 1 << 20,
 		SyncThreshold: w.syncThreshold, NoCompression: !w.opts.Compress, Bandwidth: w.opts.Limit, Rand: io.Reader(rand.NewChaCha8(key)),

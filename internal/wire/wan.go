@@ -214,11 +214,16 @@ type Heartbeat struct {
 	Tag       crdt.Tag
 	Positions crdt.Vector
 	Census    uint64
+	Feeds     []crdt.Stream // origins
 }
 
 // Encode returns the message's bytes.
 func (m *Heartbeat) Encode() []byte {
-	return encode(&wanpb.Heartbeat{Ping: m.Ping, Tag: uint64(m.Tag), Positions: m.Positions.AppendBinary(nil), Census: m.Census})
+	out := &wanpb.Heartbeat{Ping: m.Ping, Tag: uint64(m.Tag), Positions: m.Positions.AppendBinary(nil), Census: m.Census}
+	for _, o := range m.Feeds {
+		out.Feeds = append(out.Feeds, uint64(o))
+	}
+	return encode(out)
 }
 
 // DecodeHeartbeat reads a Heartbeat.
@@ -228,7 +233,14 @@ func DecodeHeartbeat(b []byte) (*Heartbeat, error) {
 		return nil, err
 	}
 	v, err := vector(m.Positions)
-	return &Heartbeat{m.Ping, crdt.Tag(m.Tag), v, m.Census}, err
+	out := &Heartbeat{Ping: m.Ping, Tag: crdt.Tag(m.Tag), Positions: v, Census: m.Census}
+	for _, o := range m.Feeds {
+		if s := crdt.Stream(o); s != s.Origin() || s.Node() == 0 {
+			return nil, corrupt("Heartbeat: %v is no origin", s)
+		}
+		out.Feeds = append(out.Feeds, crdt.Stream(o))
+	}
+	return out, err
 }
 
 // Pong answers heartbeats.

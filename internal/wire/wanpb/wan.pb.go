@@ -493,8 +493,9 @@ type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ping          uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`
 	Tag           uint64                 `protobuf:"fixed64,2,opt,name=tag,proto3" json:"tag,omitempty"`
-	Positions     []byte                 `protobuf:"bytes,3,opt,name=positions,proto3" json:"positions,omitempty"` // the sender's own streams, at tag
-	Census        uint64                 `protobuf:"fixed64,4,opt,name=census,proto3" json:"census,omitempty"`     // hash of who belongs, each in which life, as the sender knew at tag; 0: it does not
+	Positions     []byte                 `protobuf:"bytes,3,opt,name=positions,proto3" json:"positions,omitempty"`  // the sender's own streams, at tag
+	Census        uint64                 `protobuf:"fixed64,4,opt,name=census,proto3" json:"census,omitempty"`      // hash of who belongs, each in which life, as the sender knew at tag; 0: it does not
+	Feeds         []uint64               `protobuf:"fixed64,5,rep,packed,name=feeds,proto3" json:"feeds,omitempty"` // origins that the sender can have from themselves; told by nodes of a region
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -555,6 +556,13 @@ func (x *Heartbeat) GetCensus() uint64 {
 		return x.Census
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetFeeds() []uint64 {
+	if x != nil {
+		return x.Feeds
+	}
+	return nil
 }
 
 // Pong answers heartbeats.
@@ -1106,12 +1114,13 @@ const file_wan_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"5\n" +
 	"\x03Ack\x12\x18\n" +
 	"\adurable\x18\x01 \x01(\fR\adurable\x12\x14\n" +
-	"\x05whole\x18\x02 \x01(\bR\x05whole\"g\n" +
+	"\x05whole\x18\x02 \x01(\bR\x05whole\"}\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x10\n" +
 	"\x03tag\x18\x02 \x01(\x06R\x03tag\x12\x1c\n" +
 	"\tpositions\x18\x03 \x01(\fR\tpositions\x12\x16\n" +
-	"\x06census\x18\x04 \x01(\x06R\x06census\"4\n" +
+	"\x06census\x18\x04 \x01(\x06R\x06census\x12\x14\n" +
+	"\x05feeds\x18\x05 \x03(\x06R\x05feeds\"4\n" +
 	"\x04Pong\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x18\n" +
 	"\areached\x18\x02 \x01(\x04R\areached\"&\n" +
