@@ -64,6 +64,7 @@ func (n *Node) infoReplication(s *resp.Section) {
 	}
 	list := n.members.List()
 	s.Add("members", strconv.Itoa(len(list)+1))
+	s.Add("subscribers", strconv.Itoa(n.links.m.Peers().Subscribers()))
 	s.Add("vector", n.log.Vector().String())
 	s.Add("vector_durable", n.log.Durable().String())
 	links := n.links.Stats()

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/gossip"
+	"github.com/replicatord/replicatord/resp/command"
 	"github.com/replicatord/replicatord/wan"
 	"github.com/replicatord/replicatord/wan/transport"
 )
@@ -29,12 +31,9 @@ func (n *Node) startLinks(known roll) error {
 	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
 	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published}
-	var over transport.Options
-	if n.cfg.TLS.WAN {
-		over.TLS = n.certs.mutual()
-	}
-	if n.cfg.WAN.Proxy != "" {
-		over.Proxy, _ = url.Parse(n.cfg.WAN.Proxy) // Validate has seen to it
+	over, err := n.cfg.transports(n.certs, n.slog)
+	if err != nil {
+		return err
 	}
 	m, err := wan.NewManager(wan.ManagerOptions{
 		Config: wan.Config{
@@ -45,9 +44,9 @@ func (n *Node) startLinks(known roll) error {
 			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
 			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
 			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, Logger: n.slog,
-			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth),
+			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth), Match: matches,
 		},
-		Transport: transport.New(over),
+		Transport: over,
 		Listen:    n.cfg.listenLinks(),
 	})
 	if err != nil {
@@ -60,6 +59,28 @@ func (n *Node) startLinks(known roll) error {
 	n.durable.Store(l)
 	l.update(known.Members, known.forgotten())
 	return nil
+}
+
+// matches reports whether a key's name fits a pattern of a subscription.
+func matches(pattern, name []byte) bool { return command.Match(pattern, name, false) }
+
+// transports returns the transports of the data links as configured. certs are
+// the files of TLS, nil if they have not been read.
+func (c *Config) transports(certs *certFiles, log *slog.Logger) (*transport.Factory, error) {
+	var o transport.Options
+	if c.TLS.WAN {
+		if certs == nil {
+			var err error
+			if certs, err = newCertFiles(c.TLS, log); err != nil {
+				return nil, err
+			}
+		}
+		o.TLS = certs.mutual()
+	}
+	if c.WAN.Proxy != "" {
+		o.Proxy, _ = url.Parse(c.WAN.Proxy) // Validate has seen to it
+	}
+	return transport.New(o), nil
 }
 
 // ahead is called when a peer knows more of this node than it does itself.

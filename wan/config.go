@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
 )
 
 // Limits of the protocol. A peer that exceeds one is cut off.
@@ -82,6 +83,14 @@ type Config struct {
 	// CompressionLevel trades processor time for bytes, from 1 to 4. Default 2.
 	CompressionLevel int
 
+	// Subscription makes this end a subscriber, not a node: Self has no id then.
+	Subscription *Subscription
+	// Match reports whether a key's name fits a pattern of a subscription. nil:
+	// subscribers are refused.
+	Match func(pattern, name []byte) bool
+	// MaxSubscribers is how many subscribers there may be. Default 64.
+	MaxSubscribers int
+
 	// SyncThreshold is the number of entries from which on a peer that has
 	// nothing is sent the state instead of the log. Default 100,000.
 	SyncThreshold int
@@ -119,6 +128,7 @@ func (c *Config) EnsureDefaults() {
 	def(&c.CompressionLevel, 2)
 	def(&c.SyncThreshold, 100_000)
 	def(&c.MaxSyncs, 2)
+	def(&c.MaxSubscribers, 64)
 	if c.Weights == [crdt.Lanes]int{} {
 		c.Weights = [crdt.Lanes]int{8, 4, 2, 1}
 	}
@@ -135,7 +145,7 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Log == nil || c.Applier == nil:
 		return fmt.Errorf("wan: Log and Applier are required")
-	case c.Self.Node == 0 || c.Self.Node > crdt.MaxNode:
+	case c.Self.Node > crdt.MaxNode || (c.Self.Node == 0) != (c.Subscription != nil):
 		return fmt.Errorf("wan: node id %d is not in 1..%d", c.Self.Node, crdt.MaxNode)
 	case c.Heartbeat <= 0 || c.Silence < 2*c.Heartbeat:
 		return fmt.Errorf("wan: silence %v must be at least twice the heartbeat %v", c.Silence, c.Heartbeat)
@@ -149,6 +159,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("wan: compression level %d is not in 1..%d", c.CompressionLevel, len(levels))
 	case c.Self.wireSize() > MaxHandshakeFrame/2:
 		return fmt.Errorf("wan: names of the node take %d bytes, at most %d fit a handshake", c.Self.wireSize(), MaxHandshakeFrame/2)
+	case c.Subscription != nil && len((&wire.Hello{Subscription: c.Subscription}).Encode()) > MaxHandshakeFrame/2-200:
+		return fmt.Errorf("wan: the subscription does not fit a handshake of %d bytes: shorten its patterns", MaxHandshakeFrame/2)
 	}
 	for l, w := range c.Weights {
 		if w < 1 || w > 1000 {

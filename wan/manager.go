@@ -289,7 +289,7 @@ func (m *Manager) reach(d *dialling) (established bool, err error) {
 		if i == 0 {
 			d.first = m.o.Now()
 		}
-		s, err := m.call(d.ID, d.Addrs[i])
+		s, err := m.call(m.ctx, d.ID, d.Addrs[i])
 		if s != nil && s.Established() {
 			d.good = i
 			return true, s.Err()
@@ -329,8 +329,8 @@ func final(err error) bool {
 }
 
 // call dials an address and runs the session that comes of it.
-func (m *Manager) call(id uint16, addr string) (*Session, error) {
-	ctx, cancel := context.WithTimeout(m.ctx, m.o.Handshake)
+func (m *Manager) call(ctx context.Context, id uint16, addr string) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.o.Handshake)
 	defer cancel()
 	conn, err := m.o.Transport.Dial(ctx, addr)
 	if err != nil {
@@ -404,7 +404,7 @@ func (m *Manager) run(ctx context.Context, conn transport.Conn, l Link, proved f
 	if err != nil {
 		return nil, err
 	}
-	if m.ctx.Err() != nil {
+	if m.ctx.Err() != nil || errors.Is(ctx.Err(), context.Canceled) {
 		s.Close(fail(CodeClosing, "node %d is stopping", m.o.Self.Node))
 	}
 	written, read := make(chan struct{}), make(chan struct{})
@@ -493,7 +493,7 @@ func (m *Manager) read(conn transport.Conn, s *Session, proved func()) {
 			}
 			return
 		}
-		if s.Receive(m.o.Now(), frame) == nil && s.Peer() != 0 {
+		if s.Receive(m.o.Now(), frame) == nil && s.Proved() {
 			proved()
 		}
 	}

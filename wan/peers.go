@@ -27,9 +27,12 @@ type Peers struct {
 	planned  time.Time
 	sessions map[*Session]struct{}
 	live     map[uint16]*Session // ready, one for each node
-	planner  planner
-	paused   bool
-	status   map[uint16]*status
+
+	subscribers map[*Session]struct{} // ready
+
+	planner planner
+	paused  bool
+	status  map[uint16]*status
 
 	// follow remembers which entry of this node follows a position: the log
 	// is read once for it, however often Stats is called. It has its own lock.
@@ -61,7 +64,7 @@ func NewPeers(c Config) (*Peers, error) {
 		return nil, err
 	}
 	p := &Peers{cfg: c, boot: make([]byte, bootSize), sessions: map[*Session]struct{}{}, live: map[uint16]*Session{},
-		planner: planner{region: c.Self.Region}, status: map[uint16]*status{}, forgotten: map[uint16]bool{}, hosts: map[uint16]wire.Hello{}}
+		subscribers: map[*Session]struct{}{}, planner: planner{region: c.Self.Region}, status: map[uint16]*status{}, forgotten: map[uint16]bool{}, hosts: map[uint16]wire.Hello{}}
 	if _, err := io.ReadFull(c.Rand, p.boot); err != nil {
 		return nil, fmt.Errorf("making a boot id: %w", err)
 	}
@@ -142,6 +145,9 @@ func forgotten(node uint16) error {
 func (p *Peers) admit(h *wire.Hello) error {
 	p.reg.Lock()
 	defer p.reg.Unlock()
+	if h.Subscription != nil {
+		return nil // counted when it is ready
+	}
 	if p.forgotten[h.Node] {
 		return forgotten(h.Node)
 	}
@@ -189,6 +195,21 @@ func (p *Peers) ready(s *Session, now time.Time) {
 	}
 }
 
+// subscribed takes in the session of a subscriber.
+func (p *Peers) subscribed(s *Session) {
+	p.mu.Lock()
+	full := len(p.subscribers) >= p.cfg.MaxSubscribers
+	if !full && s.Err() == nil {
+		p.subscribers[s] = struct{}{}
+		s.SetPaused(p.paused)
+		p.cfg.Logger.Info("subscriber", "alias", printable(s.peer.Alias), "via", s.via)
+	}
+	p.mu.Unlock()
+	if full {
+		s.Close(fail(CodeRefused, "node %d has %d subscribers, which is all it takes", p.cfg.Self.Node, p.cfg.MaxSubscribers))
+	}
+}
+
 // dialler returns the id of the node that dialled.
 func (s *Session) dialler() uint16 {
 	if s.dialled {
@@ -213,6 +234,7 @@ func (p *Peers) closed(s *Session, was bool, reason error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.sessions, s)
+	delete(p.subscribers, s)
 	if node == 0 {
 		return
 	}
@@ -340,6 +362,7 @@ func (p *Peers) NotifyDurable() {
 	for i, n := range nodes {
 		sessions[i] = p.live[n]
 	}
+	sessions = slices.AppendSeq(sessions, maps.Keys(p.subscribers))
 	p.mu.Unlock()
 	for _, s := range sessions {
 		s.NotifyDurable()
@@ -353,6 +376,9 @@ func (p *Peers) SetPaused(paused bool) {
 	defer p.mu.Unlock()
 	p.paused = paused
 	for _, s := range p.live {
+		s.SetPaused(paused)
+	}
+	for s := range p.subscribers {
 		s.SetPaused(paused)
 	}
 	p.planLocked()

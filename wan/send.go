@@ -17,6 +17,7 @@ type sender struct {
 	lanes  [crdt.Lanes]outLane
 	wanted map[crdt.Stream]bool // origins
 	sent   crdt.Vector          // how far each wanted stream was put into batches
+	given  crdt.Vector          // the same of a subscriber, as it knows it: what it does not get is not in it
 	stuck  map[crdt.Stream]bool // streams whose next entry is too large for the peer
 	paused bool
 	sync   syncOut
@@ -89,8 +90,12 @@ func (s *Session) onWant(b []byte) error {
 			continue // goes on where it is
 		}
 		o.sent = slices.DeleteFunc(o.sent, func(p crdt.Position) bool { return p.Stream.Origin() == w.Origin })
+		o.given = slices.DeleteFunc(o.given, func(p crdt.Position) bool { return p.Stream.Origin() == w.Origin })
 		for _, p := range w.Positions {
 			o.sent.Set(p.Stream, p.Tag)
+			if s.subscriber() {
+				o.given.Set(p.Stream, p.Tag)
+			}
 		}
 		for l := range crdt.Lane(crdt.Lanes) {
 			delete(o.stuck, w.Origin|crdt.Stream(l))
@@ -105,7 +110,7 @@ func (s *Session) onWant(b []byte) error {
 			}
 		}
 	}
-	if behind >= s.cfg.SyncThreshold && s.cfg.SyncThreshold > 0 {
+	if behind >= s.cfg.SyncThreshold && s.cfg.SyncThreshold > 0 && !s.subscriber() {
 		// The state is shorter than its history.
 		s.needSync(fresh)
 	}
@@ -246,7 +251,7 @@ func (s *Session) build(now time.Time, l crdt.Lane, budget int) ([]byte, batchKi
 func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, error) {
 	o := &s.sending
 	lane := &o.lanes[l]
-	if o.paused || len(o.wanted) == 0 {
+	if o.paused || len(o.wanted) == 0 || !s.wantsLane(l) {
 		return nil, nil
 	}
 	var pending []crdt.Stream
@@ -260,7 +265,9 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 	}
 	var out []byte
 	var trimmed []crdt.Stream
-	for _, stream := range pending {
+	skipped := 0 // bytes of what the peer does not subscribe to
+	for i := 0; i < len(pending); i++ {
+		stream := pending[i]
 		if out != nil && len(out) >= budget {
 			break
 		}
@@ -272,6 +279,15 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 		case err != nil:
 			return nil, err
 		case n == 0:
+			continue
+		}
+		if s.filter(&e); s.subscriber() && len(e.Deltas) == 0 {
+			o.sent.Set(stream, e.Tag)
+			if skipped += size; skipped > maxSkipped {
+				s.wake() // goes on with the next frame
+				break
+			}
+			i-- // what follows in the stream
 			continue
 		}
 		was := len(out)
@@ -291,6 +307,9 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 			continue
 		}
 		o.sent.Set(stream, e.Tag)
+		if s.subscriber() {
+			o.given.Set(stream, e.Tag)
+		}
 		lane.after = stream
 		if stream.Node() == s.cfg.Self.Node {
 			lane.lag.sent(now, stream, e.Tag, born)
@@ -306,6 +325,10 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 	}
 	return out, nil
 }
+
+// maxSkipped bounds how much of the log is looked through for a subscriber at a
+// time, in bytes.
+const maxSkipped = 4 << 20
 
 // read returns a stream's next range, folded, the tag of the first of the
 // entries it came from, their number, and their size in the log.

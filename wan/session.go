@@ -109,7 +109,7 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 		done: make(chan struct{}), opened: now, heardAt: now}
 	id := &p.cfg.Self
 	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,
-		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot}
+		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot, Subscription: p.cfg.Subscription}
 	s.mine = mine.Encode()
 	s.toSend.hello = l.Dialled
 	s.sending.init(&p.cfg)
@@ -203,6 +203,8 @@ func (s *Session) onHello(b []byte) error {
 		return fail(CodeVersion, "node %d speaks protocol %d to %d, node %d %d to %d: upgrade the older", m.Node, m.MinVersion, m.MaxVersion, me.Node, MinVersion, MaxVersion)
 	case m.Cluster != me.Cluster:
 		return fail(CodeCluster, "node %d is of cluster %q, node %d of %q: they cannot be joined", m.Node, printable(m.Cluster), me.Node, me.Cluster)
+	case m.Node == 0 && me.Node == 0:
+		return fail(CodeProtocol, "a subscriber called another")
 	case m.Node == me.Node && bytes.Equal(m.Boot, s.peers.boot):
 		return fail(CodeSelf, "the address leads back to node %d itself", me.Node)
 	case m.Node == me.Node:
@@ -212,6 +214,11 @@ func (s *Session) onHello(b []byte) error {
 		return fail(CodeProtocol, "the address of node %d leads to node %d (%s)", s.expect, m.Node, describe(printable(m.Alias), printable(m.Address)))
 	case m.Secret != (len(s.cfg.Secret) > 0):
 		return fail(CodeSecret, "of node %d and node %d only one has a cluster secret: give both the same", m.Node, me.Node)
+	}
+	if m.Subscription != nil {
+		if err := s.cfg.checkSubscription(m.Subscription); err != nil {
+			return err
+		}
 	}
 	s.theirs, s.peer = bytes.Clone(b), *m
 	s.phase = phaseProof
@@ -292,6 +299,9 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	if m.Origin.Node() != s.peer.Node || m.Origin != m.Origin.Origin() {
 		return nil, fail(CodeProtocol, "node %d names %v as its origin", s.peer.Node, m.Origin)
 	}
+	if s.subscriber() {
+		m.Durable = nil // it is no source of anything, this node's past included
+	}
 	if err := s.checkAhead(m.Durable); err != nil {
 		return nil, err
 	}
@@ -311,6 +321,9 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	s.hello, s.known, s.moment = *m, m.Durable, m.Durable
 	s.phase, s.established = phaseReady, true
 	s.beat.due = now
+	if s.subscriber() {
+		return []func(){func() { s.peers.subscribed(s) }}, nil
+	}
 	return []func(){s.tellHeard(), func() { s.peers.ready(s, now) }}, nil
 }
 
@@ -344,6 +357,9 @@ func (s *Session) checkFork(theirs crdt.Vector) error {
 
 // onFrame handles the frames of a session that is ready.
 func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error) {
+	if s.subscriber() {
+		return s.onSubscriberFrame(now, t, b)
+	}
 	if ch := t.channel(); ch > 0 {
 		return s.onChunk(crdt.Lane(ch-1), b)
 	}
@@ -654,8 +670,15 @@ func (s *Session) Established() bool {
 	return s.established
 }
 
+// Proved reports whether the peer has proved itself.
+func (s *Session) Proved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proved
+}
+
 // Peer returns the id of the node at the other end, 0 until it has proved
-// itself.
+// itself, and of a subscriber.
 func (s *Session) Peer() uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,7 +59,7 @@ func (f configFlags) load(given settings) (node.Config, error) {
 		file = f.Config
 	}
 	if _, err := os.Stat(f.File); f.File != "" && errors.Is(err, fs.ErrNotExist) && !strings.ContainsAny(f.File, "./\\") {
-		return node.Config{}, exitError{exitUsage, fmt.Errorf("%q is neither a command (run, check-config, version, oplog) nor a file", f.File)}
+		return node.Config{}, exitError{exitUsage, fmt.Errorf("%q is neither a command (run, check-config, tail, version, oplog) nor a file", f.File)}
 	}
 	for _, s := range f.Set {
 		key, value, ok := strings.Cut(s, "=")

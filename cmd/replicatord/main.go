@@ -49,6 +49,7 @@ Exit codes: 0 ended as asked; 1 failed to start or while running; 2 faults in th
 type cli struct {
 	Run         runCmd         `cmd:"" default:"withargs" help:"Run a node (the default command). SIGTERM or SIGINT stops it in order; a second one at once."`
 	CheckConfig checkConfigCmd `cmd:"" help:"List every fault of a configuration with its line, or the settings that would be in force."`
+	Tail        tailCmd        `cmd:"" help:"Print a node's changes, live, as JSON lines: of some databases, keys or lanes, if need be."`
 	Version     versionCmd     `cmd:"" help:"Print the version."`
 	Oplog       oplogCmd       `cmd:"" help:"Look into the data directory of a node that is stopped."`
 }

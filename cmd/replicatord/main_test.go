@@ -95,7 +95,7 @@ func TestExitCodes(t *testing.T) {
 		{"set without =", "check-config --set wan", exitUsage, "", `--set: "wan" is not key=value`},
 		{"two files", "check-config -c good.toml good.toml", exitUsage, "", "--config: the file is also given as an argument"},
 		{"no such file", "check-config none.toml", exitUsage, "", "open none.toml: no such file"},
-		{"no such command", "stats", exitUsage, "", `"stats" is neither a command (run, check-config, version, oplog) nor a file`},
+		{"no such command", "stats", exitUsage, "", `"stats" is neither a command (run, check-config, tail, version, oplog) nor a file`},
 		{"no such flag", "--fsnc=no", exitUsage, "", `did you mean "--fsync"?`},
 		{"version", "version", exitOK, "replicatord ", ""},
 		{"oplog without directory", "oplog dump", exitUsage, "", "<dir>"},

@@ -32,12 +32,29 @@ type Hello struct {
 	Address string // where the sender says it can be reached
 	Dir     string // identity of its data directory
 	Boot    []byte // of its process
+
+	Subscription *Subscription // of a subscriber, whose Node is 0
+}
+
+// Subscription says which changes a subscriber wishes to get: those that fit
+// in each respect.
+type Subscription struct {
+	Databases []uint8     // none: all
+	Patterns  [][]byte    // of keys' names; none: all
+	Lanes     []crdt.Lane // none: all
 }
 
 // Encode returns the message's bytes.
 func (m *Hello) Encode() []byte {
-	return encode(&wanpb.Hello{Magic: WanMagic, MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster,
-		Node: uint32(m.Node), Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot})
+	out := &wanpb.Hello{Magic: WanMagic, MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster,
+		Node: uint32(m.Node), Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot}
+	if s := m.Subscription; s != nil {
+		out.Subscription = &wanpb.Subscription{Databases: s.Databases, Patterns: s.Patterns}
+		for _, l := range s.Lanes {
+			out.Subscription.Lanes = append(out.Subscription.Lanes, byte(l))
+		}
+	}
+	return encode(out)
 }
 
 // DecodeHello reads a Hello.
@@ -49,11 +66,21 @@ func DecodeHello(b []byte) (*Hello, error) {
 	if m.Magic != WanMagic {
 		return nil, corrupt("Hello: not of this protocol")
 	}
-	if m.Node == 0 || m.Node > crdt.MaxNode {
+	if m.Node > crdt.MaxNode || (m.Node == 0) != (m.Subscription != nil) {
 		return nil, corrupt("Hello: node id %d", m.Node)
 	}
-	return &Hello{MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster, Node: uint16(m.Node),
-		Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot}, nil
+	out := &Hello{MinVersion: m.MinVersion, MaxVersion: m.MaxVersion, Cluster: m.Cluster, Node: uint16(m.Node),
+		Alias: m.Alias, Nonce: m.Nonce, Secret: m.Secret, Address: m.Address, Dir: m.Dir, Boot: m.Boot}
+	if s := m.Subscription; s != nil {
+		out.Subscription = &Subscription{Databases: s.Databases, Patterns: s.Patterns}
+		for _, l := range s.Lanes {
+			if l >= crdt.Lanes {
+				return nil, corrupt("Hello: lane %d", l)
+			}
+			out.Subscription.Lanes = append(out.Subscription.Lanes, crdt.Lane(l))
+		}
+	}
+	return out, nil
 }
 
 // Proof shows that its sender knows the cluster secret.

@@ -20,7 +20,9 @@ func wanMessages() map[string]struct {
 	o := crdt.NewStream(7, 1<<40, 0)
 	v := crdt.Vector{{Stream: o | 1, Tag: 5}, {Stream: o | 3, Tag: 1 << 62}}
 	return map[string]pair{
-		"Hello":       {&Hello{1, 2, "c", 4095, "a", []byte{1}, true, "x:1", "d", []byte{2}}, func(b []byte) (any, error) { return DecodeHello(b) }},
+		"Hello": {&Hello{1, 2, "c", 4095, "a", []byte{1}, true, "x:1", "d", []byte{2}, nil}, func(b []byte) (any, error) { return DecodeHello(b) }},
+		"subscriber's Hello": {&Hello{1, 2, "c", 0, "a", []byte{1}, true, "", "", []byte{2}, &Subscription{[]uint8{0, 255}, [][]byte{[]byte("a*"), {}}, []crdt.Lane{0, 3}}},
+			func(b []byte) (any, error) { return DecodeHello(b) }},
 		"Proof":       {&Proof{[]byte{1, 0}}, func(b []byte) (any, error) { return DecodeProof(b) }},
 		"HelloAck":    {&HelloAck{1, "eu", o, v, [crdt.Lanes]uint64{1, 2, 0, 1 << 63}, 9}, func(b []byte) (any, error) { return DecodeHelloAck(b) }},
 		"Error":       {&SessionError{5, "why"}, func(b []byte) (any, error) { return DecodeSessionError(b) }},

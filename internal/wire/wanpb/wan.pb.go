@@ -36,13 +36,14 @@ type Hello struct {
 	MinVersion    uint32                 `protobuf:"varint,2,opt,name=min_version,json=minVersion,proto3" json:"min_version,omitempty"`
 	MaxVersion    uint32                 `protobuf:"varint,3,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
 	Cluster       string                 `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Node          uint32                 `protobuf:"varint,5,opt,name=node,proto3" json:"node,omitempty"`
+	Node          uint32                 `protobuf:"varint,5,opt,name=node,proto3" json:"node,omitempty"` // 0: a subscriber
 	Alias         string                 `protobuf:"bytes,6,opt,name=alias,proto3" json:"alias,omitempty"`
-	Nonce         []byte                 `protobuf:"bytes,7,opt,name=nonce,proto3" json:"nonce,omitempty"`     // 32 random bytes
-	Secret        bool                   `protobuf:"varint,8,opt,name=secret,proto3" json:"secret,omitempty"`  // the sender has a cluster secret and asks for a proof
-	Address       string                 `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"` // where the sender says it can be reached; for messages
-	Dir           string                 `protobuf:"bytes,10,opt,name=dir,proto3" json:"dir,omitempty"`        // identity of the sender's data directory
-	Boot          []byte                 `protobuf:"bytes,11,opt,name=boot,proto3" json:"boot,omitempty"`      // 16 random bytes, new each time the sender starts
+	Nonce         []byte                 `protobuf:"bytes,7,opt,name=nonce,proto3" json:"nonce,omitempty"`                // 32 random bytes
+	Secret        bool                   `protobuf:"varint,8,opt,name=secret,proto3" json:"secret,omitempty"`             // the sender has a cluster secret and asks for a proof
+	Address       string                 `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`            // where the sender says it can be reached; for messages
+	Dir           string                 `protobuf:"bytes,10,opt,name=dir,proto3" json:"dir,omitempty"`                   // identity of the sender's data directory
+	Boot          []byte                 `protobuf:"bytes,11,opt,name=boot,proto3" json:"boot,omitempty"`                 // 16 random bytes, new each time the sender starts
+	Subscription  *Subscription          `protobuf:"bytes,12,opt,name=subscription,proto3" json:"subscription,omitempty"` // of a subscriber, whose node is 0; absent in nodes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -154,6 +155,74 @@ func (x *Hello) GetBoot() []byte {
 	return nil
 }
 
+func (x *Hello) GetSubscription() *Subscription {
+	if x != nil {
+		return x.Subscription
+	}
+	return nil
+}
+
+// Subscription says which changes a subscriber wishes to get.
+type Subscription struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Databases     []byte                 `protobuf:"bytes,1,opt,name=databases,proto3" json:"databases,omitempty"` // one in each byte; none: all
+	Patterns      [][]byte               `protobuf:"bytes,2,rep,name=patterns,proto3" json:"patterns,omitempty"`   // of keys' names, as for KEYS; none: all
+	Lanes         []byte                 `protobuf:"bytes,3,opt,name=lanes,proto3" json:"lanes,omitempty"`         // one in each byte; none: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscription) Reset() {
+	*x = Subscription{}
+	mi := &file_wan_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscription) ProtoMessage() {}
+
+func (x *Subscription) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
+func (*Subscription) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Subscription) GetDatabases() []byte {
+	if x != nil {
+		return x.Databases
+	}
+	return nil
+}
+
+func (x *Subscription) GetPatterns() [][]byte {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+func (x *Subscription) GetLanes() []byte {
+	if x != nil {
+		return x.Lanes
+	}
+	return nil
+}
+
 // Proof shows that the sender knows the cluster secret.
 type Proof struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -164,7 +233,7 @@ type Proof struct {
 
 func (x *Proof) Reset() {
 	*x = Proof{}
-	mi := &file_wan_proto_msgTypes[1]
+	mi := &file_wan_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -176,7 +245,7 @@ func (x *Proof) String() string {
 func (*Proof) ProtoMessage() {}
 
 func (x *Proof) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[1]
+	mi := &file_wan_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -189,7 +258,7 @@ func (x *Proof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proof.ProtoReflect.Descriptor instead.
 func (*Proof) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{1}
+	return file_wan_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Proof) GetMac() []byte {
@@ -214,7 +283,7 @@ type HelloAck struct {
 
 func (x *HelloAck) Reset() {
 	*x = HelloAck{}
-	mi := &file_wan_proto_msgTypes[2]
+	mi := &file_wan_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -226,7 +295,7 @@ func (x *HelloAck) String() string {
 func (*HelloAck) ProtoMessage() {}
 
 func (x *HelloAck) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[2]
+	mi := &file_wan_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -239,7 +308,7 @@ func (x *HelloAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloAck.ProtoReflect.Descriptor instead.
 func (*HelloAck) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{2}
+	return file_wan_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HelloAck) GetVersion() uint32 {
@@ -295,7 +364,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_wan_proto_msgTypes[3]
+	mi := &file_wan_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +376,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[3]
+	mi := &file_wan_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +389,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{3}
+	return file_wan_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Error) GetCode() uint32 {
@@ -347,7 +416,7 @@ type Want struct {
 
 func (x *Want) Reset() {
 	*x = Want{}
-	mi := &file_wan_proto_msgTypes[4]
+	mi := &file_wan_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +428,7 @@ func (x *Want) String() string {
 func (*Want) ProtoMessage() {}
 
 func (x *Want) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[4]
+	mi := &file_wan_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +441,7 @@ func (x *Want) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want.ProtoReflect.Descriptor instead.
 func (*Want) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{4}
+	return file_wan_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Want) GetOrigins() []*Want_Origin {
@@ -393,7 +462,7 @@ type Credit struct {
 
 func (x *Credit) Reset() {
 	*x = Credit{}
-	mi := &file_wan_proto_msgTypes[5]
+	mi := &file_wan_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +474,7 @@ func (x *Credit) String() string {
 func (*Credit) ProtoMessage() {}
 
 func (x *Credit) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[5]
+	mi := &file_wan_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +487,7 @@ func (x *Credit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credit.ProtoReflect.Descriptor instead.
 func (*Credit) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{5}
+	return file_wan_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Credit) GetLane() uint32 {
@@ -446,7 +515,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_wan_proto_msgTypes[6]
+	mi := &file_wan_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +527,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[6]
+	mi := &file_wan_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +540,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{6}
+	return file_wan_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ack) GetDurable() []byte {
@@ -502,7 +571,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_wan_proto_msgTypes[7]
+	mi := &file_wan_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +583,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[7]
+	mi := &file_wan_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +596,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{7}
+	return file_wan_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Heartbeat) GetPing() uint64 {
@@ -576,7 +645,7 @@ type Pong struct {
 
 func (x *Pong) Reset() {
 	*x = Pong{}
-	mi := &file_wan_proto_msgTypes[8]
+	mi := &file_wan_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -588,7 +657,7 @@ func (x *Pong) String() string {
 func (*Pong) ProtoMessage() {}
 
 func (x *Pong) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[8]
+	mi := &file_wan_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -601,7 +670,7 @@ func (x *Pong) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pong.ProtoReflect.Descriptor instead.
 func (*Pong) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{8}
+	return file_wan_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Pong) GetPing() uint64 {
@@ -628,7 +697,7 @@ type SyncNeeded struct {
 
 func (x *SyncNeeded) Reset() {
 	*x = SyncNeeded{}
-	mi := &file_wan_proto_msgTypes[9]
+	mi := &file_wan_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +709,7 @@ func (x *SyncNeeded) String() string {
 func (*SyncNeeded) ProtoMessage() {}
 
 func (x *SyncNeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[9]
+	mi := &file_wan_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +722,7 @@ func (x *SyncNeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncNeeded.ProtoReflect.Descriptor instead.
 func (*SyncNeeded) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{9}
+	return file_wan_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SyncNeeded) GetOrigins() []uint64 {
@@ -674,7 +743,7 @@ type SyncRequest struct {
 
 func (x *SyncRequest) Reset() {
 	*x = SyncRequest{}
-	mi := &file_wan_proto_msgTypes[10]
+	mi := &file_wan_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -686,7 +755,7 @@ func (x *SyncRequest) String() string {
 func (*SyncRequest) ProtoMessage() {}
 
 func (x *SyncRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[10]
+	mi := &file_wan_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -699,7 +768,7 @@ func (x *SyncRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncRequest.ProtoReflect.Descriptor instead.
 func (*SyncRequest) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{10}
+	return file_wan_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SyncRequest) GetCursor() []byte {
@@ -730,7 +799,7 @@ type SyncBegin struct {
 
 func (x *SyncBegin) Reset() {
 	*x = SyncBegin{}
-	mi := &file_wan_proto_msgTypes[11]
+	mi := &file_wan_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +811,7 @@ func (x *SyncBegin) String() string {
 func (*SyncBegin) ProtoMessage() {}
 
 func (x *SyncBegin) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[11]
+	mi := &file_wan_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +824,7 @@ func (x *SyncBegin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncBegin.ProtoReflect.Descriptor instead.
 func (*SyncBegin) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{11}
+	return file_wan_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SyncBegin) GetVector() []byte {
@@ -805,7 +874,7 @@ type SyncKeys struct {
 
 func (x *SyncKeys) Reset() {
 	*x = SyncKeys{}
-	mi := &file_wan_proto_msgTypes[12]
+	mi := &file_wan_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +886,7 @@ func (x *SyncKeys) String() string {
 func (*SyncKeys) ProtoMessage() {}
 
 func (x *SyncKeys) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[12]
+	mi := &file_wan_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +899,7 @@ func (x *SyncKeys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncKeys.ProtoReflect.Descriptor instead.
 func (*SyncKeys) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{12}
+	return file_wan_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SyncKeys) GetStates() [][]byte {
@@ -867,7 +936,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_wan_proto_msgTypes[13]
+	mi := &file_wan_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +948,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[13]
+	mi := &file_wan_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +961,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{13}
+	return file_wan_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Publish) GetChannel() []byte {
@@ -926,7 +995,7 @@ type Want_Origin struct {
 
 func (x *Want_Origin) Reset() {
 	*x = Want_Origin{}
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1007,7 @@ func (x *Want_Origin) String() string {
 func (*Want_Origin) ProtoMessage() {}
 
 func (x *Want_Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1020,7 @@ func (x *Want_Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Want_Origin.ProtoReflect.Descriptor instead.
 func (*Want_Origin) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{4, 0}
+	return file_wan_proto_rawDescGZIP(), []int{5, 0}
 }
 
 func (x *Want_Origin) GetOrigin() uint64 {
@@ -978,7 +1047,7 @@ type SyncBegin_Known struct {
 
 func (x *SyncBegin_Known) Reset() {
 	*x = SyncBegin_Known{}
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1059,7 @@ func (x *SyncBegin_Known) String() string {
 func (*SyncBegin_Known) ProtoMessage() {}
 
 func (x *SyncBegin_Known) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1072,7 @@ func (x *SyncBegin_Known) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncBegin_Known.ProtoReflect.Descriptor instead.
 func (*SyncBegin_Known) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{11, 0}
+	return file_wan_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *SyncBegin_Known) GetStream() uint64 {
@@ -1030,7 +1099,7 @@ type SyncBegin_DBPending struct {
 
 func (x *SyncBegin_DBPending) Reset() {
 	*x = SyncBegin_DBPending{}
-	mi := &file_wan_proto_msgTypes[16]
+	mi := &file_wan_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1111,7 @@ func (x *SyncBegin_DBPending) String() string {
 func (*SyncBegin_DBPending) ProtoMessage() {}
 
 func (x *SyncBegin_DBPending) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[16]
+	mi := &file_wan_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1124,7 @@ func (x *SyncBegin_DBPending) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncBegin_DBPending.ProtoReflect.Descriptor instead.
 func (*SyncBegin_DBPending) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{11, 1}
+	return file_wan_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *SyncBegin_DBPending) GetDb() uint32 {
@@ -1076,7 +1145,7 @@ var File_wan_proto protoreflect.FileDescriptor
 
 const file_wan_proto_rawDesc = "" +
 	"\n" +
-	"\twan.proto\x12\x12replicatord.wan.v1\"\x91\x02\n" +
+	"\twan.proto\x12\x12replicatord.wan.v1\"\xd7\x02\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05magic\x18\x01 \x01(\tR\x05magic\x12\x1f\n" +
 	"\vmin_version\x18\x02 \x01(\rR\n" +
@@ -1091,7 +1160,12 @@ const file_wan_proto_rawDesc = "" +
 	"\aaddress\x18\t \x01(\tR\aaddress\x12\x10\n" +
 	"\x03dir\x18\n" +
 	" \x01(\tR\x03dir\x12\x12\n" +
-	"\x04boot\x18\v \x01(\fR\x04boot\"\x19\n" +
+	"\x04boot\x18\v \x01(\fR\x04boot\x12D\n" +
+	"\fsubscription\x18\f \x01(\v2 .replicatord.wan.v1.SubscriptionR\fsubscription\"^\n" +
+	"\fSubscription\x12\x1c\n" +
+	"\tdatabases\x18\x01 \x01(\fR\tdatabases\x12\x1a\n" +
+	"\bpatterns\x18\x02 \x03(\fR\bpatterns\x12\x14\n" +
+	"\x05lanes\x18\x03 \x01(\fR\x05lanes\"\x19\n" +
 	"\x05Proof\x12\x10\n" +
 	"\x03mac\x18\x01 \x01(\fR\x03mac\"\xa3\x01\n" +
 	"\bHelloAck\x12\x18\n" +
@@ -1164,35 +1238,37 @@ func file_wan_proto_rawDescGZIP() []byte {
 	return file_wan_proto_rawDescData
 }
 
-var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_wan_proto_goTypes = []any{
 	(*Hello)(nil),               // 0: replicatord.wan.v1.Hello
-	(*Proof)(nil),               // 1: replicatord.wan.v1.Proof
-	(*HelloAck)(nil),            // 2: replicatord.wan.v1.HelloAck
-	(*Error)(nil),               // 3: replicatord.wan.v1.Error
-	(*Want)(nil),                // 4: replicatord.wan.v1.Want
-	(*Credit)(nil),              // 5: replicatord.wan.v1.Credit
-	(*Ack)(nil),                 // 6: replicatord.wan.v1.Ack
-	(*Heartbeat)(nil),           // 7: replicatord.wan.v1.Heartbeat
-	(*Pong)(nil),                // 8: replicatord.wan.v1.Pong
-	(*SyncNeeded)(nil),          // 9: replicatord.wan.v1.SyncNeeded
-	(*SyncRequest)(nil),         // 10: replicatord.wan.v1.SyncRequest
-	(*SyncBegin)(nil),           // 11: replicatord.wan.v1.SyncBegin
-	(*SyncKeys)(nil),            // 12: replicatord.wan.v1.SyncKeys
-	(*Publish)(nil),             // 13: replicatord.wan.v1.Publish
-	(*Want_Origin)(nil),         // 14: replicatord.wan.v1.Want.Origin
-	(*SyncBegin_Known)(nil),     // 15: replicatord.wan.v1.SyncBegin.Known
-	(*SyncBegin_DBPending)(nil), // 16: replicatord.wan.v1.SyncBegin.DBPending
+	(*Subscription)(nil),        // 1: replicatord.wan.v1.Subscription
+	(*Proof)(nil),               // 2: replicatord.wan.v1.Proof
+	(*HelloAck)(nil),            // 3: replicatord.wan.v1.HelloAck
+	(*Error)(nil),               // 4: replicatord.wan.v1.Error
+	(*Want)(nil),                // 5: replicatord.wan.v1.Want
+	(*Credit)(nil),              // 6: replicatord.wan.v1.Credit
+	(*Ack)(nil),                 // 7: replicatord.wan.v1.Ack
+	(*Heartbeat)(nil),           // 8: replicatord.wan.v1.Heartbeat
+	(*Pong)(nil),                // 9: replicatord.wan.v1.Pong
+	(*SyncNeeded)(nil),          // 10: replicatord.wan.v1.SyncNeeded
+	(*SyncRequest)(nil),         // 11: replicatord.wan.v1.SyncRequest
+	(*SyncBegin)(nil),           // 12: replicatord.wan.v1.SyncBegin
+	(*SyncKeys)(nil),            // 13: replicatord.wan.v1.SyncKeys
+	(*Publish)(nil),             // 14: replicatord.wan.v1.Publish
+	(*Want_Origin)(nil),         // 15: replicatord.wan.v1.Want.Origin
+	(*SyncBegin_Known)(nil),     // 16: replicatord.wan.v1.SyncBegin.Known
+	(*SyncBegin_DBPending)(nil), // 17: replicatord.wan.v1.SyncBegin.DBPending
 }
 var file_wan_proto_depIdxs = []int32{
-	14, // 0: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
-	15, // 1: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
-	16, // 2: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
-	3,  // [3:3] is the sub-list for method output_type
-	3,  // [3:3] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	1,  // 0: replicatord.wan.v1.Hello.subscription:type_name -> replicatord.wan.v1.Subscription
+	15, // 1: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
+	16, // 2: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
+	17, // 3: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
+	4,  // [4:4] is the sub-list for method output_type
+	4,  // [4:4] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_wan_proto_init() }
@@ -1206,7 +1282,7 @@ func file_wan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wan_proto_rawDesc), len(file_wan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
