@@ -18,6 +18,18 @@
 // Before a tag is used it must be reserved (Reserve), so that no later run uses
 // it again, whatever the clock does. Tags start after TagFloor.
 //
+// # Writing back
+//
+// Cells and headers do not go to their rows in the store with each commit: it
+// writes one record of what they are now, beside its entries, and the cache keeps
+// them. When Options.RedoBytes of records have gathered, the log is drained in the
+// background: of every row the newest state is written, and the records go. So a
+// row that changes often is written once in a while, and a commit costs the
+// store few insertions however many keys it changes. Whoever needs the rows
+// themselves (Snapshot, walks over many keys, a discarded group) has the log
+// drained first. What is too large for the cache goes to its rows at once.
+// redo.go has it all.
+//
 // # Durability
 //
 // Vector is what has been applied, Durable the part of it that a power loss
@@ -46,6 +58,6 @@
 // # Goroutines
 //
 // Methods of Log and Snapshot are safe for concurrent use. A Group belongs to one
-// goroutine. A log runs one goroutine for put-off syncs, and pebble's for
-// flushes and compactions; Close ends them all.
+// goroutine. A log runs one goroutine for put-off syncs, one that drains, and
+// pebble's for flushes and compactions; Close ends them all.
 package oplog
