@@ -9,9 +9,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/csv"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -19,8 +17,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -67,66 +63,6 @@ func run(s sizes, fsync string) (code int) {
 	throughput(b, bed, s, fsync)
 	data(b, bed, s, fsync)
 	return 0
-}
-
-// commands that are measured, as redis-benchmark names them.
-var commands = []string{"GET", "SET", "INCR", "HSET", "SADD"}
-
-// throughput measures requests a second, direct and through the node in turn.
-func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
-	direct := bed.Redis(testbed.RedisOptions{})
-	n := bed.Node(testbed.Options{ID: 1, Args: []string{"--fsync", fsync}})
-	fmt.Printf("Requests a second with 50 connections, values of 3 bytes, 100,000 keys; the median of %d runs of %d requests (×8 with pipelines).\n\n", s.rounds, s.requests)
-	fmt.Println("| command | pipeline | Redis alone | through the node | ratio | median latency, alone | through |")
-	fmt.Println("|---|---|---|---|---|---|---|")
-	for _, pipeline := range []int{1, 16} {
-		requests := s.requests * max(pipeline/2, 1)
-		for _, c := range commands {
-			var alone, through []result
-			for range s.rounds {
-				alone = append(alone, benchmark(b, direct.Port, c, pipeline, requests))
-				through = append(through, benchmark(b, n.Port, c, pipeline, requests))
-			}
-			x, y := median(alone), median(through)
-			fmt.Printf("| %s | %d | %.0f | %.0f | %.2f | %.2f ms | %.2f ms |\n", c, pipeline, x.perSecond, y.perSecond, y.perSecond/x.perSecond, x.millis, y.millis)
-		}
-	}
-	fmt.Println()
-	n.Stop()
-	direct.Kill()
-}
-
-// result of one run of redis-benchmark.
-type result struct{ perSecond, millis float64 }
-
-func benchmark(b *bench, port int, command string, pipeline, requests int) result {
-	cmd := exec.Command("redis-benchmark", "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-t", strings.ToLower(command),
-		"-c", "50", "-P", strconv.Itoa(pipeline), "-n", strconv.Itoa(requests), "-r", "100000", "--csv")
-	out, err := cmd.Output()
-	if err != nil {
-		b.Fatalf("redis-benchmark: %v\n%s", err, out)
-	}
-	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
-	if err != nil || len(rows) < 2 {
-		b.Fatalf("redis-benchmark printed %q", out)
-	}
-	column := func(name string) float64 {
-		i := slices.Index(rows[0], name)
-		if i < 0 {
-			b.Fatalf("redis-benchmark has no column %q: %q", name, rows[0])
-		}
-		v, err := strconv.ParseFloat(rows[1][i], 64)
-		if err != nil {
-			b.Fatalf("redis-benchmark: %v", err)
-		}
-		return v
-	}
-	return result{column("rps"), column("p50_latency_ms")}
-}
-
-func median(list []result) result {
-	slices.SortFunc(list, func(x, y result) int { return int(x.perSecond - y.perSecond) })
-	return list[len(list)/2]
 }
 
 // data measures what keys cost: on disk, and the time to build a view of them

@@ -172,9 +172,6 @@ func (n *Node) Ended(limit time.Duration) int {
 // Running reports whether the process runs.
 func (n *Node) Running() bool { return n.running() }
 
-// PID is the process id.
-func (n *Node) PID() int { return int(n.pid.Load()) }
-
 // Addr is the node's RESP address.
 func (n *Node) Addr() string { return addr(n.Port) }
 

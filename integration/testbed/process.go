@@ -48,6 +48,9 @@ func (b *Bed) process(name, dir string, args func() []string) *Process {
 	return p
 }
 
+// PID is the id of the process that runs, or of the last that did.
+func (p *Process) PID() int { return int(p.pid.Load()) }
+
 // start starts the process.
 func (p *Process) start() error {
 	if p.running() {
