@@ -65,6 +65,7 @@ type Core struct {
 	lazyExpiry bool
 	watches    watches
 	scripts    *command.Scripts
+	stocks     command.Stocks
 	touched    []crdt.Key // by the running unit; see endUnit
 	changed    func(by *resp.Request, keys []crdt.Key)
 	ahead      []crdt.Key // sent to the view before their commit, in the open group
@@ -374,6 +375,7 @@ func (c *Core) abort(err error) error {
 	c.scripts.Changed()
 	dones := append(c.dones, c.batch.Done...)
 	c.touched = c.touched[:0]
+	c.stocks.Clear()
 	c.end()
 	c.takeBack()
 	for _, done := range dones {

@@ -77,7 +77,7 @@ func (t *tx) level() error {
 
 // context returns the context of a command of the unit.
 func (t *tx) context(req *resp.Request) command.Context {
-	ctx := command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}, Scripts: t.core.scripts, Observer: &t.core.news}
+	ctx := command.Context{Tx: t, DB: req.DB, Args: req.Args, Out: command.Reply{Proto: max(2, req.Proto)}, Scripts: t.core.scripts, Stocks: &t.core.stocks, Observer: &t.core.news}
 	if req.Session != nil {
 		ctx.Client, ctx.Watches = req.Session, sessionWatches{t.core, req.Session}
 	}
@@ -197,6 +197,7 @@ func (c *Core) wake() {
 
 // noteTouch gathers the keys that the running unit changes.
 func (c *Core) noteTouch(k crdt.Key) {
+	c.stocks.Changed(k)
 	if command.IsLibraries(k) {
 		c.scripts.Changed()
 	}

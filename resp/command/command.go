@@ -65,6 +65,8 @@ type Context struct {
 	Ready crdt.Key
 	// Scripts are the node's.
 	Scripts *Scripts
+	// Stocks are what was drawn in advance; nil: nothing is.
+	Stocks *Stocks
 	// Client is the one whose command it is, if it is one's.
 	Client Client
 	// Watches are those of the client's connection.

@@ -123,14 +123,20 @@ func spop(c *Context) {
 		popped = setMembers(c, k)
 		c.Remove(k) // one delta, however many members
 	default:
-		var err error
-		if popped, err = drawMembers(c, k, int(count)); err != nil {
+		drawn, settle, err := c.take(k, "random", int(count), func(n int) ([]string, error) {
+			m, err := drawMembers(c, k, int(min(int64(n), size)))
+			c.Rand().Shuffle(len(m), func(i, j int) { m[i], m[j] = m[j], m[i] }) // the view's order is not random
+			return m, err
+		})
+		if err != nil {
 			c.Out.Error(err.Error())
 			return
 		}
+		popped = drawn
 		for _, m := range popped {
 			c.RemoveElem(k, crdt.KindMember, m)
 		}
+		settle()
 	}
 	switch {
 	case counted:

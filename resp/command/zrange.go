@@ -299,12 +299,37 @@ func zrangestore(c *Context) {
 // takeEnd removes up to count members, at least one, with the lowest or
 // highest scores and returns them. Errors are to be replied.
 func takeEnd(c *Context, k crdt.Key, highest bool, count int64) ([]scored, error) {
-	r, _ := parseZRange(byRank, highest, []byte("0"), strconv.AppendInt(nil, count-1, 10))
-	members, err := inRange(c, k, &r)
-	if err == nil {
-		removeScored(c, k, members)
+	first := func(n int64) ([]scored, error) {
+		r, _ := parseZRange(byRank, highest, []byte("0"), strconv.AppendInt(nil, n-1, 10))
+		return inRange(c, k, &r)
 	}
-	return members, err
+	if count > stockSize || c.Len(k, crdt.KindScored) <= maxListpack { // the cells tell
+		members, err := first(count)
+		if err == nil {
+			removeScored(c, k, members)
+		}
+		return members, err
+	}
+	taken, settle, err := c.take(k, map[bool]string{false: "lowest", true: "highest"}[highest], int(count), func(n int) ([]string, error) {
+		list, err := first(int64(n))
+		names := make([]string, len(list))
+		for i := range list {
+			names[i] = list[i].member
+		}
+		return names, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	members := make([]scored, 0, len(taken))
+	for _, name := range taken {
+		if score, ok := scoreOf(c, k, name); ok {
+			members = append(members, scored{member: name, score: score})
+		}
+	}
+	removeScored(c, k, members)
+	settle()
+	return members, nil
 }
 
 // zpop carries out ZPOPMIN and ZPOPMAX.
