@@ -109,6 +109,10 @@ func TestKeysExpireWithinAGroup(t *testing.T) {
 // view.
 func BenchmarkCore(b *testing.B) {
 	value := strings.Repeat("x", 100)
+	var hundred []string
+	for i := range 100 {
+		hundred = append(hundred, fmt.Sprint("member:", i))
+	}
 	for _, bench := range []struct {
 		name string
 		args func(key string) []string
@@ -117,6 +121,7 @@ func BenchmarkCore(b *testing.B) {
 		{"INCR", func(k string) []string { return []string{"INCR", "counter:" + k} }},
 		{"HSET", func(k string) []string { return []string{"HSET", "hash", "field:" + k, value} }},
 		{"SADD", func(k string) []string { return []string{"SADD", "set", "member:" + k} }},
+		{"SADD of 100", func(k string) []string { return append([]string{"SADD", "many:" + k}, hundred...) }},
 		{"ZADD", func(k string) []string { return []string{"ZADD", "zset", "1", "member:" + k} }},
 		{"LPUSH", func(string) []string { return []string{"LPUSH", "list", value} }},
 	} {

@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,12 @@ type sizes struct {
 func main() {
 	short := flag.Bool("short", false, "a small run, for CI: below a minute, its figures are rough")
 	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
+	only := flag.String("commands", "", "measure only these, as the table names them, separated by commas")
 	flag.Parse()
+	if *only != "" {
+		names := strings.Split(*only, ",")
+		loads = slices.DeleteFunc(loads, func(l load) bool { return !slices.Contains(names, l.name) })
+	}
 	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000}
 	if *short {
 		s = sizes{requests: 8_000, rounds: 1, keys: 50_000}
