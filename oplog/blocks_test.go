@@ -23,14 +23,19 @@ func TestBlocksAreCached(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rand.Uint32())
 	}
+	store := func() { // in tables
+		t.Helper()
+		r.drain()
+		if err := r.log.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	k := crdt.Key{Name: "k"}
 	name := func(i int) string { return fmt.Sprintf("a%05d", i) }
 	for i := range 20 {
 		r.must(func(w *crdt.Writer) { w.SetElem(k, crdt.KindField, fmt.Sprint("fill", i), noise[i<<18:(i+1)<<18]) })
 	}
-	if err := r.log.db.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	store()
 	const fields = 2000
 	r.must(func(w *crdt.Writer) {
 		for i := range fields {
@@ -38,9 +43,7 @@ func TestBlocksAreCached(t *testing.T) {
 		}
 		w.SetElem(k, crdt.KindField, "b", noise)
 	})
-	if err := r.log.db.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	store()
 	read := func() (missed int64) {
 		before := r.log.db.Metrics().BlockCache.Misses
 		for i := range fields {
@@ -52,7 +55,7 @@ func TestBlocksAreCached(t *testing.T) {
 		return r.log.db.Metrics().BlockCache.Misses - before
 	}
 	read()
-	if n := read(); n > 3 { // a field or two may stand beside the value
+	if n := read(); n > fields/100 { // a few may stand beside the value
 		t.Errorf("%d of %d reads went to the disk again", n, fields)
 	}
 }
