@@ -3,6 +3,7 @@
 // figures do not:
 //
 //	go run ./integration/bench [-short]
+//	go run ./integration/bench -soak 30m
 //
 // It prints Markdown; docs/BENCHMARKS.md holds the last figures. It needs
 // redis-server and redis-benchmark.
@@ -35,6 +36,7 @@ func main() {
 	short := flag.Bool("short", false, "a small run, for CI: below a minute, its figures are rough")
 	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
 	only := flag.String("commands", "", "measure only these, as the table names them, separated by commas")
+	long := flag.Duration("soak", 0, "instead, load two nodes for so long, and fail if memory, goroutines, files or disk grow; 30m is a good while")
 	flag.Parse()
 	if *only != "" {
 		names := strings.Split(*only, ",")
@@ -44,11 +46,11 @@ func main() {
 	if *short {
 		s = sizes{requests: 8_000, rounds: 1, keys: 50_000}
 	}
-	os.Exit(run(s, *fsync))
+	os.Exit(run(s, *fsync, *long))
 }
 
 // run measures everything and returns the exit code.
-func run(s sizes, fsync string) (code int) {
+func run(s sizes, fsync string, long time.Duration) (code int) {
 	b := &bench{}
 	defer func() {
 		if p := recover(); p != nil && p != any(errFailed) {
@@ -66,6 +68,10 @@ func run(s sizes, fsync string) (code int) {
 	bed := testbed.New(b)
 	fmt.Printf("%s, %d CPUs, %s/%s, %s; fsync %s; view: a redis-server that the node starts itself.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, redisVersion(b), fsync)
+	if long > 0 {
+		soak(b, bed, long)
+		return 0
+	}
 	throughput(b, bed, s, fsync)
 	data(b, bed, s, fsync)
 	return 0
