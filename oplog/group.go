@@ -777,11 +777,12 @@ func (g *Group) keep() {
 	g.kept = true
 	c, drained := &g.l.cache, g.l.redo.drained.Load()
 	for _, ks := range g.keys {
-		ks.in = nil
-		if ks.settled(g.seq); ks.through || ks.big() && ks.seq <= drained {
+		if ks.through || ks.big() && len(ks.set) == 0 && ks.seq <= drained {
 			c.drop(ks.key)
 			continue
 		}
+		ks.in = nil
+		ks.settled(g.seq)
 		if ks.bytes > max(c.budget, ks.shedAt) {
 			ks.shed(drained)
 		}
