@@ -53,6 +53,7 @@ func (c *Session) command(args [][]byte) {
 	switch name := args[0]; {
 	case equalFold(name, "quit"):
 		c.execute()
+		c.quits.Store(true) // before the client knows
 		c.reply.OK()
 		c.answer()
 		c.last = true

@@ -314,9 +314,14 @@ func TestTrackingAsRedis(t *testing.T) {
 	to.read(1, "redirected invalidation of all")
 	r.same(1, "hello 3")
 	r.same(1, "get x")
+	n, ok := parseInt([]byte(ours))
+	ts.mu.Lock() // so that it cannot have ended yet
 	to.same(1, "quit")
-	eventually(t, "the other connection has ended", func() bool { return len(ts.clients()) == 2 })
-	time.Sleep(50 * time.Millisecond)
+	quits := ts.sessions[n]
+	ts.mu.Unlock()
+	if !ok || quits == nil || !quits.quits.Load() {
+		t.Error("a client has its reply to QUIT, and is still sent invalidations")
+	}
 	other.same(1, "set x 2")
 	wrote(other, "x")
 	for _, c := range []*client{r.ours, r.to} {

@@ -56,6 +56,7 @@ type Session struct {
 	busy     atomic.Bool  // executing, so not idle
 	blocked  atomic.Bool  // in a command that waits
 	dead     atomic.Bool  // killed
+	quits    atomic.Bool  // QUIT was said, and is about to be answered
 	dbNow    atomic.Int32
 	current  atomic.Pointer[command.Command] // the last command
 	unread   atomic.Int64                    // bytes in the query buffer

@@ -257,11 +257,16 @@ func (m *trackMessage) send(c, by *Session) {
 	}
 }
 
-// client returns the session with an id, nil if it has ended.
+// client returns the session with an id, nil if it has ended, or is about to for
+// its client has said so.
 func (s *Server) client(id int64) *Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sessions[id]
+	c := s.sessions[id]
+	if c != nil && c.quits.Load() {
+		return nil
+	}
+	return c
 }
 
 // afterCaching ends what CLIENT CACHING said, behind the command it was for:
