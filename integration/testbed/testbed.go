@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -131,10 +132,25 @@ func (b *Bed) Wait(limit time.Duration, what string, ok func() (bool, string)) {
 			return
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("waited %v in vain for %s: %s", limit, what, note)
+			b.Fatalf("waited %v in vain for %s: %s\n%s", limit, what, note, b.replicas())
 		}
 		time.Sleep(pause)
 	}
+}
+
+// replicas tells what the nodes that run know of each other.
+func (b *Bed) replicas() string {
+	b.mu.Lock()
+	nodes := slices.Clone(b.nodes)
+	b.mu.Unlock()
+	var out strings.Builder
+	for _, n := range nodes {
+		if n.Running() {
+			v, err := n.Try("REPLICAS")
+			fmt.Fprintf(&out, "%s knows: %v (%v)\n", n.name, v, err)
+		}
+	}
+	return out.String()
 }
 
 // ports hands out loopback ports below those the kernel uses for outgoing
