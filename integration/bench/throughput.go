@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -227,7 +228,7 @@ func transact(port, rounds, pipeline int) (took []time.Duration, err error) {
 		const lines = 1 + 5 + 1 + 5 // OK, QUEUED, *5, OK
 		for range pipeline * lines {
 			if !in.Scan() {
-				return nil, fmt.Errorf("the connection ended: %v", in.Err())
+				return nil, errors.Join(errors.New("the connection ended"), in.Err())
 			}
 			if strings.HasPrefix(in.Text(), "-") {
 				return nil, fmt.Errorf("refused: %s", in.Text())
