@@ -164,6 +164,7 @@ func (p *port) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
 	p.syncs.cursor = upto
 	(*proc)(p).enqueue(work{fn: func() {
 		p.core.MergeState(&state, at, upto, keys, func(err error) {
+			p.merged = true
 			p.w.say("node %d merges %d keys of node %d, last %t: %v", p.site.id, len(keys), from, k.Last, err)
 			if k.Last {
 				p.ended(from)

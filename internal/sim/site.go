@@ -44,8 +44,8 @@ type site struct {
 	drift  int64         // of the wall clock, in millionths
 	backup *vfs.MemFS
 	paused bool
-	// midSync says that the directory holds parts of a state sync, while the
-	// process is down.
+	// midSync says that the directory holds parts of a state sync, or may, while
+	// the process is down.
 	midSync bool
 
 	// fenced says that the directory was rolled back without a trace. Clients
@@ -98,6 +98,8 @@ type proc struct {
 	lost      []crdt.Key // of updates that did not reach the view
 	unmarked  *mark      // what the view holds, not marked yet
 	markedAt  time.Duration
+
+	merged    bool // steps of a state sync
 
 	// What the data links said.
 	heard    map[uint16]wan.Heard

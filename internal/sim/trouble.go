@@ -154,8 +154,8 @@ func (w *world) crash(s *site, f Fault) {
 		w.oracle.counts["disks spared"]++
 		f = Kill
 	}
-	s.midSync = s.proc.inParts()
 	lost := f == PowerLoss || f != Kill && w.chance(50)
+	s.midSync = s.proc.inParts() || lost && s.proc.merged // the end of the sync may be lost
 	w.oracle.crashed(s.proc, lost)
 	if lost {
 		s.losePower()
