@@ -99,7 +99,7 @@ type proc struct {
 	unmarked  *mark      // what the view holds, not marked yet
 	markedAt  time.Duration
 
-	merged    bool // steps of a state sync
+	merged bool // steps of a state sync
 
 	// What the data links said.
 	heard    map[uint16]wan.Heard
