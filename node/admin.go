@@ -76,6 +76,10 @@ func (n *Node) admin(out *command.Reply, db uint8, name string, args [][]byte) e
 		out.Raw(n.Describe(crdt.Key{DB: db, Name: string(args[1])}))
 	case "CONFLICTS":
 		return n.conflicts(out, args)
+	case "VERIFY":
+		return n.verifyCommand(out, args)
+	case "REPAIR":
+		return n.repairCommand(out, args)
 	case "REPLLOG":
 		return n.replLog(out, args[1:])
 	default:

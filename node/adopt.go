@@ -63,7 +63,7 @@ func adoptView(ctx context.Context, conn *viewConn, x *executor, logger *slog.Lo
 			return err
 		}
 		var trouble error
-		if err := x.Run(func(c *Core) { trouble = c.adoptKeys(uint8(db), taken) }); err != nil || trouble != nil {
+		if err := x.Run(func(c *Core) { trouble = c.adoptKeys(uint8(db), taken, false) }); err != nil || trouble != nil {
 			return errors.Join(err, trouble)
 		}
 		done += len(taken)
@@ -99,10 +99,13 @@ type adopted struct {
 	stream [][][]byte // commands that make it
 	expiry int64
 	exact  bool // the expiry is just what the view has
+	gone   bool // it was deleted
+	mine   bool // it is not to be taken
 }
 
-// adoptKeys logs keys as written now. The view has them as they are.
-func (c *Core) adoptKeys(db uint8, keys []adopted) error {
+// adoptKeys logs keys as written now; replace says that they take the place of
+// what is there. The view has them as they are.
+func (c *Core) adoptKeys(db uint8, keys []adopted, replace bool) error {
 	if err := c.Commit(); err != nil {
 		return err
 	}
@@ -117,7 +120,11 @@ func (c *Core) adoptKeys(db uint8, keys []adopted) error {
 				delete(c.dirty, k)
 			}
 		})
+		if replace {
+			c.writer.Remove(k)
+		}
 		switch {
+		case a.gone:
 		case a.fields != nil:
 			for _, f := range slices.Sorted(maps.Keys(a.fields)) {
 				c.writer.SetElem(k, crdt.KindField, f, []byte(a.fields[f]))

@@ -216,6 +216,22 @@ type Config struct {
 	Peers []Peer `toml:"peer"`
 	// QoS says which keys travel in which lane. Default: all in "high".
 	QoS []QoSRule `toml:"qos"`
+
+	// View says how the Redis behind the node is looked after.
+	View ViewConfig `toml:"view"`
+}
+
+// ViewConfig is the [view] table.
+type ViewConfig struct {
+	// Scrub says what happens to a key that somebody has changed in the Redis
+	// behind the node, which is found in the background: "repair" (default), it is
+	// written again as the node has it; "adopt", it is taken over as a write of
+	// now; "report", it is only logged; "off", nobody looks. Each is logged and
+	// counted.
+	Scrub string `toml:"scrub"`
+	// ScrubInterval is the pause between two looks at all keys. Default 1h. A
+	// look takes about a tenth of the time of one connection.
+	ScrubInterval time.Duration `toml:"scrub_interval"`
 }
 
 // TLSConfig is the [tls] table.
@@ -253,6 +269,14 @@ type WANConfig struct {
 	// Heartbeat is how often an idle link says that it is alive. Default 1s. Lag
 	// is measured by it, and expired keys are purged no sooner than it.
 	Heartbeat time.Duration `toml:"heartbeat"`
+	// SyncRate bounds what one member is sent of states, in bytes a second
+	// before compression, so that a new member takes no more of this node's disk
+	// and processor than it should. Default 0: no bound but the link.
+	SyncRate Bytes `toml:"sync_rate"`
+	// VerifyInterval is how often this node compares digests with each member,
+	// at a moment when both are at the same vector, and its own with its cells. A
+	// difference is damage or a bug, and is alarmed. Default 15m; 0: never.
+	VerifyInterval time.Duration `toml:"verify_interval"`
 	// Weights are the shares of the lanes realtime, high, low and idle in a link
 	// that is full, each 1 to 1000. Default "8:4:2:1".
 	Weights Weights `toml:"weights"`
@@ -314,7 +338,8 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
-		WAN: WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}},
+		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
+		View: ViewConfig{Scrub: ScrubRepair, ScrubInterval: time.Hour},
 	}
 }
 
@@ -339,6 +364,8 @@ func (c *Config) EnsureDefaults() {
 	c.LogFormat = cmp.Or(c.LogFormat, d.LogFormat)
 	c.WAN.BatchLimit = cmp.Or(c.WAN.BatchLimit, d.WAN.BatchLimit)
 	c.WAN.Window = cmp.Or(c.WAN.Window, d.WAN.Window)
+	c.View.Scrub = cmp.Or(c.View.Scrub, d.View.Scrub)
+	c.View.ScrubInterval = cmp.Or(c.View.ScrubInterval, d.View.ScrubInterval)
 	c.WAN.Heartbeat = cmp.Or(c.WAN.Heartbeat, d.WAN.Heartbeat)
 	if len(c.WAN.Listen) == 0 {
 		c.WAN.Listen = d.WAN.Listen
@@ -493,10 +520,14 @@ func (c *Config) Validate() Faults {
 	}
 	oneOf("fsync", c.Fsync, FsyncAlways, FsyncEverySec, FsyncNo)
 	oneOf("enable_debug_command", c.EnableDebugCommand, resp.DebugNo, resp.DebugLocal, resp.DebugYes)
+	oneOf("view.scrub", c.View.Scrub, ScrubOff, ScrubReport, ScrubRepair, ScrubAdopt)
+	if c.View.ScrubInterval < 100*time.Millisecond {
+		bad("view.scrub_interval", "%s is too short: at least 100ms", formatDuration(c.View.ScrubInterval))
+	}
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("log_format", c.LogFormat, "text", "json")
 	atLeast("log_retention_bytes", c.LogRetentionBytes, 1<<20)
-	for key, d := range map[string]time.Duration{"log_retention_time": c.LogRetentionTime, "timeout": c.Timeout} {
+	for key, d := range map[string]time.Duration{"log_retention_time": c.LogRetentionTime, "timeout": c.Timeout, "wan.verify_interval": c.WAN.VerifyInterval} {
 		if d < 0 {
 			bad(key, "%s is negative", formatDuration(d))
 		}

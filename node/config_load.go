@@ -265,7 +265,7 @@ func unknownKey(key string, fields []configField) string {
 }
 
 func unknownTable(name string) string {
-	if guess := nearest(name, []string{"tls", "wan", "wan.limits", "[peer]", "[qos]"}); guess != "" {
+	if guess := nearest(name, []string{"tls", "wan", "wan.limits", "view", "[peer]", "[qos]"}); guess != "" {
 		return fmt.Sprintf("unknown table: did you mean [%s]?", guess)
 	}
 	return "unknown table: there are [tls], [wan], [wan.limits], [[peer]] and [[qos]]"

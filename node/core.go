@@ -52,6 +52,7 @@ type Core struct {
 	batch   *Batch
 	dones   []func(error)
 	regions regions
+	merged  []*syncRange // by the open group
 
 	// generation counts the changes of state that the log does not tell entry
 	// by entry: a view of an earlier one cannot be caught up from the log.

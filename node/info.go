@@ -67,6 +67,9 @@ func (n *Node) infoReplication(s *resp.Section) {
 	s.Add("subscribers", strconv.Itoa(n.links.m.Peers().Subscribers()))
 	s.Add("vector", n.log.Vector().String())
 	s.Add("vector_durable", n.log.Durable().String())
+	damaged, differ := n.verify.differences()
+	s.Add("digests_damaged_buckets", strconv.Itoa(damaged))
+	s.Add("digests_members_differing", strconv.Itoa(differ))
 	links := n.links.Stats()
 	for i, m := range list {
 		var f fields
@@ -126,6 +129,12 @@ func (n *Node) infoView(s *resp.Section) {
 	s.Add("view_status", cond(n.recovery.up.Load(), "level", "lost"))
 	number("view_rebuilds", n.recovery.rebuilds.Load())
 	number("view_catch_ups", n.recovery.catchUps.Load())
+	number("view_scrub_passes", n.scrub.passes.Load())
+	number("view_scrub_keys", n.scrub.keys.Load())
+	number("view_scrub_found", n.scrub.found.Load())
+	number("view_scrub_repaired", n.scrub.repaired.Load())
+	number("view_scrub_adopted", n.scrub.adopted.Load())
+	number("view_scrub_last_ms", n.scrub.last.Load())
 	number("view_pipelines", n.pump.stats.pipelines.Load())
 	number("view_commands", n.pump.stats.commands.Load())
 	var c CoreStats

@@ -18,8 +18,10 @@ import (
 
 // links are the data links to the other members.
 type links struct {
-	m   *wan.Manager
-	cfg *Config
+	m      *wan.Manager
+	cfg    *Config
+	taker  *SyncTaker
+	verify *verifier
 	// News of durable entries goes its own way: a session that holds its lock may
 	// itself be waiting for the next sync.
 	news chan struct{}
@@ -30,6 +32,7 @@ type links struct {
 func (n *Node) startLinks(known roll) error {
 	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
+	n.verify = &verifier{log: n.log, slog: n.slog, waits: map[uint64]chan *wan.Verify{}, verdicts: map[uint16]verdict{}}
 	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published}
 	over, err := n.cfg.transports(n.certs, n.slog)
 	if err != nil {
@@ -43,7 +46,7 @@ func (n *Node) startLinks(known roll) error {
 			},
 			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
 			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
-			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, Logger: n.slog,
+			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, SyncRate: int(n.cfg.WAN.SyncRate), Logger: n.slog,
 			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth), Match: matches,
 		},
 		Transport: over,
@@ -52,11 +55,18 @@ func (n *Node) startLinks(known roll) error {
 	if err != nil {
 		return err
 	}
-	l := &links{m: m, cfg: &n.cfg, news: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	l := &links{m: m, cfg: &n.cfg, taker: &n.applier.taker, verify: n.verify, news: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go l.tell()
 	n.applier.asks = m.Peers().RequestSync
+	n.applier.verify = n.verify.take
+	n.applier.taker.Compare, n.applier.taker.Merged = m.Peers().CompareSync, n.applier.merging
+	n.applier.taker.Post = func(fn func(*Core)) bool {
+		go n.exec.Post(fn) // it is called by the executor too, which must not wait for itself
+		return true
+	}
 	n.links = l
 	n.durable.Store(l)
+	n.verify.links = l
 	l.update(known.Members, known.forgotten())
 	return nil
 }
@@ -172,13 +182,24 @@ func (l *links) Close() {
 }
 
 // linkStats are the figures of all links by node.
-type linkStats map[uint16]wan.Stats
+type linkStats map[uint16]linkStat
+
+type linkStat struct {
+	wan.Stats
+	taking  SyncProgress // if a state sync from there is under way
+	verdict verdict
+}
 
 // Stats returns the figures of all links.
 func (l *links) Stats() linkStats {
 	out := linkStats{}
+	p := l.taker.Progress()
 	for _, s := range l.m.Peers().Stats(time.Now()) {
-		out[s.Node] = s
+		x := linkStat{Stats: s, verdict: l.verify.of(s.Node)}
+		if s.Node == p.From {
+			x.taking = p
+		}
+		out[s.Node] = x
 	}
 	return out
 }
@@ -198,6 +219,16 @@ func (s linkStats) describe(f *fields, id uint16) {
 	f.add("lag_ms", millis(x.Lag))
 	describeBacklog(f, &x.Backlog)
 	f.add("syncing", yesNo(x.Syncing))
+	if p := x.taking; p.From != 0 {
+		f.add("sync_percent", int(p.Percent))
+		f.add("sync_keys", p.Keys)
+	}
+	v := x.verdict
+	f.add("digests", v)
+	if !v.at.IsZero() {
+		f.add("digests_compared", v.at.UTC().Format(time.RFC3339))
+		f.add("digests_differ", len(v.buckets))
+	}
 	describeSent(f, &x.Sent)
 	f.add("bytes_in", x.BytesIn)
 	f.add("duplicates", x.Duplicates)
@@ -245,6 +276,10 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 	}
 	gauge("link_up", "1 while there is a data link to the member.", up, labels...)
 	gauge("link_rtt_seconds", "Round trip of the last heartbeat.", x.RTT.Seconds(), labels...)
+	if !x.verdict.at.IsZero() {
+		gauge("digests_differ", "Buckets of keys that were not the same as the member's when their digests were last compared at equal vectors: 0, or there is a bug or damage.", float64(len(x.verdict.buckets)), labels...)
+		gauge("digests_compared_timestamp_seconds", "When the digests were last compared with the member's at equal vectors.", float64(x.verdict.at.Unix()), labels...)
+	}
 	gauge("link_lag_seconds", "How old this node's writes were when they were durable at the member, or have become since.", x.Lag.Seconds(), labels...)
 	count("link_sessions_total", "Sessions with the member.", x.Sessions, labels...)
 	count("link_bytes_sent_total", "Bytes sent to the member, all in all.", x.BytesOut, labels...)

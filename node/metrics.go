@@ -97,6 +97,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge("view_up", "1 while the view is level and clients are served.", truth(n.recovery.up.Load()))
 	count("view_rebuilds_total", "Times the view was rebuilt whole.", n.recovery.rebuilds.Load())
 	count("view_catch_ups_total", "Times the view was brought level from the log.", n.recovery.catchUps.Load())
+	count("view_foreign_changes_total", "Keys found changed in the view behind the node's back: somebody else writes to it.", n.scrub.found.Load())
 	count("view_commands_total", "Commands sent to the view.", n.pump.stats.commands.Load())
 
 	m := n.log.Metrics()
@@ -132,6 +133,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	list := n.members.List()
 	gauge("members", "Nodes of the cluster, this one included.", float64(len(list)+1))
+	damaged, _ := n.verify.differences()
+	gauge("digests_damaged_buckets", "Buckets of keys whose digests here were not what the cells give: 0, or there is a bug or damage.", float64(damaged))
 	links := n.links.Stats()
 	for _, member := range list {
 		links.collect(gauge, count, member.ID, "node", strconv.Itoa(int(member.ID)), "alias", member.Alias)

@@ -42,6 +42,8 @@ type Node struct {
 	recovery  *recovery
 	wanLog    *wanLog
 	applier   *wanApplier
+	verify    *verifier
+	scrub     scrubStats
 	links     *links
 	gossip    *gossip.Gossip
 	members   *members
@@ -116,6 +118,8 @@ func Start(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Node, err e
 		return nil, err
 	}
 	n.start(n.maintain)
+	n.start(n.watchDigests)
+	n.start(n.scrubView)
 	if len(cfg.Meet) > 0 {
 		n.start(func() { n.members.join(n.ctx, slices.Clone(cfg.Meet)) })
 	}

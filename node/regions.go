@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/replicatord/replicatord/crdt"
 )
@@ -47,12 +48,11 @@ func (p *region) join(v crdt.Vector, pending map[uint8]crdt.Vector) {
 
 // at returns the part of a position.
 func (r *regions) at(pos []byte) *region {
-	for i := range r.parts {
-		if p := &r.parts[i]; len(p.upto) == 0 || bytes.Compare(pos, p.upto) < 0 {
-			return p
-		}
+	if len(r.parts) == 0 {
+		return &region{}
 	}
-	return &region{}
+	i := sort.Search(len(r.parts)-1, func(i int) bool { return bytes.Compare(pos, r.parts[i].upto) < 0 })
+	return &r.parts[i]
 }
 
 // raise records that the positions from from (empty: the start) up to upto

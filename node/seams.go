@@ -18,10 +18,14 @@ func (c *Core) Generation() uint64 { return c.generation }
 func (c *Core) Reincarnate(why string) error { return c.reincarnate(why) }
 
 // SnapshotForPeers shows a snapshot, all of it durable, to a data link.
-func SnapshotForPeers(s *oplog.Snapshot) (wan.Snapshot, error) { return newWanSnapshot(s) }
+func SnapshotForPeers(s *oplog.Snapshot, since *wan.SyncSince, sizes SyncSizes) (wan.Snapshot, error) {
+	return newWanSnapshot(s, since, sizes)
+}
 
-// DecodeState reads the state of a key as a data link carries it.
-func DecodeState(b []byte) (SyncKey, error) { return decodeState(b) }
+// AnswerVerify answers a peer's question for digests.
+func AnswerVerify(q *wan.Verify, vector crdt.Vector, digests []uint64) *wan.Verify {
+	return answerVerify(q, vector, digests)
+}
 
 // ChangedSince lists the keys to rewrite in a view that is level with a vector;
 // ok is false if the log does not tell and the view must be rebuilt.

@@ -255,13 +255,15 @@ func (t *feed) Read(crdt.Stream, crdt.Tag, int) (wan.Range, error) {
 }
 func (t *feed) Count(crdt.Stream, crdt.Tag, int) (int, int64) { return 0, 0 }
 func (t *feed) Wrote(crdt.Stream, crdt.Tag) bool              { return true }
-func (t *feed) Snapshot() (wan.Snapshot, error) {
+func (t *feed) Snapshot(*wan.SyncSince) (wan.Snapshot, error) {
 	return nil, fmt.Errorf("a subscriber has no state")
 }
-func (t *feed) BeginSync(_ uint16, _ *wan.SyncBegin, done func(error)) { done(errNoStates) }
-func (t *feed) ApplyState(_ uint16, _ *wan.SyncKeys, done func(error)) { done(errNoStates) }
-func (t *feed) AbortSync(uint16)                                       {}
-func (t *feed) Publish(uint16, *wan.Message)                           {}
-func (t *feed) Ahead(uint16, crdt.Vector)                              {}
+func (t *feed) BeginSync(_ uint16, _ *wan.SyncBegin, done func(error))     { done(errNoStates) }
+func (t *feed) ApplyState(_ uint16, _ *wan.SyncKeys, done func(error))     { done(errNoStates) }
+func (t *feed) ApplyRest(_ uint16, _ []wan.SyncRestPart, done func(error)) { done(errNoStates) }
+func (t *feed) Verify(uint16, *wan.Verify)                                 {}
+func (t *feed) AbortSync(uint16)                                           {}
+func (t *feed) Publish(uint16, *wan.Message)                               {}
+func (t *feed) Ahead(uint16, crdt.Vector)                                  {}
 
 var errNoStates = fmt.Errorf("a subscriber takes no states")

@@ -27,7 +27,7 @@ func replace(t *testing.T, files, by TLSConfig) {
 // linkOf returns a node's figures of its only member.
 func linkOf(n *Node) (out wan.Stats) {
 	for _, s := range n.links.Stats() {
-		out = s
+		out = s.Stats
 	}
 	return out
 }

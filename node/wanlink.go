@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
-	"github.com/replicatord/replicatord/resp/command"
 	"github.com/replicatord/replicatord/wan"
 )
 
@@ -54,14 +52,14 @@ func (w *wanLog) Wrote(s crdt.Stream, t crdt.Tag) bool {
 // snapshotWait bounds the wait for what a snapshot shows to be durable.
 const snapshotWait = 30 * time.Second
 
-func (w *wanLog) Snapshot() (wan.Snapshot, error) {
+func (w *wanLog) Snapshot(since *wan.SyncSince) (wan.Snapshot, error) {
 	s, err := w.log.Snapshot()
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), snapshotWait)
 	defer cancel()
-	out, err := newWanSnapshot(s)
+	out, err := newWanSnapshot(s, since, defaultSyncSizes)
 	if err == nil && len(out.regions.parts) > 0 {
 		err = w.log.Sync() // what a sync brought is in no vector yet
 	}
@@ -74,118 +72,12 @@ func (w *wanLog) Snapshot() (wan.Snapshot, error) {
 	return out, nil
 }
 
-// wanSnapshot shows a snapshot to a data link.
-type wanSnapshot struct {
-	s       *oplog.Snapshot
-	regions regions // as they were at the snapshot
-}
-
-func newWanSnapshot(s *oplog.Snapshot) (*wanSnapshot, error) {
-	b, err := s.Meta(regionsMeta)
-	if err != nil {
-		return nil, err
-	}
-	r, err := decodeRegions(b)
-	return &wanSnapshot{s, r}, err
-}
-
-func (w *wanSnapshot) Begin(cursor []byte) wan.SyncBegin {
-	part := w.regions.at(cursor)
-	b := wan.SyncBegin{Vector: w.s.Vector.Join(part.vector)}
-	for _, p := range w.s.Vector {
-		if b.Vector.Get(p.Stream) == p.Tag { // else it is of another position
-			b.Known = append(b.Known, wan.SyncKnown{Stream: p.Stream, Context: w.s.Known[p.Stream]})
-		}
-	}
-	for db := range userDBs {
-		if v := w.s.Pending[uint8(db)].Join(part.pending[uint8(db)]); len(v) > 0 {
-			b.DBPending = append(b.DBPending, wan.SyncDBPending{DB: uint8(db), Context: v})
-		}
-	}
-	return b
-}
-
-var errFull = errors.New("full")
-
-// Next returns the keys after a cursor. A cursor is the position of the first
-// key that is still to come; a key is never divided.
-func (w *wanSnapshot) Next(cursor []byte, maxBytes int) (out wan.SyncKeys, part bool, err error) {
-	var end []byte // of the part; nil for that of the keyspace
-	if p := w.regions.at(cursor); len(p.upto) > 0 {
-		end = p.upto
-	}
-	size := 0
-	err = w.s.Each(cursor, end, 1<<62, func(k *oplog.KeyState) error {
-		if size >= maxBytes {
-			out.Cursor = oplog.Pos(k.Key)
-			return errFull
-		}
-		b := encodeState(k)
-		size += len(b)
-		out.States = append(out.States, b)
-		return nil
-	})
-	switch {
-	case errors.Is(err, errFull):
-		err = nil
-	case err == nil && end != nil:
-		out.Cursor, part = end, true
-	case err == nil:
-		out.Last = true
-	}
-	return out, part, err
-}
-
-func (w *wanSnapshot) Close() { _ = w.s.Close() }
-
-// encodeState encodes the state of a key: database, name, pending contexts,
-// cells. docs/STORAGE.md, "State of a key", describes the bytes.
-func encodeState(k *oplog.KeyState) []byte {
-	b := []byte{k.Key.DB}
-	b = appendBytes(b, []byte(k.Key.Name))
-	var pending []crdt.KeyPending
-	if k.Header != nil {
-		pending = k.Header.Pending
-	}
-	b = binary.AppendUvarint(b, uint64(len(pending)))
-	for _, p := range pending {
-		b = append(b, byte(p.Kind))
-		b = appendBytes(b, p.Ctx.AppendBinary(nil))
-	}
-	for _, c := range k.Cells {
-		b = append(b, byte(c.Kind))
-		b = appendBytes(b, []byte(c.Elem))
-		b = appendBytes(b, c.Data)
-	}
-	return b
-}
-
-// decodeState reads what encodeState wrote. The key shares b's memory.
-func decodeState(b []byte) (SyncKey, error) {
-	r := crdt.NewReader(b)
-	k := SyncKey{Key: crdt.Key{DB: r.Byte(), Name: string(r.Bytes())}}
-	for n := r.Uvarint(); n > 0 && r.OK(); n-- {
-		k.Pending = append(k.Pending, crdt.KeyPending{Kind: crdt.Kind(r.Byte()), Ctx: crdt.Sized(r, crdt.DecodeVector)})
-	}
-	for r.More() {
-		c := SyncCell{Kind: crdt.Kind(r.Byte()), Elem: string(r.Bytes()), Cell: crdt.Sized(r, crdt.DecodeCell)}
-		if c.Kind.Name() == "" || !(crdt.CellID{Kind: c.Kind, Elem: c.Elem}).Valid() {
-			r.Fail()
-		}
-		k.Cells = append(k.Cells, c)
-	}
-	if k.Key.DB >= userDBs && k.Key.DB != command.SystemDB {
-		r.Fail()
-	}
-	return k, r.End("key's state")
-}
-
 // wanApplier takes what the data links receive to the executor.
 type wanApplier struct {
 	exec  *executor
 	log   *oplog.Log
 	slog  *slog.Logger
-	asks  func(node uint16, cursor []byte) error // requests a state sync
+	asks  func(node uint16, cursor []byte, since *wan.SyncSince) error // requests a state sync
 	ahead func(from uint16, theirs crdt.Vector)
 	// publish delivers a member's message to this node's clients.
 	publish func(*wan.Message)
@@ -194,11 +86,54 @@ type wanApplier struct {
 	heard  map[uint16]wan.Heard
 	needed map[uint16]bool // peers that cannot serve from their logs
 	from   uint16          // peer of the sync under way, 0 if none
-	state  SyncState
-	cursor []byte
-	begun  time.Time
-	keys   int
+	taker  SyncTaker
+	told   time.Time // when progress was last logged
+
+	repairing chan SyncProgress // is told of the end of a repair; nil: none is under way
+	verify    func(from uint16, m *wan.Verify)
 }
+
+var errSyncing = errors.New("a state sync is under way: try again when it has ended (REPLICAS shows it)")
+
+// Repair has what differs from a peer at the same vector replaced by what that
+// has, and returns once it is done.
+func (a *wanApplier) Repair(ctx context.Context, peer uint16) (SyncProgress, error) {
+	var since *wan.SyncSince
+	var bad error
+	if err := a.exec.Run(func(c *Core) {
+		if _, since, bad = c.Since(); len(c.regions.parts) > 0 {
+			bad = errSyncing
+		}
+	}); err != nil || bad != nil {
+		return SyncProgress{}, errors.Join(err, bad)
+	}
+	since.Digests = nil // they are not trusted
+	done := make(chan SyncProgress, 1)
+	a.mu.Lock()
+	if a.from != 0 {
+		a.mu.Unlock()
+		return SyncProgress{}, errSyncing
+	}
+	a.from, a.repairing = peer, done
+	a.mu.Unlock()
+	a.taker.Repair()
+	if err := a.asks(peer, nil, since); err != nil {
+		a.AbortSync(peer)
+		return SyncProgress{}, err
+	}
+	select {
+	case p := <-done:
+		if p.From == 0 {
+			return p, fmt.Errorf("the link to node %d was lost", peer)
+		}
+		return p, nil
+	case <-ctx.Done():
+		return SyncProgress{}, ctx.Err() // it goes on
+	}
+}
+
+// Verify implements wan.Applier.
+func (a *wanApplier) Verify(from uint16, m *wan.Verify) { a.verify(from, m) }
 
 func (a *wanApplier) Apply(from uint16, entries []crdt.Entry, done func(error)) {
 	a.exec.Apply(entries, func(err error) {
@@ -244,7 +179,9 @@ func (a *wanApplier) SyncNeeded(from uint16, origins []crdt.Stream) {
 // startSync requests the next sync, if none is under way.
 func (a *wanApplier) startSync() {
 	var cursor []byte
-	if err := a.exec.Run(func(c *Core) { cursor, _ = c.Syncing() }); err != nil {
+	var since *wan.SyncSince
+	var bad error
+	if err := a.exec.Run(func(c *Core) { cursor, since, bad = c.Since() }); err != nil || bad != nil {
 		return
 	}
 	a.mu.Lock()
@@ -262,83 +199,86 @@ func (a *wanApplier) startSync() {
 	if peer == 0 {
 		return
 	}
-	if err := a.asks(peer, cursor); err != nil {
+	if err := a.asks(peer, cursor, since); err != nil {
 		a.slog.Warn("state sync could not be requested", "from", peer, "err", err)
 		a.AbortSync(peer)
 	}
 }
 
 func (a *wanApplier) BeginSync(from uint16, b *wan.SyncBegin, done func(error)) {
-	s := SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}}
-	for _, k := range b.Known {
-		s.Known[k.Stream] = k.Context
-	}
-	for _, p := range b.DBPending {
-		if p.DB >= userDBs {
-			done(fmt.Errorf("%w: database %d", crdt.ErrCorrupt, p.DB))
-			return
-		}
-		s.Pending[p.DB] = p.Context
-	}
+	fresh, err := a.taker.Begin(from, b, time.Now())
 	a.mu.Lock()
-	fresh := a.begun.IsZero()
-	a.from, a.state, a.cursor = from, s, b.Cursor
-	if fresh {
-		a.begun, a.keys = time.Now(), 0
-	}
+	a.from = from
 	a.mu.Unlock()
-	if fresh { // else another part of it
+	a.mu.Lock()
+	tell := fresh && err == nil && a.repairing == nil
+	a.mu.Unlock()
+	if tell { // else another part of it
 		a.slog.Info("state sync begins", "from", from, "resumed", len(b.Cursor) > 0)
 	}
-	done(nil)
+	done(err)
 }
 
 func (a *wanApplier) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
-	keys := make([]SyncKey, 0, len(k.States))
-	for _, b := range k.States {
-		key, err := decodeState(b)
-		if err != nil {
-			done(err)
-			return
-		}
-		keys = append(keys, key)
-	}
-	upto := k.Cursor
-	if k.Last {
-		upto = nil
-	}
+	a.taker.Keys(from, k, done)
+}
+
+func (a *wanApplier) ApplyRest(from uint16, parts []wan.SyncRestPart, done func(error)) {
+	a.taker.Rest(from, parts, done)
+}
+
+// syncTold is the time between two lines of log on the progress of a sync.
+const syncTold = 5 * time.Second
+
+// merging logs how a sync gets on.
+func (a *wanApplier) merging(from uint16, last bool, p SyncProgress, err error) {
+	took := time.Since(p.Begun)
 	a.mu.Lock()
-	state, at := a.state, a.cursor
-	a.cursor = upto
-	a.keys += len(keys)
-	total, took := a.keys, time.Since(a.begun)
+	tell := time.Since(a.told) > syncTold && took > syncTold
+	if tell {
+		a.told = time.Now()
+	}
 	a.mu.Unlock()
-	ok := a.exec.Post(func(c *Core) {
-		c.MergeState(&state, at, upto, keys, func(err error) {
-			if err == nil && k.Last {
-				a.slog.Info("state sync complete", "from", from, "keys", total, "took", took.Round(time.Millisecond))
-			}
-			if k.Last {
-				go a.ended(from) // merged or refused: there is no AbortSync after the last states
-			}
-			done(err)
-		})
-	})
-	if !ok {
-		done(context.Canceled)
+	a.mu.Lock()
+	done := a.repairing
+	if last {
+		a.repairing = nil
+	}
+	a.mu.Unlock()
+	switch {
+	case done != nil:
+		if last {
+			done <- p
+		}
+	case last && err == nil:
+		a.slog.Info("state sync complete", "from", from, "keys", p.Keys, "asked", p.Asked, "took", took.Round(time.Millisecond))
+	case tell && err == nil:
+		a.slog.Info("state sync", "from", from, "keys", p.Keys, "percent", int(p.Percent), "took", took.Round(time.Second))
+	}
+	if last {
+		go a.ended(from) // merged or refused
 	}
 }
 
 // AbortSync tells that the sync was cut off; it goes on with whoever can next.
 func (a *wanApplier) AbortSync(from uint16) {
-	a.slog.Info("state sync interrupted, it will go on where it stopped", "from", from)
+	a.mu.Lock()
+	done := a.repairing
+	a.repairing = nil
+	a.mu.Unlock()
+	if done != nil {
+		done <- SyncProgress{}
+	} else {
+		a.slog.Info("state sync interrupted, it will go on where it stopped", "from", from)
+	}
+	a.taker.Abort(from)
 	a.ended(from)
 }
 
 func (a *wanApplier) ended(from uint16) {
 	a.mu.Lock()
 	if a.from == from {
-		a.from, a.begun = 0, time.Time{}
+		a.from = 0
 	}
 	more := len(a.needed) > 0
 	a.mu.Unlock()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"slices"
@@ -24,6 +25,28 @@ func stateExample() *oplog.KeyState {
 			{Kind: crdt.KindExpiry, Elem: "", Data: cell.AppendBinary(nil)},
 		},
 	}
+}
+
+// encodeState is the form of docs/STORAGE.md, "State of a key", as one reads it
+// there.
+func encodeState(k *oplog.KeyState) []byte {
+	b := []byte{k.Key.DB}
+	b = appendBytes(b, []byte(k.Key.Name))
+	var pending []crdt.KeyPending
+	if k.Header != nil {
+		pending = k.Header.Pending
+	}
+	b = binary.AppendUvarint(b, uint64(len(pending)))
+	for _, p := range pending {
+		b = append(b, byte(p.Kind))
+		b = appendBytes(b, p.Ctx.AppendBinary(nil))
+	}
+	for _, c := range k.Cells {
+		b = append(b, byte(c.Kind))
+		b = appendBytes(b, []byte(c.Elem))
+		b = appendBytes(b, c.Data)
+	}
+	return b
 }
 
 func TestStateRoundTrip(t *testing.T) {
@@ -75,7 +98,7 @@ func TestSnapshotInParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := newWanSnapshot(snap)
+		s, err := newWanSnapshot(snap, nil, defaultSyncSizes)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -97,6 +97,9 @@ type Config struct {
 	// MaxSyncs is how many snapshots are open for peers at a time; others
 	// wait. Default 2.
 	MaxSyncs int
+	// SyncRate bounds what a peer is sent of states, in bytes a second before
+	// compression. Default 0: no more than the link and the peer take.
+	SyncRate int
 
 	// Rand gives the nonces. Default crypto/rand; a simulator gives its own.
 	Rand io.Reader
@@ -155,6 +158,8 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("wan: batch %d, window %d and greatest batch %d must rise and stay within %d", c.BatchBytes, c.Window, c.MaxBatch, 2<<30)
 	case c.Bandwidth < 0:
 		return fmt.Errorf("wan: bandwidth of %d bytes a second", c.Bandwidth)
+	case c.SyncRate < 0:
+		return fmt.Errorf("wan: sync rate %d is negative", c.SyncRate)
 	case c.CompressionLevel < 1 || c.CompressionLevel > len(levels):
 		return fmt.Errorf("wan: compression level %d is not in 1..%d", c.CompressionLevel, len(levels))
 	case c.Self.wireSize() > MaxHandshakeFrame/2:

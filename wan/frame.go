@@ -34,6 +34,8 @@ const (
 	frameSyncNeeded  frameType = 10
 	frameSyncRequest frameType = 11
 	framePublish     frameType = 12 // from version 2 on
+	frameSyncCompare frameType = 13 // from version 3 on
+	frameVerify      frameType = 14 // from version 3 on
 	frameChunk       frameType = 16 // plus the lane
 )
 

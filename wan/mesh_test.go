@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
 )
 
 func runAll(links ...*link) {
@@ -119,6 +120,12 @@ func TestDeadOrigin(t *testing.T) {
 // A state sync that is cut after each number of frames goes on where it was,
 // with the streams that need none beside it.
 func TestSyncCutEverywhere(t *testing.T) {
+	for _, diff := range []bool{false, true} {
+		t.Run(fmt.Sprintf("by difference %t", diff), func(t *testing.T) { syncCutEverywhere(t, diff) })
+	}
+}
+
+func syncCutEverywhere(t *testing.T, diff bool) {
 	small := func(c *Config) {
 		withSecret(c)
 		c.BatchBytes, c.Window, c.MinChunk, c.MaxChunk = 1000, 4000, 500, 500
@@ -131,6 +138,7 @@ func TestSyncCutEverywhere(t *testing.T) {
 			a.incr("n", 1)
 		}
 		a.trim()
+		b.diff = diff
 		return a, b, now
 	}
 	sync := func(a, b *testNode, l *link, until int) {
@@ -141,7 +149,7 @@ func TestSyncCutEverywhere(t *testing.T) {
 					cursor = b.syncing.cursor
 				}
 				b.needed[1] = nil
-				if err := b.peers.RequestSync(1, cursor); err != nil {
+				if err := b.request(1, cursor); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -200,7 +208,7 @@ func TestSyncThreshold(t *testing.T) {
 	if len(c.needed[1]) != 1 || len(c.have) != 0 {
 		t.Fatalf("needed %v, has %v", c.needed, c.have)
 	}
-	if err := c.peers.RequestSync(1, nil); err != nil {
+	if err := c.request(1, nil); err != nil {
 		t.Fatal(err)
 	}
 	l.run()
@@ -211,7 +219,7 @@ func TestSyncThreshold(t *testing.T) {
 	a.set(0, "later", "x")
 	l.run()
 	same(t, a, c)
-	if err := c.peers.RequestSync(2, nil); !errors.Is(err, ErrNoSession) {
+	if err := c.request(2, nil); !errors.Is(err, ErrNoSession) {
 		t.Errorf("sync with a stranger: %v", err)
 	}
 }
@@ -227,7 +235,7 @@ func TestSyncPlaces(t *testing.T) {
 	ab, ac := connect(t, n[0], n[1], now), connect(t, n[0], n[2], now)
 	runAll(ab, ac)
 	for _, x := range n[1:] {
-		if err := x.peers.RequestSync(1, nil); err != nil {
+		if err := x.request(1, nil); err != nil {
 			t.Fatal(err)
 		}
 		runAll(ab, ac)
@@ -240,4 +248,100 @@ func TestSyncPlaces(t *testing.T) {
 	}
 	pass(now, time.Second, n, ab, ac)
 	same(t, n...)
+}
+
+// A peer of an older version is asked for all, whatever this node has, and one
+// that asks for no more than differs is answered so only in the version that
+// knows it. What nobody has asked for ends the session.
+func TestSyncByDifferenceVersions(t *testing.T) {
+	for version := range uint32(MaxVersion + 1) {
+		if version < MinVersion {
+			continue
+		}
+		a, b, now := pair(t, nil)
+		a.set(0, "k", "v")
+		a.set(0, "l", "v")
+		a.trim()
+		b.diff = true
+		l := connect(t, a, b, now)
+		l.run()
+		l.sa.peer.MaxVersion, l.sb.peer.MaxVersion = version, version
+		if err := b.request(1, nil); err != nil {
+			t.Fatal(err)
+		}
+		if asked := l.sb.control.syncAsk.Since != nil; asked != (version >= versionDiff) {
+			t.Errorf("version %d: asks for a difference: %t", version, asked)
+		}
+		l.run()
+		same(t, a, b)
+		if a.peers.syncs != 0 {
+			t.Errorf("version %d: %d snapshots are left open", version, a.peers.syncs)
+		}
+		if err := l.sb.onSyncCompare((&wire.SyncCompare{}).Encode()); (err != nil) != (version < versionDiff) {
+			t.Errorf("version %d: a question: %v", version, err)
+		}
+		rest := (&batchHeader{kind: batchSyncRest, pack: packStored, plain: 1, packed: 1}).append(nil)
+		if _, err := l.sb.onChunk(syncLane, append(rest, 0)); CodeOf(err) != CodeProtocol {
+			t.Errorf("version %d: an answer to nothing: %v", version, err)
+		}
+	}
+}
+
+// A question for digests gets its answer, and peers that know neither are not
+// asked.
+func TestVerify(t *testing.T) {
+	a, b, now := pair(t, nil)
+	if err := b.peers.SendVerify(1, &Verify{}); !errors.Is(err, ErrNoSession) {
+		t.Errorf("without a session: %v", err)
+	}
+	l := connect(t, a, b, now)
+	a.set(0, "k", "v")
+	l.run()
+	if err := b.peers.SendVerify(1, &Verify{ID: 9}); err != nil {
+		t.Fatal(err)
+	}
+	l.run()
+	if want := fmt.Sprintf("1: 9 true %v [7]", a.have); !slices.Equal(b.verified, []string{want}) || len(a.verified) != 1 {
+		t.Errorf("%q asked, %q answered, not %q", a.verified, b.verified, want)
+	}
+	for range 100 {
+		if err := b.peers.SendVerify(1, &Verify{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(l.sb.control.verify); n != maxVerify {
+		t.Errorf("%d questions wait", n)
+	}
+	l.sa.peer.MaxVersion, l.sb.peer.MaxVersion = 2, 2
+	if err := b.peers.SendVerify(1, &Verify{}); !errors.Is(err, ErrVersion) {
+		t.Errorf("in version 2: %v", err)
+	}
+	if _, err := l.sa.onVerify((&Verify{}).Encode()); CodeOf(err) != CodeProtocol {
+		t.Errorf("taken in version 2: %v", err)
+	}
+}
+
+// States go no faster than SyncRate; entries do.
+func TestSyncRate(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.SyncRate, c.BatchBytes = 1000, 500 })
+	for i := range 40 {
+		a.set(0, fmt.Sprint("k", i), noise(uint64(i), 500))
+	}
+	a.trim()
+	l := connect(t, a, b, now)
+	l.run()
+	if err := b.request(1, nil); err != nil {
+		t.Fatal(err)
+	}
+	begun := *now
+	for range 1000 {
+		if b.syncing == nil && len(b.begins) > 0 {
+			break
+		}
+		pass(now, 250*time.Millisecond, []*testNode{a, b}, l)
+	}
+	same(t, a, b)
+	if took := now.Sub(begun); took < 19*time.Second || took > 30*time.Second {
+		t.Errorf("20,000 bytes at 1000 a second took %v", took)
+	}
 }

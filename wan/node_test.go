@@ -44,9 +44,12 @@ type testNode struct {
 	hear             func(Heard)
 	refuse           error // what the next Apply ends with
 
-	syncing *syncState
-	begins  []string // cursors that syncs began from
-	part    int      // keys to a part of its snapshots; 0: all
+	verified []string
+	syncing  *syncState
+	begins   []string // cursors that syncs began from
+	part     int      // keys to a part of its snapshots; 0: all
+	diff     bool     // it asks for every second key by itself
+	asked    []func(states [][]byte, err error)
 }
 
 // syncState is what has come of a state sync: the states of each attempt, and
@@ -54,6 +57,7 @@ type testNode struct {
 type syncState struct {
 	regions []region
 	cursor  []byte
+	asked   string // up to where the rest was asked for
 }
 
 type region struct {
@@ -245,13 +249,14 @@ type testSnapshot struct {
 	vector crdt.Vector
 	keys   []crdt.Key
 	part   int // keys to a part; 0: all
+	since  *SyncSince
 }
 
-func (n *testNode) Snapshot() (Snapshot, error) {
+func (n *testNode) Snapshot(since *SyncSince) (Snapshot, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := n.store.Clone()
-	return &testSnapshot{s, n.durable.Clone(), s.Keys(), n.part}, nil
+	return &testSnapshot{s, n.durable.Clone(), s.Keys(), n.part, since}, nil
 }
 
 func (s *testSnapshot) Begin([]byte) SyncBegin { return SyncBegin{Vector: s.vector} }
@@ -264,24 +269,49 @@ func (s *testSnapshot) Next(cursor []byte, maxBytes int) (SyncKeys, bool, error)
 		i = int(binary.BigEndian.Uint32(cursor))
 	}
 	var out SyncKeys
-	size, ends := 0, false
+	size, ends, left := 0, false, uint64(0)
 	for ; i < len(s.keys) && !ends && (size == 0 || size < maxBytes); i++ {
 		ends = s.part > 0 && i%s.part == s.part-1
-		key := s.keys[i]
-		b := part(nil, []byte(key.Name))
-		b = part(b, s.store.Header(key).AppendBinary(nil))
-		s.store.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
-			b = part(b, []byte{byte(id.Kind)})
-			b = part(b, []byte(id.Elem))
-			b = part(b, c.AppendBinary(nil))
-			return true
-		})
-		out.States = append(out.States, b)
+		b := s.state(s.keys[i])
 		size += len(b)
+		if s.since != nil && i%2 == 1 {
+			left++
+			continue
+		}
+		out.States = append(out.States, b)
 	}
 	out.Cursor = binary.BigEndian.AppendUint32(nil, uint32(i))
 	out.Last = i == len(s.keys)
+	if s.since != nil {
+		out.Ranges = []SyncRange{{Upto: out.Cursor, Keys: left, Digest: s.since.Digests[0]}}
+	}
 	return out, ends && !out.Last, nil
+}
+
+func (s *testSnapshot) state(key crdt.Key) []byte {
+	b := part(nil, []byte(key.Name))
+	b = part(b, s.store.Header(key).AppendBinary(nil))
+	s.store.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
+		b = part(b, []byte{byte(id.Kind)})
+		b = part(b, []byte(id.Elem))
+		b = part(b, c.AppendBinary(nil))
+		return true
+	})
+	return b
+}
+
+func (s *testSnapshot) Compare(p *SyncPart) (out SyncRestPart, err error) {
+	i := uint32(0)
+	if len(p.From) > 0 {
+		i = binary.BigEndian.Uint32(p.From)
+	}
+	for ; i < binary.BigEndian.Uint32(p.Upto); i++ {
+		if i%2 == 1 {
+			out.States = append(out.States, s.state(s.keys[i]))
+		}
+	}
+	out.Same = p.Hashes
+	return out, nil
 }
 
 func part(b, p []byte) []byte {
@@ -355,48 +385,108 @@ func (n *testNode) BeginSync(_ uint16, b *SyncBegin, done func(error)) {
 		if n.syncing == nil {
 			n.syncing = &syncState{}
 		}
+		n.syncing.asked, n.asked = string(b.Cursor), nil
 		n.syncing.regions = append(n.syncing.regions, region{b.Vector, crdttest.New()})
 		n.mu.Unlock()
 		done(nil)
 	})
 }
 
-func (n *testNode) ApplyState(_ uint16, keys *SyncKeys, done func(error)) {
+func (n *testNode) ApplyState(from uint16, keys *SyncKeys, done func(error)) {
 	n.later(func() {
+		if len(keys.Ranges) == 0 {
+			n.applyState(keys, done)
+			return
+		}
+		// The step waits for the rest of it.
 		n.mu.Lock()
-		st := n.syncing
-		at := st.regions[len(st.regions)-1]
-		for _, state := range keys.States {
-			p := parts(state)
-			key := crdt.Key{Name: string(p[0])}
-			h, err := crdt.DecodeHeader(p[1])
+		at := []byte(n.syncing.asked)
+		n.syncing.asked = string(keys.Cursor)
+		n.asked = append(n.asked, func(states [][]byte, err error) {
+			if err != nil {
+				done(err)
+				return
+			}
+			all := *keys
+			all.States = append(slices.Clone(keys.States), states...)
+			n.applyState(&all, done)
+		})
+		n.mu.Unlock()
+		if err := n.peers.CompareSync(from, []SyncPart{{From: at, Upto: keys.Cursor, Hashes: []byte("sixsix")}}); err != nil {
+			n.t.Error(err)
+		}
+	})
+}
+
+func (n *testNode) ApplyRest(_ uint16, answers []SyncRestPart, done func(error)) {
+	n.later(func() {
+		for _, p := range answers {
+			if string(p.Same) != "sixsix" {
+				n.t.Errorf("an answer of %q", p.Same)
+			}
+			n.mu.Lock()
+			take := n.asked[0]
+			n.asked = n.asked[1:]
+			n.mu.Unlock()
+			take(p.States, nil)
+		}
+		done(nil)
+	})
+}
+
+// request asks for a state.
+func (n *testNode) request(from uint16, cursor []byte) error {
+	if !n.diff {
+		return n.peers.RequestSync(from, cursor, nil)
+	}
+	return n.peers.RequestSync(from, cursor, &SyncSince{Have: n.have.Clone(), Digests: []uint64{1 << 63}})
+}
+
+func (n *testNode) applyState(keys *SyncKeys, done func(error)) {
+	n.mu.Lock()
+	st := n.syncing
+	at := st.regions[len(st.regions)-1]
+	for _, state := range keys.States {
+		p := parts(state)
+		key := crdt.Key{Name: string(p[0])}
+		h, err := crdt.DecodeHeader(p[1])
+		if err != nil {
+			n.t.Error(err)
+		}
+		at.store.SetHeader(key, h)
+		for p = p[2:]; len(p) > 0; p = p[3:] {
+			c, err := crdt.DecodeCell(p[2])
 			if err != nil {
 				n.t.Error(err)
 			}
-			at.store.SetHeader(key, h)
-			for p = p[2:]; len(p) > 0; p = p[3:] {
-				c, err := crdt.DecodeCell(p[2])
-				if err != nil {
-					n.t.Error(err)
-				}
-				at.store.SetCell(crdt.CellID{Key: key, Kind: crdt.Kind(p[0][0]), Elem: string(p[1])}, c)
+			at.store.SetCell(crdt.CellID{Key: key, Kind: crdt.Kind(p[0][0]), Elem: string(p[1])}, c)
+		}
+	}
+	st.cursor = keys.Cursor
+	if keys.Last {
+		n.have = st.merge(n.keyspace(), n.store)
+		for _, p := range n.have {
+			if es := n.entries[p.Stream]; len(es) == 0 || es[len(es)-1].Tag < p.Tag {
+				n.entries[p.Stream], n.trimmed[p.Stream] = nil, p.Tag
 			}
 		}
-		st.cursor = keys.Cursor
-		if keys.Last {
-			n.have = st.merge(n.keyspace(), n.store)
-			for _, p := range n.have {
-				if es := n.entries[p.Stream]; len(es) == 0 || es[len(es)-1].Tag < p.Tag {
-					n.entries[p.Stream], n.trimmed[p.Stream] = nil, p.Tag
-				}
-			}
-			n.syncing = nil
-			n.durable = n.have.Clone()
+		n.syncing = nil
+		n.durable = n.have.Clone()
+	}
+	n.mu.Unlock()
+	done(nil)
+	n.peers.NotifyDurable()
+}
+
+func (n *testNode) Verify(from uint16, m *Verify) {
+	n.mu.Lock()
+	n.verified = append(n.verified, fmt.Sprintf("%d: %d %t %v %v", from, m.ID, m.Answer, m.Vector, m.Digests))
+	n.mu.Unlock()
+	if !m.Answer {
+		if err := n.peers.SendVerify(from, &Verify{ID: m.ID, Answer: true, Vector: n.have, Digests: []uint64{7}}); err != nil {
+			n.t.Error(err)
 		}
-		n.mu.Unlock()
-		done(nil)
-		n.peers.NotifyDurable()
-	})
+	}
 }
 
 func (n *testNode) Publish(from uint16, m *Message) {

@@ -18,6 +18,7 @@ const (
 	batchEntries   batchKind = 1
 	batchSyncBegin batchKind = 2
 	batchSyncKeys  batchKind = 3
+	batchSyncRest  batchKind = 4 // from version 3 on
 )
 
 const (
@@ -52,6 +53,16 @@ func (h *batchHeader) append(b []byte) []byte {
 // costs the receiver to keep it however small it is.
 func batchCost(plain int) int64 { return int64(plain) + 256 }
 
+// cost is the credit that a batch of the kind takes. What answers a SyncCompare
+// takes none: the receiver has asked for just that, and applies what holds the
+// lane's credit only when it has come.
+func (k batchKind) cost(plain int) int64 {
+	if k == batchSyncRest {
+		return 0
+	}
+	return batchCost(plain)
+}
+
 // parseBatchHeader reads a header and checks what can be checked without
 // knowing the lane's credit.
 func parseBatchHeader(b []byte) (batchHeader, error) {
@@ -60,7 +71,7 @@ func parseBatchHeader(b []byte) (batchHeader, error) {
 	}
 	h := batchHeader{batchKind(b[0]), b[1], binary.BigEndian.Uint32(b[2:]), binary.BigEndian.Uint32(b[6:]), binary.BigEndian.Uint64(b[10:])}
 	switch {
-	case h.kind < batchEntries || h.kind > batchSyncKeys:
+	case h.kind < batchEntries || h.kind > batchSyncRest:
 		return h, fail(CodeProtocol, "batch of unknown kind %d", h.kind)
 	case h.plain == 0 || h.packed == 0:
 		return h, fail(CodeProtocol, "empty batch")

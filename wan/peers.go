@@ -384,9 +384,21 @@ func (p *Peers) SetPaused(paused bool) {
 	p.planLocked()
 }
 
+// CompareSync asks a peer about ranges that the sync under way has left out.
+func (p *Peers) CompareSync(node uint16, parts []SyncPart) error {
+	p.mu.Lock()
+	s := p.live[node]
+	p.mu.Unlock()
+	if s == nil {
+		return ErrNoSession
+	}
+	return s.CompareSync(parts)
+}
+
 // RequestSync asks a peer for its state from a cursor on, nil for the
-// beginning. ErrNoSession if there is no session with it.
-func (p *Peers) RequestSync(node uint16, cursor []byte) error {
+// beginning, or, if since is not nil and the peer can, for what differs.
+// ErrNoSession if there is no session with it.
+func (p *Peers) RequestSync(node uint16, cursor []byte, since *SyncSince) error {
 	p.mu.Lock()
 	s := p.live[node]
 	p.mu.Unlock()
@@ -396,7 +408,7 @@ func (p *Peers) RequestSync(node uint16, cursor []byte) error {
 	if len(cursor) > MaxCursor {
 		return fmt.Errorf("sync cursor of %d bytes, at most %d", len(cursor), MaxCursor)
 	}
-	return s.RequestSync(cursor)
+	return s.RequestSync(cursor, since)
 }
 
 // Durable returns what a peer was last heard to have durably, in this session

@@ -38,8 +38,9 @@ type Log interface {
 	// stream, or no longer reaches back that far.
 	Wrote(s crdt.Stream, t crdt.Tag) bool
 
-	// Snapshot freezes the state for a state sync.
-	Snapshot() (Snapshot, error)
+	// Snapshot freezes the state for a state sync: all of it or, if since is
+	// not nil, what differs from what the asker has.
+	Snapshot(since *SyncSince) (Snapshot, error)
 }
 
 // Frontier is a moment of a node at which all that it had applied was durable.
@@ -90,7 +91,13 @@ type Snapshot interface {
 	// A node that takes in a sync itself is further in parts of its keyspace
 	// than in others. part says that what follows the new cursor is another
 	// part, with a Begin of its own; there may be no states then.
+	//
+	// Of a state by difference there need not be a state: what is left out is
+	// told by ranges, which cover all from the cursor to the new one.
 	Next(cursor []byte, maxBytes int) (keys SyncKeys, part bool, err error)
+
+	// Compare answers what the asker has in a range that Next has left out.
+	Compare(p *SyncPart) (SyncRestPart, error)
 
 	// Close releases the snapshot.
 	Close()
@@ -106,6 +113,16 @@ type (
 	SyncKnown = wire.SyncKnown
 	// SyncDBPending is what a database holds pending.
 	SyncDBPending = wire.SyncDBPending
+	// SyncSince asks for a state by difference.
+	SyncSince = wire.SyncSince
+	// SyncRange tells of keys that were left out of a state by difference.
+	SyncRange = wire.SyncRange
+	// SyncPart says what the asker has in a range.
+	SyncPart = wire.SyncPart
+	// Verify asks for the digests of a peer's buckets, or answers.
+	Verify = wire.Verify
+	// SyncRestPart answers it.
+	SyncRestPart = wire.SyncRestPart
 )
 
 // Message is what a client has published.
@@ -133,12 +150,20 @@ type Applier interface {
 	BeginSync(from uint16, b *SyncBegin, done func(error))
 
 	// ApplyState merges states. With keys.Last the sync is complete; done is
-	// then called when the node's vectors have risen.
+	// then called when the node's vectors have risen. Before it calls done the
+	// node may ask for more of what keys.Ranges tells of (Peers.CompareSync).
 	ApplyState(from uint16, keys *SyncKeys, done func(error))
+
+	// ApplyRest takes the answer to a part of what CompareSync has asked.
+	ApplyRest(from uint16, parts []SyncRestPart, done func(error))
 
 	// AbortSync tells that a sync which was requested ends before its last
 	// states. It may go on later from the last cursor, with any peer.
 	AbortSync(from uint16)
+
+	// Verify hands over a question for the digests of this node, or the answer to
+	// one (Peers.SendVerify). It must not wait.
+	Verify(from uint16, m *Verify)
 
 	// Publish hands over a message for this node's clients. It must not wait.
 	Publish(from uint16, m *Message)

@@ -53,8 +53,11 @@ func (s *Session) onChunk(l crdt.Lane, b []byte) ([]func(), error) {
 		if err != nil {
 			return nil, err
 		}
-		cost, free := batchCost(int(h.plain)), lane.room == lane.window
-		if cost > lane.room && !free || uint64(h.plain) > uint64(s.cfg.MaxBatch) {
+		if h.kind == batchSyncRest && s.taking.sync.owed == 0 {
+			return nil, fail(CodeProtocol, "the rest of a state that nobody asked for")
+		}
+		cost, free := h.kind.cost(int(h.plain)), lane.room == lane.window
+		if cost > max(lane.room, 0) && !free || uint64(h.plain) > uint64(s.cfg.MaxBatch) {
 			return nil, fail(CodeProtocol, "batch of %d bytes in lane %d, whose credit is %d", h.plain, l, lane.room)
 		}
 		lane.room -= cost
@@ -84,7 +87,7 @@ func (s *Session) onChunk(l crdt.Lane, b []byte) ([]func(), error) {
 
 // onBatch hands a verified batch to the node.
 func (s *Session) onBatch(l crdt.Lane, h batchHeader, plain []byte) ([]func(), error) {
-	cost := batchCost(len(plain))
+	cost := h.kind.cost(len(plain))
 	done := func(err error) { s.applied(l, cost, err) }
 	if h.kind != batchEntries {
 		if l != syncLane {

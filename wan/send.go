@@ -158,6 +158,12 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 			if crdt.Lane(l) == messageLane && len(o.messages) > 0 {
 				return s.nextMessage(), nil
 			}
+			if crdt.Lane(l) == syncLane {
+				if b := s.nextBulk(); b != nil {
+					lane.budget -= len(b)
+					return b, nil
+				}
+			}
 			if len(lane.rest) == 0 {
 				if err := s.fill(now, crdt.Lane(l)); err != nil {
 					return nil, err
@@ -198,6 +204,13 @@ func (s *Session) fill(now time.Time, l crdt.Lane) error {
 	o := &s.sending
 	lane := &o.lanes[l]
 	free := lane.credit == lane.window
+	if l == syncLane && len(o.sync.compare) > 0 {
+		plain, err := s.buildRest(s.cfg.BatchBytes)
+		if err != nil || plain == nil {
+			return err
+		}
+		return s.put(l, batchSyncRest, plain)
+	}
 	if lane.held == nil {
 		budget := int(min(int64(s.cfg.BatchBytes), lane.credit, int64(s.hello.MaxBatch/2)))
 		if !free && lane.credit < min(int64(s.cfg.BatchBytes), lane.window/4) {
@@ -213,16 +226,24 @@ func (s *Session) fill(now time.Time, l crdt.Lane) error {
 	if size > lane.credit && !free {
 		return nil
 	}
-	b, err := lane.pack.pack(lane.kind, lane.held)
+	plain := lane.held
+	lane.held = nil
+	return s.put(l, lane.kind, plain)
+}
+
+// put packs a batch that is to go next in a lane.
+func (s *Session) put(l crdt.Lane, kind batchKind, plain []byte) error {
+	lane := &s.sending.lanes[l]
+	b, err := lane.pack.pack(kind, plain)
 	if err != nil {
 		return fail(CodeInternal, "%w", err)
 	}
 	count := &s.stats.lanes[l]
 	count.Batches++
-	count.BytesFolded += uint64(len(lane.held))
+	count.BytesFolded += uint64(len(plain))
 	count.BytesPacked += uint64(len(b))
-	lane.credit -= size
-	lane.rest, lane.held = b, nil
+	lane.credit -= kind.cost(len(plain))
+	lane.rest = b
 	return nil
 }
 

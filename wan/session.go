@@ -16,9 +16,11 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 2
+	MaxVersion = 3
 	// versionPublish is the first that knows Publish.
 	versionPublish = 2
+	// versionDiff is the first that knows state syncs by difference.
+	versionDiff = 3
 )
 
 // Sizes of the random parts of a Hello, in bytes.
@@ -65,6 +67,7 @@ type Session struct {
 	said    bool  // the Error frame has gone out
 	opened  time.Time
 	heardAt time.Time
+	ticked  time.Time
 	in, out checker
 	toSend  struct{ hello, proof, ack bool }
 
@@ -96,7 +99,9 @@ type controlState struct {
 	acked      crdt.Vector
 	credit     [crdt.Lanes]int64
 	syncNeeded []crdt.Stream
-	syncAsk    []byte // cursor to ask for; nil: none
+	syncAsk    *wire.SyncRequest // due
+	compare    []*wire.SyncCompare
+	verify     []*wire.Verify
 }
 
 // newSession starts the state machine of a fresh connection.
@@ -106,7 +111,7 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 		return nil, fmt.Errorf("making a nonce: %w", err)
 	}
 	s := &Session{peers: p, cfg: &p.cfg, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, via: l.Via, wake: l.Wake,
-		done: make(chan struct{}), opened: now, heardAt: now}
+		done: make(chan struct{}), opened: now, heardAt: now, ticked: now}
 	id := &p.cfg.Self
 	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,
 		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot, Subscription: p.cfg.Subscription}
@@ -380,6 +385,10 @@ func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error
 		calls, err = s.onSyncNeeded(b)
 	case frameSyncRequest:
 		err = s.onSyncRequest(b)
+	case frameVerify:
+		calls, err = s.onVerify(b)
+	case frameSyncCompare:
+		err = s.onSyncCompare(b)
 	case framePublish:
 		calls, err = s.onPublish(b)
 	default:
@@ -569,7 +578,7 @@ func (s *Session) nextControl(now time.Time) []byte {
 		return s.message(frameSyncNeeded, m.Encode())
 	}
 	if c.syncAsk != nil {
-		m := wire.SyncRequest{Cursor: c.syncAsk, ID: s.taking.sync.asked}
+		m := c.syncAsk
 		c.syncAsk = nil
 		return s.message(frameSyncRequest, m.Encode())
 	}
@@ -618,7 +627,9 @@ func (s *Session) Tick(now time.Time) {
 	case s.phase == phaseReady && now.Sub(s.heardAt) >= s.cfg.Silence:
 		err = fail(CodeTimeout, "nothing heard from node %d for %v", s.peer.Node, s.cfg.Silence)
 	}
-	due := s.phase == phaseReady && (!now.Before(s.beat.due) || s.sending.sync.waiting)
+	spare := s.sending.sync.refill(now.Sub(s.ticked), s.cfg.SyncRate)
+	s.ticked = now
+	due := s.phase == phaseReady && (!now.Before(s.beat.due) || s.sending.sync.waiting || spare)
 	s.mu.Unlock()
 	if err != nil {
 		s.Close(err)

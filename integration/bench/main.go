@@ -4,6 +4,7 @@
 //
 //	go run ./integration/bench [-short]
 //	go run ./integration/bench -soak 30m
+//	go run ./integration/bench -sync
 //
 // It prints Markdown; docs/BENCHMARKS.md holds the last figures. It needs
 // redis-server and redis-benchmark.
@@ -37,6 +38,8 @@ func main() {
 	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
 	only := flag.String("commands", "", "measure only these, as the table names them, separated by commas")
 	long := flag.Duration("soak", 0, "instead, load two nodes for so long, and fail if memory, goroutines, files or disk grow; 30m is a good while")
+	states := flag.Bool("sync", false, "measure state syncs only")
+	keys := flag.Int("keys", 0, "keys for the syncs and for what keys cost; 0: a million, or what -short says")
 	flag.Parse()
 	if *only != "" {
 		names := strings.Split(*only, ",")
@@ -46,11 +49,14 @@ func main() {
 	if *short {
 		s = sizes{requests: 8_000, rounds: 1, keys: 50_000}
 	}
-	os.Exit(run(s, *fsync, *long))
+	if *keys > 0 {
+		s.keys = *keys
+	}
+	os.Exit(run(s, *fsync, *long, *states))
 }
 
 // run measures everything and returns the exit code.
-func run(s sizes, fsync string, long time.Duration) (code int) {
+func run(s sizes, fsync string, long time.Duration, states bool) (code int) {
 	b := &bench{}
 	defer func() {
 		if p := recover(); p != nil && p != any(errFailed) {
@@ -72,8 +78,11 @@ func run(s sizes, fsync string, long time.Duration) (code int) {
 		soak(b, bed, long)
 		return 0
 	}
-	throughput(b, bed, s, fsync)
-	data(b, bed, s, fsync)
+	if !states {
+		throughput(b, bed, s, fsync)
+		data(b, bed, s, fsync)
+	}
+	syncs(b, bed, s.keys, fsync)
 	return 0
 }
 

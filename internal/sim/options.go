@@ -79,6 +79,50 @@ next:
 	return f, nil
 }
 
+// Shape says which nodes reach each other.
+type Shape uint8
+
+// Shapes. In all but a mesh some nodes hear of each other by way of others
+// alone.
+const (
+	Mesh Shape = iota
+	Ring
+	Star
+	Line
+	endOfShapes
+)
+
+var shapeNames = [...]string{"mesh", "ring", "star", "line"}
+
+// String returns the shape's name.
+func (s Shape) String() string { return shapeNames[s] }
+
+// ParseShape reads what String prints.
+func ParseShape(s string) (Shape, error) {
+	for i, n := range shapeNames {
+		if n == s {
+			return Shape(i), nil
+		}
+	}
+	return 0, fmt.Errorf("no shape is called %q; there are %v", s, shapeNames)
+}
+
+// linked reports whether two of some nodes, counted from 0, reach each other.
+func (s Shape) linked(a, b, nodes int) bool {
+	if a > b {
+		a, b = b, a
+	}
+	switch s {
+	case Ring:
+		return b-a == 1 || a == 0 && b == nodes-1
+	case Star:
+		return a == 0
+	case Line:
+		return b-a == 1
+	}
+	return true
+}
+
 // Options are a run's. Together they determine everything that happens in it.
 type Options struct {
 	Seed     uint64
@@ -95,6 +139,7 @@ type Options struct {
 	MaxSkew  time.Duration // max_clock_skew
 	Limit    int           // bytes a second that a link may take; 0: no limit
 	Regions  int           // that the nodes are of, in turn; 0: of none
+	Shape    Shape
 }
 
 // FromSeed chooses options by a seed.
@@ -133,17 +178,30 @@ func FromSeed(seed uint64) Options {
 	if r.IntN(3) == 0 {
 		o.Regions = 2
 	}
+	if r.IntN(5) == 0 {
+		o.SetShape(1 + Shape(r.IntN(int(endOfShapes)-1)))
+	}
 	return o
+}
+
+// SetShape sets the shape. In one that is not a mesh a node that goes for good
+// takes the way from others, and one that was rolled back without a trace may
+// never meet those who know better.
+func (o *Options) SetShape(s Shape) {
+	if o.Shape = s; s != Mesh {
+		o.Nodes = max(o.Nodes, 4)
+		o.Faults &^= Forget | Rollback
+	}
 }
 
 // String prints the options as the test's -options flag takes them.
 func (o Options) String() string {
-	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d,regions=%d",
-		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit, o.Regions)
+	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d,regions=%d,shape=%v",
+		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit, o.Regions, o.Shape)
 }
 
 // ParseOptions reads what String prints; what is not named is as the seed has
-// it.
+// it, and the shape a mesh.
 func ParseOptions(s string) (Options, error) {
 	var o Options
 	for i, part := range strings.Split(s, ",") {
@@ -157,6 +215,7 @@ func ParseOptions(s string) (Options, error) {
 			var seed uint64
 			seed, err = strconv.ParseUint(value, 10, 64)
 			o = FromSeed(seed)
+			o.Shape = Mesh
 		case "nodes":
 			o.Nodes, err = strconv.Atoi(value)
 		case "steps":
@@ -177,6 +236,8 @@ func ParseOptions(s string) (Options, error) {
 			o.Overtake, err = strconv.ParseBool(value)
 		case "compress":
 			o.Compress, err = strconv.ParseBool(value)
+		case "shape":
+			o.Shape, err = ParseShape(value)
 		case "skew":
 			o.MaxSkew, err = time.ParseDuration(value)
 		case "limit":
@@ -215,6 +276,7 @@ func (o Options) Simpler() []Options {
 	add(func(c *Options) { c.Steps = max(1, c.Steps-1) })
 	add(func(c *Options) { c.Nodes = max(2, c.Nodes-1) })
 	add(func(c *Options) { c.Keys = max(1, c.Keys-1) })
+	add(func(c *Options) { c.Shape = Mesh })
 	add(func(c *Options) { c.Lanes = false })
 	add(func(c *Options) { c.Overtake = false })
 	add(func(c *Options) { c.Compress = false })

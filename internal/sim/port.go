@@ -23,8 +23,7 @@ var (
 type syncs struct {
 	needed map[uint16]bool // peers that can serve only their state
 	from   uint16          // the one that does; 0: none
-	state  node.SyncState
-	cursor []byte
+	taker  node.SyncTaker
 }
 
 // Origin implements wan.Log.
@@ -63,13 +62,13 @@ func (p *port) Wrote(s crdt.Stream, t crdt.Tag) bool {
 }
 
 // Snapshot implements wan.Log.
-func (p *port) Snapshot() (wan.Snapshot, error) {
+func (p *port) Snapshot(since *wan.SyncSince) (wan.Snapshot, error) {
 	s, err := p.log.Snapshot()
 	if err != nil {
 		return nil, err
 	}
 	(*proc)(p).sync() // the adapter waits for it
-	return node.SnapshotForPeers(s)
+	return node.SnapshotForPeers(s, since, p.w.syncSizes)
 }
 
 // Apply implements wan.Applier.
@@ -81,6 +80,29 @@ func (p *port) Apply(from uint16, entries []crdt.Entry, done func(error)) {
 		}
 		done(err)
 	}})
+}
+
+// Verify implements wan.Applier: at equal vectors the digests of all buckets are
+// the same, whatever has expired where.
+func (p *port) Verify(from uint16, m *wan.Verify) {
+	if p.dead || (*proc)(p).inParts() {
+		return
+	}
+	s, err := p.log.Snapshot()
+	p.w.check(err, "snapshot")
+	digests, err := s.FullDigests(0, oplog.Buckets)
+	p.w.check(errors.Join(err, s.Close()), "digests")
+	if !m.Answer {
+		_ = p.peers.SendVerify(from, node.AnswerVerify(m, s.Vector, digests))
+		return
+	}
+	if !s.Vector.Equal(m.Vector) {
+		p.w.oracle.counts["digests of other vectors"]++
+		return
+	}
+	p.w.oracle.counts["digests compared"]++
+	mine := node.AnswerVerify(m, s.Vector, digests)
+	p.w.must(mine.Total == m.Total, "nodes %d and %d have the same vector %v, and other digests", p.site.id, from, m.Vector)
 }
 
 // Publish implements wan.Applier. Nobody listens.
@@ -123,9 +145,16 @@ func (p *port) startSync() {
 		}
 		s.from = peer
 		delete(s.needed, peer)
-		cursor, _ := p.core.Syncing()
+		cursor, since, err := p.core.Since()
+		p.w.check(err, "digests")
+		switch p.w.syncs.IntN(4) {
+		case 0:
+			since = nil // as of a peer that knows no other
+		case 1, 2:
+			since.Digests = nil // so every range is looked at
+		}
 		p.w.oracle.counts["state syncs"]++
-		if err := p.peers.RequestSync(peer, cursor); err != nil {
+		if err := p.peers.RequestSync(peer, cursor, since); err != nil {
 			p.AbortSync(peer)
 		}
 	}})
@@ -134,45 +163,33 @@ func (p *port) startSync() {
 // BeginSync implements wan.Applier.
 func (p *port) BeginSync(from uint16, b *wan.SyncBegin, done func(error)) {
 	p.w.say("node %d syncs from node %d, from %x on", p.site.id, from, b.Cursor)
-	st := node.SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}}
-	for _, k := range b.Known {
-		st.Known[k.Stream] = k.Context
-	}
-	for _, d := range b.DBPending {
-		st.Pending[d.DB] = d.Context
-	}
-	p.syncs.from, p.syncs.state, p.syncs.cursor = from, st, b.Cursor
-	done(nil)
+	_, err := p.syncs.taker.Begin(from, b, p.w.time())
+	p.syncs.from = from
+	done(err)
 }
 
 // ApplyState implements wan.Applier.
 func (p *port) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
-	keys := make([]node.SyncKey, 0, len(k.States))
-	for _, b := range k.States {
-		key, err := node.DecodeState(b)
-		if err != nil {
-			done(err)
-			return
-		}
-		keys = append(keys, key)
+	p.w.oracle.counts["keys synced"] += len(k.States)
+	for _, r := range k.Ranges {
+		p.w.oracle.counts["ranges left out of a sync"] += int(min(r.Keys, 1))
 	}
-	upto := k.Cursor
-	if k.Last {
-		upto = nil
+	p.syncs.taker.Keys(from, k, done)
+}
+
+// ApplyRest implements wan.Applier.
+func (p *port) ApplyRest(from uint16, parts []wan.SyncRestPart, done func(error)) {
+	p.w.oracle.counts["ranges asked about"] += len(parts)
+	p.syncs.taker.Rest(from, parts, done)
+}
+
+// merged is told of each step of a sync.
+func (p *port) merged(from uint16, last bool, s node.SyncProgress, err error) {
+	p.synced = true
+	p.w.say("node %d merges a step of node %d, %d keys so far, last %t: %v", p.site.id, from, s.Keys, last, err)
+	if last {
+		p.ended(from)
 	}
-	state, at := p.syncs.state, p.syncs.cursor
-	p.syncs.cursor = upto
-	(*proc)(p).enqueue(work{fn: func() {
-		p.core.MergeState(&state, at, upto, keys, func(err error) {
-			p.merged = true
-			p.w.say("node %d merges %d keys of node %d, last %t: %v", p.site.id, len(keys), from, k.Last, err)
-			if k.Last {
-				p.ended(from)
-			}
-			done(err)
-		})
-		(*proc)(p).committed()
-	}})
 }
 
 // AbortSync implements wan.Applier.
@@ -181,6 +198,7 @@ func (p *port) AbortSync(from uint16) {
 		return
 	}
 	p.w.oracle.counts["state syncs cut"]++
+	p.syncs.taker.Abort(from)
 	p.ended(from)
 }
 

@@ -53,6 +53,18 @@ func TestRegressions(t *testing.T) {
 // says otherwise.
 const freshSeeds = 50
 
+// firstSeed returns a new seed, unless the environment says which.
+func firstSeed(t *testing.T) uint64 {
+	first := uint64(rand.Uint32()) << 16
+	if s := os.Getenv("REPLICATORD_SIM_FIRST"); s != "" {
+		var err error
+		if first, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return first
+}
+
 // Seeds nobody has tried. REPLICATORD_SIM_SEEDS says how many, and
 // REPLICATORD_SIM_FIRST the first, if it is not to be a new one.
 func TestFresh(t *testing.T) {
@@ -63,13 +75,7 @@ func TestFresh(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := uint64(rand.Uint32()) << 16
-	if s := os.Getenv("REPLICATORD_SIM_FIRST"); s != "" {
-		var err error
-		if first, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatal(err)
-		}
-	}
+	first := firstSeed(t)
 	counts, failed := map[string]int{}, 0
 	begun := time.Now()
 	for seed := first; seed < first+n; seed++ {
@@ -91,6 +97,60 @@ func TestFresh(t *testing.T) {
 	t.Logf("%d seeds from %d on in %v", n, first, time.Since(begun).Round(time.Millisecond))
 	for _, k := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%9d %s", counts[k], k)
+	}
+}
+
+// State syncs by difference: logs that keep little, and nodes that are away,
+// lose their disks or come back with old ones.
+func TestSyncsByDifference(t *testing.T) {
+	n := uint64(freshSeeds / 2)
+	if s := os.Getenv("REPLICATORD_SIM_SEEDS"); s != "" {
+		var err error
+		if n, err = strconv.ParseUint(s, 10, 32); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := firstSeed(t)
+	counts := map[string]int{}
+	for seed := first; seed < first+n; seed++ {
+		o := FromSeed(seed)
+		o.Faults |= Lapse | Partition | Kill | Cut
+		if seed%2 == 0 {
+			o.Faults |= Wipe | Restore
+		}
+		o.Keys, o.Steps = max(o.Keys, 3), max(o.Steps, 80)
+		o.Trouble = o.Pace * time.Duration(o.Steps) / 8
+		r, err := Run(o)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for k, v := range r.Counts {
+			counts[k] += v
+		}
+	}
+	for _, k := range []string{"state syncs", "keys synced", "ranges left out of a sync", "ranges asked about"} {
+		t.Logf("%d seeds from %d on: %d %s", n, first, counts[k], k)
+		if counts[k] == 0 {
+			t.Errorf("no %s in %d runs: this tests nothing", k, n)
+		}
+	}
+}
+
+// Five nodes in each shape, with every fault that a shape can bear: what one
+// writes reaches all, however long the way is.
+func TestShapes(t *testing.T) {
+	for shape := range endOfShapes {
+		t.Run(shape.String(), func(t *testing.T) {
+			first := firstSeed(t)
+			for seed := first; seed < first+3; seed++ {
+				o := FromSeed(seed)
+				o.Nodes = 5
+				o.SetShape(shape)
+				if _, err := Run(o); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -99,7 +99,7 @@ type proc struct {
 	unmarked  *mark      // what the view holds, not marked yet
 	markedAt  time.Duration
 
-	merged bool // steps of a state sync
+	synced bool // a step of a state sync was merged
 
 	// What the data links said.
 	heard    map[uint16]wan.Heard
@@ -167,6 +167,14 @@ func (s *site) start() {
 		SyncThreshold: w.syncThreshold, NoCompression: !w.opts.Compress, Bandwidth: w.opts.Limit, Rand: io.Reader(rand.NewChaCha8(key)),
 	})
 	w.check(err, "making peers")
+	p.syncs.taker.Post = func(fn func(*node.Core)) bool {
+		p.enqueue(work{fn: func() {
+			fn(p.core)
+			p.committed()
+		}})
+		return true
+	}
+	p.syncs.taker.Compare, p.syncs.taker.Merged = p.peers.CompareSync, (*port)(p).merged
 	s.proc = p
 	p.peers.SetForgotten(s.forgotten())
 	p.peers.SetPaused(s.paused)
@@ -176,6 +184,11 @@ func (s *site) start() {
 	p.every(250*time.Millisecond, func() { p.peers.Tick(w.time()) })
 	p.every(400*time.Millisecond, p.maintain)
 	p.every(5*time.Second, p.trim)
+	p.every(700*time.Millisecond, func() {
+		for _, m := range p.members() {
+			_ = p.peers.SendVerify(m, &wan.Verify{})
+		}
+	})
 	p.every(500*time.Millisecond, p.dial)
 	w.after(w.between(0, 200*time.Millisecond), p.attach)
 }
@@ -260,7 +273,7 @@ func (p *proc) members() []uint16 {
 // dial connects to those to whom there is no session.
 func (p *proc) dial() {
 	for _, o := range p.w.sites {
-		if o == p.site || o.proc == nil || p.site.knows[o.id] || p.peers.Live(o.id) || p.connecting(o.proc) ||
+		if o == p.site || o.proc == nil || !p.w.opts.Shape.linked(int(p.site.id)-1, int(o.id)-1, len(p.w.sites)) || p.site.knows[o.id] || p.peers.Live(o.id) || p.connecting(o.proc) ||
 			p.w.link(p.site.id, o.id).blocked || p.w.link(o.id, p.site.id).blocked || p.w.chance(30) {
 			continue
 		}

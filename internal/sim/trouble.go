@@ -155,7 +155,7 @@ func (w *world) crash(s *site, f Fault) {
 		f = Kill
 	}
 	lost := f == PowerLoss || f != Kill && w.chance(50)
-	s.midSync = s.proc.inParts() || lost && s.proc.merged // the end of the sync may be lost
+	s.midSync = s.proc.inParts() || lost && s.proc.synced // the end of the sync may be lost
 	w.oracle.crashed(s.proc, lost)
 	if lost {
 		s.losePower()

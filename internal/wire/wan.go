@@ -312,18 +312,37 @@ func DecodeSyncNeeded(b []byte) (*SyncNeeded, error) {
 type SyncRequest struct {
 	Cursor []byte
 	ID     uint64 // rises with each request of a session
+	Since  *SyncSince
+}
+
+// SyncSince says that only what differs is asked for, and what the asker has.
+type SyncSince struct {
+	Have    crdt.Vector
+	Digests []uint64 // of the buckets, or none
 }
 
 // Encode returns the message's bytes.
 func (m *SyncRequest) Encode() []byte {
-	return encode(&wanpb.SyncRequest{Cursor: m.Cursor, Id: m.ID})
+	out := &wanpb.SyncRequest{Cursor: m.Cursor, Id: m.ID}
+	if m.Since != nil {
+		out.Diff, out.Have, out.Digests = true, m.Since.Have.AppendBinary(nil), m.Since.Digests
+	}
+	return encode(out)
 }
 
 // DecodeSyncRequest reads a SyncRequest.
 func DecodeSyncRequest(b []byte) (*SyncRequest, error) {
 	var m wanpb.SyncRequest
-	err := decode(b, &m)
-	return &SyncRequest{m.Cursor, m.Id}, err
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &SyncRequest{Cursor: m.Cursor, ID: m.Id}
+	if !m.Diff {
+		return out, nil
+	}
+	v, err := vector(m.Have)
+	out.Since = &SyncSince{v, m.Digests}
+	return out, err
 }
 
 // SyncBegin opens a state sync.
@@ -395,18 +414,141 @@ type SyncKeys struct {
 	States [][]byte
 	Cursor []byte
 	Last   bool
+	// Ranges tell, in a sync by difference, of what is not among the states.
+	Ranges []SyncRange
+}
+
+// SyncRange is a range of keys, from where the one before ends up to a
+// position.
+type SyncRange struct {
+	Upto   []byte // empty: the end
+	Keys   uint64 // that are left out, or more
+	Digest uint64 // sum of theirs
 }
 
 // Encode returns the message's bytes.
 func (m *SyncKeys) Encode() []byte {
-	return encode(&wanpb.SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last})
+	out := &wanpb.SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last}
+	for _, r := range m.Ranges {
+		out.Ranges = append(out.Ranges, &wanpb.SyncRange{Upto: r.Upto, Keys: r.Keys, Digest: r.Digest})
+	}
+	return encode(out)
 }
 
 // DecodeSyncKeys reads a SyncKeys.
 func DecodeSyncKeys(b []byte) (*SyncKeys, error) {
 	var m wanpb.SyncKeys
-	err := decode(b, &m)
-	return &SyncKeys{m.States, m.Cursor, m.Last}, err
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last}
+	for _, r := range m.Ranges {
+		out.Ranges = append(out.Ranges, SyncRange{r.Upto, r.Keys, r.Digest})
+	}
+	return out, nil
+}
+
+// SyncHash is the size of what SyncCompare tells of a key, in bytes.
+const SyncHash = 6
+
+// SyncCompare tells what its sender has in ranges whose digests differ.
+type SyncCompare struct {
+	ID    uint64
+	Parts []SyncPart
+	Done  bool // the sync is complete, or given up
+}
+
+// SyncPart is one range of a SyncCompare.
+type SyncPart struct {
+	From, Upto []byte
+	Hashes     []byte // SyncHash bytes for each key
+	All        bool   // there are too many: all that was left out is wanted
+}
+
+// Encode returns the message's bytes.
+func (m *SyncCompare) Encode() []byte {
+	out := &wanpb.SyncCompare{Id: m.ID, Done: m.Done}
+	for _, p := range m.Parts {
+		out.Parts = append(out.Parts, &wanpb.SyncCompare_Part{From: p.From, Upto: p.Upto, Hashes: p.Hashes, All: p.All})
+	}
+	return encode(out)
+}
+
+// DecodeSyncCompare reads a SyncCompare.
+func DecodeSyncCompare(b []byte) (*SyncCompare, error) {
+	var m wanpb.SyncCompare
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &SyncCompare{ID: m.Id, Done: m.Done}
+	for _, p := range m.Parts {
+		if len(p.Hashes)%SyncHash != 0 {
+			return nil, corrupt("SyncCompare: %d bytes of hashes", len(p.Hashes))
+		}
+		out.Parts = append(out.Parts, SyncPart{p.From, p.Upto, p.Hashes, p.All})
+	}
+	return out, nil
+}
+
+// SyncRest answers a SyncCompare, part by part.
+type SyncRest struct {
+	ID    uint64
+	Parts []SyncRestPart
+}
+
+// SyncRestPart answers one part.
+type SyncRestPart struct {
+	Same   []byte // a bit for each hash: that key is the same there
+	States [][]byte
+}
+
+// Encode returns the message's bytes.
+func (m *SyncRest) Encode() []byte {
+	out := &wanpb.SyncRest{Id: m.ID}
+	for _, p := range m.Parts {
+		out.Parts = append(out.Parts, &wanpb.SyncRest_Part{Same: p.Same, States: p.States})
+	}
+	return encode(out)
+}
+
+// DecodeSyncRest reads a SyncRest.
+func DecodeSyncRest(b []byte) (*SyncRest, error) {
+	var m wanpb.SyncRest
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	out := &SyncRest{ID: m.Id}
+	for _, p := range m.Parts {
+		out.Parts = append(out.Parts, SyncRestPart{p.Same, p.States})
+	}
+	return out, nil
+}
+
+// Verify asks for the digests of a peer's buckets, or answers.
+type Verify struct {
+	ID      uint64
+	Answer  bool
+	Vector  crdt.Vector
+	Digests []uint64 // of all buckets, full, if the question asked for them
+	Total   uint64   // hash of them
+	Full    bool     // the digests are asked for
+	Busy    bool     // the answer: not known now
+}
+
+// Encode returns the message's bytes.
+func (m *Verify) Encode() []byte {
+	return encode(&wanpb.Verify{Id: m.ID, Answer: m.Answer, Vector: m.Vector.AppendBinary(nil), Digests: m.Digests,
+		Total: m.Total, Full: m.Full, Busy: m.Busy})
+}
+
+// DecodeVerify reads a Verify.
+func DecodeVerify(b []byte) (*Verify, error) {
+	var m wanpb.Verify
+	if err := decode(b, &m); err != nil {
+		return nil, err
+	}
+	v, err := vector(m.Vector)
+	return &Verify{m.Id, m.Answer, v, m.Digests, m.Total, m.Full, m.Busy}, err
 }
 
 // Publish is a message for the receiver's clients that listen to a channel.

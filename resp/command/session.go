@@ -133,6 +133,10 @@ var nodeCommands = []*Command{
 		Summary: "The cells of a key: who wrote what, and when"},
 	{Name: "CONFLICTS", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "Concurrent values that met: which one shows, and which is hidden"},
+	{Name: "VERIFY", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
+		Summary: "Whether this node holds the same as a member, or as all of them"},
+	{Name: "REPAIR", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
+		Summary: "Replaces what this node holds in another way than a member by what that one has"},
 	{Name: "REPLLOG", Arity: -1, Flags: Admin | NoScript | Loading, Group: "server", Since: "0.1.0",
 		Summary: "A range of the log"},
 }

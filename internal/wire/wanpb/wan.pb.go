@@ -734,9 +734,13 @@ func (x *SyncNeeded) GetOrigins() []uint64 {
 
 // SyncRequest asks for the state, from a cursor on.
 type SyncRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cursor        []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"` // empty: from the beginning
-	Id            uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`        // rises with each request of a session
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Cursor []byte                 `protobuf:"bytes,1,opt,name=cursor,proto3" json:"cursor,omitempty"` // empty: from the beginning
+	Id     uint64                 `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`        // rises with each request of a session
+	// From version 3 on: only what differs is to be sent.
+	Diff          bool     `protobuf:"varint,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	Have          []byte   `protobuf:"bytes,4,opt,name=have,proto3" json:"have,omitempty"`                // the asker's vector
+	Digests       []uint64 `protobuf:"fixed64,5,rep,packed,name=digests,proto3" json:"digests,omitempty"` // of its buckets; none, or as many as there are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -783,6 +787,27 @@ func (x *SyncRequest) GetId() uint64 {
 		return x.Id
 	}
 	return 0
+}
+
+func (x *SyncRequest) GetDiff() bool {
+	if x != nil {
+		return x.Diff
+	}
+	return false
+}
+
+func (x *SyncRequest) GetHave() []byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *SyncRequest) GetDigests() []uint64 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
 }
 
 // SyncBegin is the content of the first batch of a state sync.
@@ -864,10 +889,12 @@ func (x *SyncBegin) GetId() uint64 {
 
 // SyncKeys is the content of the batches that follow.
 type SyncKeys struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	States        [][]byte               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
-	Cursor        []byte                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"` // after the last state
-	Last          bool                   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`    // the state is complete
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	States [][]byte               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
+	Cursor []byte                 `protobuf:"bytes,2,opt,name=cursor,proto3" json:"cursor,omitempty"` // after the last state
+	Last   bool                   `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`    // the state is complete
+	// In a sync by difference, what is left out.
+	Ranges        []*SyncRange `protobuf:"bytes,4,rep,name=ranges,proto3" json:"ranges,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -923,6 +950,284 @@ func (x *SyncKeys) GetLast() bool {
 	return false
 }
 
+func (x *SyncKeys) GetRanges() []*SyncRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+// SyncRange is a range of keys, from where the one before it ends. Its digest
+// is that of the keys whose states are left out.
+type SyncRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Upto          []byte                 `protobuf:"bytes,1,opt,name=upto,proto3" json:"upto,omitempty"`       // empty: the end
+	Keys          uint64                 `protobuf:"varint,2,opt,name=keys,proto3" json:"keys,omitempty"`      // how many are left out, or more
+	Digest        uint64                 `protobuf:"fixed64,3,opt,name=digest,proto3" json:"digest,omitempty"` // the sum of theirs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncRange) Reset() {
+	*x = SyncRange{}
+	mi := &file_wan_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncRange) ProtoMessage() {}
+
+func (x *SyncRange) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncRange.ProtoReflect.Descriptor instead.
+func (*SyncRange) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SyncRange) GetUpto() []byte {
+	if x != nil {
+		return x.Upto
+	}
+	return nil
+}
+
+func (x *SyncRange) GetKeys() uint64 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *SyncRange) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+// SyncCompare tells what the asker has in ranges that were left out and whose
+// digest is not that of its own keys. From version 3 on.
+type SyncCompare struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // of the request
+	Parts         []*SyncCompare_Part    `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	Done          bool                   `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"` // the sync is complete, or given up
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCompare) Reset() {
+	*x = SyncCompare{}
+	mi := &file_wan_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCompare) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCompare) ProtoMessage() {}
+
+func (x *SyncCompare) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCompare.ProtoReflect.Descriptor instead.
+func (*SyncCompare) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SyncCompare) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SyncCompare) GetParts() []*SyncCompare_Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *SyncCompare) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// SyncRest is the content of the batches that answer it.
+type SyncRest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Parts         []*SyncRest_Part       `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"` // in the order in which they were asked for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncRest) Reset() {
+	*x = SyncRest{}
+	mi := &file_wan_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncRest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncRest) ProtoMessage() {}
+
+func (x *SyncRest) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncRest.ProtoReflect.Descriptor instead.
+func (*SyncRest) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SyncRest) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *SyncRest) GetParts() []*SyncRest_Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Verify asks for the digests of a peer's buckets, or answers. From version 3
+// on.
+type Verify struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Answer        bool                   `protobuf:"varint,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	Vector        []byte                 `protobuf:"bytes,3,opt,name=vector,proto3" json:"vector,omitempty"`            // of the answer
+	Digests       []uint64               `protobuf:"fixed64,4,rep,packed,name=digests,proto3" json:"digests,omitempty"` // of all buckets, full, if the question asked for them
+	Total         uint64                 `protobuf:"fixed64,5,opt,name=total,proto3" json:"total,omitempty"`            // hash of them
+	Full          bool                   `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`               // the digests are asked for, not only their hash
+	Busy          bool                   `protobuf:"varint,7,opt,name=busy,proto3" json:"busy,omitempty"`               // the answer: not known now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verify) Reset() {
+	*x = Verify{}
+	mi := &file_wan_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verify) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verify) ProtoMessage() {}
+
+func (x *Verify) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verify.ProtoReflect.Descriptor instead.
+func (*Verify) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Verify) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Verify) GetAnswer() bool {
+	if x != nil {
+		return x.Answer
+	}
+	return false
+}
+
+func (x *Verify) GetVector() []byte {
+	if x != nil {
+		return x.Vector
+	}
+	return nil
+}
+
+func (x *Verify) GetDigests() []uint64 {
+	if x != nil {
+		return x.Digests
+	}
+	return nil
+}
+
+func (x *Verify) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Verify) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *Verify) GetBusy() bool {
+	if x != nil {
+		return x.Busy
+	}
+	return false
+}
+
 // Publish is a message of PUBLISH or SPUBLISH for the receiver's clients. From
 // version 2 on.
 type Publish struct {
@@ -936,7 +1241,7 @@ type Publish struct {
 
 func (x *Publish) Reset() {
 	*x = Publish{}
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -948,7 +1253,7 @@ func (x *Publish) String() string {
 func (*Publish) ProtoMessage() {}
 
 func (x *Publish) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[14]
+	mi := &file_wan_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -961,7 +1266,7 @@ func (x *Publish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Publish.ProtoReflect.Descriptor instead.
 func (*Publish) Descriptor() ([]byte, []int) {
-	return file_wan_proto_rawDescGZIP(), []int{14}
+	return file_wan_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Publish) GetChannel() []byte {
@@ -995,7 +1300,7 @@ type Want_Origin struct {
 
 func (x *Want_Origin) Reset() {
 	*x = Want_Origin{}
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1312,7 @@ func (x *Want_Origin) String() string {
 func (*Want_Origin) ProtoMessage() {}
 
 func (x *Want_Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[15]
+	mi := &file_wan_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1047,7 +1352,7 @@ type SyncBegin_Known struct {
 
 func (x *SyncBegin_Known) Reset() {
 	*x = SyncBegin_Known{}
-	mi := &file_wan_proto_msgTypes[16]
+	mi := &file_wan_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1364,7 @@ func (x *SyncBegin_Known) String() string {
 func (*SyncBegin_Known) ProtoMessage() {}
 
 func (x *SyncBegin_Known) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[16]
+	mi := &file_wan_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1404,7 @@ type SyncBegin_DBPending struct {
 
 func (x *SyncBegin_DBPending) Reset() {
 	*x = SyncBegin_DBPending{}
-	mi := &file_wan_proto_msgTypes[17]
+	mi := &file_wan_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1416,7 @@ func (x *SyncBegin_DBPending) String() string {
 func (*SyncBegin_DBPending) ProtoMessage() {}
 
 func (x *SyncBegin_DBPending) ProtoReflect() protoreflect.Message {
-	mi := &file_wan_proto_msgTypes[17]
+	mi := &file_wan_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,6 +1442,126 @@ func (x *SyncBegin_DBPending) GetDb() uint32 {
 func (x *SyncBegin_DBPending) GetContext() []byte {
 	if x != nil {
 		return x.Context
+	}
+	return nil
+}
+
+type SyncCompare_Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	Upto          []byte                 `protobuf:"bytes,2,opt,name=upto,proto3" json:"upto,omitempty"`
+	Hashes        []byte                 `protobuf:"bytes,3,opt,name=hashes,proto3" json:"hashes,omitempty"` // 6 bytes of each key's
+	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`      // too many: send all that were left out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncCompare_Part) Reset() {
+	*x = SyncCompare_Part{}
+	mi := &file_wan_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncCompare_Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncCompare_Part) ProtoMessage() {}
+
+func (x *SyncCompare_Part) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncCompare_Part.ProtoReflect.Descriptor instead.
+func (*SyncCompare_Part) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{15, 0}
+}
+
+func (x *SyncCompare_Part) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *SyncCompare_Part) GetUpto() []byte {
+	if x != nil {
+		return x.Upto
+	}
+	return nil
+}
+
+func (x *SyncCompare_Part) GetHashes() []byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *SyncCompare_Part) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type SyncRest_Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Same          []byte                 `protobuf:"bytes,1,opt,name=same,proto3" json:"same,omitempty"`     // a bit for each hash, from the lowest of the first byte on: that key is the same here
+	States        [][]byte               `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty"` // of those left out of which no hash came
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SyncRest_Part) Reset() {
+	*x = SyncRest_Part{}
+	mi := &file_wan_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SyncRest_Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SyncRest_Part) ProtoMessage() {}
+
+func (x *SyncRest_Part) ProtoReflect() protoreflect.Message {
+	mi := &file_wan_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SyncRest_Part.ProtoReflect.Descriptor instead.
+func (*SyncRest_Part) Descriptor() ([]byte, []int) {
+	return file_wan_proto_rawDescGZIP(), []int{16, 0}
+}
+
+func (x *SyncRest_Part) GetSame() []byte {
+	if x != nil {
+		return x.Same
+	}
+	return nil
+}
+
+func (x *SyncRest_Part) GetStates() [][]byte {
+	if x != nil {
+		return x.States
 	}
 	return nil
 }
@@ -1200,10 +1625,13 @@ const file_wan_proto_rawDesc = "" +
 	"\areached\x18\x02 \x01(\x04R\areached\"&\n" +
 	"\n" +
 	"SyncNeeded\x12\x18\n" +
-	"\aorigins\x18\x01 \x03(\x06R\aorigins\"5\n" +
+	"\aorigins\x18\x01 \x03(\x06R\aorigins\"w\n" +
 	"\vSyncRequest\x12\x16\n" +
 	"\x06cursor\x18\x01 \x01(\fR\x06cursor\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\x04R\x02id\"\xc0\x02\n" +
+	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04diff\x18\x03 \x01(\bR\x04diff\x12\x12\n" +
+	"\x04have\x18\x04 \x01(\fR\x04have\x12\x18\n" +
+	"\adigests\x18\x05 \x03(\x06R\adigests\"\xc0\x02\n" +
 	"\tSyncBegin\x12\x16\n" +
 	"\x06vector\x18\x01 \x01(\fR\x06vector\x129\n" +
 	"\x05known\x18\x02 \x03(\v2#.replicatord.wan.v1.SyncBegin.KnownR\x05known\x12F\n" +
@@ -1216,11 +1644,39 @@ const file_wan_proto_rawDesc = "" +
 	"\acontext\x18\x02 \x01(\fR\acontext\x1a5\n" +
 	"\tDBPending\x12\x0e\n" +
 	"\x02db\x18\x01 \x01(\rR\x02db\x12\x18\n" +
-	"\acontext\x18\x02 \x01(\fR\acontext\"N\n" +
+	"\acontext\x18\x02 \x01(\fR\acontext\"\x85\x01\n" +
 	"\bSyncKeys\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\fR\x06states\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\fR\x06cursor\x12\x12\n" +
-	"\x04last\x18\x03 \x01(\bR\x04last\"S\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x125\n" +
+	"\x06ranges\x18\x04 \x03(\v2\x1d.replicatord.wan.v1.SyncRangeR\x06ranges\"K\n" +
+	"\tSyncRange\x12\x12\n" +
+	"\x04upto\x18\x01 \x01(\fR\x04upto\x12\x12\n" +
+	"\x04keys\x18\x02 \x01(\x04R\x04keys\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\x06R\x06digest\"\xc7\x01\n" +
+	"\vSyncCompare\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
+	"\x05parts\x18\x02 \x03(\v2$.replicatord.wan.v1.SyncCompare.PartR\x05parts\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\x1aX\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
+	"\x04upto\x18\x02 \x01(\fR\x04upto\x12\x16\n" +
+	"\x06hashes\x18\x03 \x01(\fR\x06hashes\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\"\x87\x01\n" +
+	"\bSyncRest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
+	"\x05parts\x18\x02 \x03(\v2!.replicatord.wan.v1.SyncRest.PartR\x05parts\x1a2\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04same\x18\x01 \x01(\fR\x04same\x12\x16\n" +
+	"\x06states\x18\x02 \x03(\fR\x06states\"\xa0\x01\n" +
+	"\x06Verify\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
+	"\x06answer\x18\x02 \x01(\bR\x06answer\x12\x16\n" +
+	"\x06vector\x18\x03 \x01(\fR\x06vector\x12\x18\n" +
+	"\adigests\x18\x04 \x03(\x06R\adigests\x12\x14\n" +
+	"\x05total\x18\x05 \x01(\x06R\x05total\x12\x12\n" +
+	"\x04full\x18\x06 \x01(\bR\x04full\x12\x12\n" +
+	"\x04busy\x18\a \x01(\bR\x04busy\"S\n" +
 	"\aPublish\x12\x18\n" +
 	"\achannel\x18\x01 \x01(\fR\achannel\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x14\n" +
@@ -1238,7 +1694,7 @@ func file_wan_proto_rawDescGZIP() []byte {
 	return file_wan_proto_rawDescData
 }
 
-var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_wan_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_wan_proto_goTypes = []any{
 	(*Hello)(nil),               // 0: replicatord.wan.v1.Hello
 	(*Subscription)(nil),        // 1: replicatord.wan.v1.Subscription
@@ -1254,21 +1710,30 @@ var file_wan_proto_goTypes = []any{
 	(*SyncRequest)(nil),         // 11: replicatord.wan.v1.SyncRequest
 	(*SyncBegin)(nil),           // 12: replicatord.wan.v1.SyncBegin
 	(*SyncKeys)(nil),            // 13: replicatord.wan.v1.SyncKeys
-	(*Publish)(nil),             // 14: replicatord.wan.v1.Publish
-	(*Want_Origin)(nil),         // 15: replicatord.wan.v1.Want.Origin
-	(*SyncBegin_Known)(nil),     // 16: replicatord.wan.v1.SyncBegin.Known
-	(*SyncBegin_DBPending)(nil), // 17: replicatord.wan.v1.SyncBegin.DBPending
+	(*SyncRange)(nil),           // 14: replicatord.wan.v1.SyncRange
+	(*SyncCompare)(nil),         // 15: replicatord.wan.v1.SyncCompare
+	(*SyncRest)(nil),            // 16: replicatord.wan.v1.SyncRest
+	(*Verify)(nil),              // 17: replicatord.wan.v1.Verify
+	(*Publish)(nil),             // 18: replicatord.wan.v1.Publish
+	(*Want_Origin)(nil),         // 19: replicatord.wan.v1.Want.Origin
+	(*SyncBegin_Known)(nil),     // 20: replicatord.wan.v1.SyncBegin.Known
+	(*SyncBegin_DBPending)(nil), // 21: replicatord.wan.v1.SyncBegin.DBPending
+	(*SyncCompare_Part)(nil),    // 22: replicatord.wan.v1.SyncCompare.Part
+	(*SyncRest_Part)(nil),       // 23: replicatord.wan.v1.SyncRest.Part
 }
 var file_wan_proto_depIdxs = []int32{
 	1,  // 0: replicatord.wan.v1.Hello.subscription:type_name -> replicatord.wan.v1.Subscription
-	15, // 1: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
-	16, // 2: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
-	17, // 3: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
-	4,  // [4:4] is the sub-list for method output_type
-	4,  // [4:4] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	19, // 1: replicatord.wan.v1.Want.origins:type_name -> replicatord.wan.v1.Want.Origin
+	20, // 2: replicatord.wan.v1.SyncBegin.known:type_name -> replicatord.wan.v1.SyncBegin.Known
+	21, // 3: replicatord.wan.v1.SyncBegin.db_pending:type_name -> replicatord.wan.v1.SyncBegin.DBPending
+	14, // 4: replicatord.wan.v1.SyncKeys.ranges:type_name -> replicatord.wan.v1.SyncRange
+	22, // 5: replicatord.wan.v1.SyncCompare.parts:type_name -> replicatord.wan.v1.SyncCompare.Part
+	23, // 6: replicatord.wan.v1.SyncRest.parts:type_name -> replicatord.wan.v1.SyncRest.Part
+	7,  // [7:7] is the sub-list for method output_type
+	7,  // [7:7] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_wan_proto_init() }
@@ -1282,7 +1747,7 @@ func file_wan_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wan_proto_rawDesc), len(file_wan_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

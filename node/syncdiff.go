@@ -1,0 +1,345 @@
+package node
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/oplog"
+	"github.com/replicatord/replicatord/wan"
+)
+
+// SyncWindow is one step of a state sync: what another replica has from one
+// position up to another. It belongs to one goroutine at a time.
+type SyncWindow struct {
+	from, upto []byte // upto empty: the end
+	keys       []SyncKey
+	// ranges tell, if the sync is by difference, of what is not among the keys:
+	// adjacent ranges from from up to upto. If there are none, all is among the
+	// keys.
+	ranges []syncRange
+	asked  []askedPart // what was asked and not answered, in order
+
+	// repair: what differs is replaced by what the other has, for both are at
+	// the same vector and this replica's is not trusted.
+	repair   bool
+	repaired []crdt.Key
+	moved    bool // they no longer are: nothing was done
+}
+
+// syncRange is a part of a window, and what has been learnt of it since.
+//
+// Keys that the other has left out are such that it lacks nothing of them
+// here: each value and increment in them has been applied here, or was seen to
+// be removed. What it has not, and has seen, must go here too. Where the digests
+// are equal that is nothing: merging two states with the same live cells changes
+// none of them, and what the other knows beside them, remnants and pending contexts,
+// it does not leave out. So the key counts as merged at the other's vector. What
+// this replica holds of remnants beyond the other's it keeps until Tidy drops
+// them.
+//
+// That is true only of what the keys are at the moment at which they count as
+// merged, for entries come in all the while: a value that the other has had and
+// seen removed may have come here since it was asked. Therefore digests are
+// compared in the very step that merges, each range is merged as soon as it is
+// known to be the same, and a question is put anew for a key that is no longer
+// what was asked about.
+type syncRange struct {
+	from, upto []byte
+	sent       []SyncKey // of the window's keys
+	sentPos    [][]byte
+	here       []bool // of those, which have cells here, as the last scan found; nil if there was none
+	keys       uint64
+	digest     uint64
+	done       bool // merged
+	rounds     int  // of questions
+	all        bool // the other has told all that it left out
+	known      map[string]knownKey
+	states     map[crdt.Key]*SyncKey
+	repair     bool
+}
+
+// knownKey is what the other has said of a key here, by position.
+type knownKey struct {
+	hash syncHash // what it was asked about
+	same bool     // it has just that; else what it has is in states, if anything
+}
+
+// askedPart is a question about keys of a range.
+type askedPart struct {
+	in   *syncRange
+	keys []ownKey
+	all  bool
+}
+
+// Limits of questions.
+const (
+	maxHashes = 4096 // in one
+	maxRounds = 4    // of a range, before all that was left out is asked for
+)
+
+// ownKey is a key that is here and not among those sent.
+type ownKey struct {
+	pos  []byte
+	hash syncHash
+}
+
+// NewSyncWindow returns the step that begins at a position.
+func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, error) {
+	w := &SyncWindow{repair: repair, from: from, upto: m.Cursor, keys: make([]SyncKey, 0, len(m.States))}
+	if m.Last {
+		w.upto = nil
+	}
+	for _, b := range m.States {
+		k, err := decodeState(b)
+		if err != nil {
+			return nil, err
+		}
+		w.keys = append(w.keys, k)
+	}
+	if len(m.Ranges) == 0 {
+		return w, nil
+	}
+	sent := make([][]byte, len(w.keys))
+	for i := range w.keys {
+		sent[i] = oplog.Pos(w.keys[i].Key)
+	}
+	if !slices.IsSortedFunc(sent, bytes.Compare) {
+		return nil, errOutOfOrder
+	}
+	at, i := from, 0
+	for _, r := range m.Ranges {
+		n := len(sent)
+		if len(r.Upto) > 0 {
+			n, _ = slices.BinarySearchFunc(sent, r.Upto, bytes.Compare)
+		}
+		if n < i || i < n && bytes.Compare(sent[i], at) < 0 || len(r.Upto) > 0 && bytes.Compare(r.Upto, at) <= 0 {
+			return nil, errOutOfOrder
+		}
+		w.ranges = append(w.ranges, syncRange{repair: repair, from: at, upto: r.Upto, sent: w.keys[i:n], sentPos: sent[i:n], keys: r.Keys, digest: r.Digest})
+		at, i = r.Upto, n
+		if len(at) == 0 {
+			break
+		}
+	}
+	if i < len(sent) || !bytes.Equal(at, w.upto) || len(w.ranges) < len(m.Ranges) {
+		return nil, errOutOfOrder
+	}
+	return w, nil
+}
+
+// compare compares a range with what is here. It returns the keys that are here
+// and that the other lacks or has in another form, with that, or, if it cannot
+// tell yet, what is to be asked.
+func (r *syncRange) compare(snap *oplog.Snapshot) (differ []SyncKey, ask []ownKey, err error) {
+	r.here = nil
+	if same, err := r.sameBuckets(snap); same || err != nil {
+		return nil, nil, err
+	}
+	var sum uint64
+	r.here = make([]bool, len(r.sent))
+	if err := r.each(snap, func(_ []byte, d uint64) { sum += d }); err != nil || sum == r.digest {
+		return nil, nil, err
+	}
+	if r.repair && r.rounds == 0 && r.keys > 0 {
+		// Also what is not here at all is asked for.
+		err := r.each(snap, func(pos []byte, d uint64) { ask = append(ask, ownKey{bytes.Clone(pos), hashOf(pos, d)}) })
+		return nil, ask, err
+	}
+	var bad error
+	err = r.each(snap, func(pos []byte, d uint64) {
+		var what *SyncKey
+		if r.keys > 0 && !r.all {
+			h := hashOf(pos, d)
+			k, ok := r.known[string(pos)]
+			switch {
+			case !ok || k.same && k.hash != h:
+				ask = append(ask, ownKey{bytes.Clone(pos), h})
+				return
+			case k.same:
+				return
+			}
+		}
+		key, err := oplog.KeyAt(pos)
+		if err != nil {
+			bad = err
+			return
+		}
+		if what = r.states[key]; what == nil {
+			what = &SyncKey{Key: key}
+		}
+		differ = append(differ, *what)
+	})
+	if err == nil {
+		err = bad
+	}
+	return differ, ask, err
+}
+
+// each calls fn for the keys of the range that have live cells here and are not
+// among those sent.
+func (r *syncRange) each(snap *oplog.Snapshot, fn func(pos []byte, digest uint64)) error {
+	n := 0
+	scan := snap.EachDigest
+	if r.repair {
+		scan = snap.EachActual
+	}
+	return scan(r.from, r.upto, func(pos []byte, digest uint64) bool {
+		for n < len(r.sentPos) && bytes.Compare(r.sentPos[n], pos) < 0 {
+			n++
+		}
+		if n < len(r.sentPos) && bytes.Equal(r.sentPos[n], pos) {
+			r.here[n] = true
+		} else if digest != 0 {
+			fn(pos, digest)
+		}
+		return true
+	})
+}
+
+// sameBuckets reports whether a range of whole buckets is the same here, as the
+// digests tell that are kept of them.
+func (r *syncRange) sameBuckets(snap *oplog.Snapshot) (bool, error) {
+	first, ok := 0, true
+	if len(r.from) > 0 {
+		first, ok = oplog.BucketAt(r.from)
+	}
+	last, aligned := oplog.BucketAt(r.upto)
+	if !ok || !aligned || r.repair {
+		return false, nil
+	}
+	digests, err := snap.FullDigests(first, last)
+	if err != nil {
+		return false, err
+	}
+	sum := r.digest
+	for _, d := range digests {
+		sum -= d
+	}
+	for _, pos := range r.sentPos {
+		err := snap.EachDigest(pos, append(bytes.Clone(pos), 0xff), func(_ []byte, d uint64) bool { sum += d; return true })
+		if err != nil {
+			return false, err
+		}
+	}
+	return sum == 0, nil
+}
+
+// question asks what of the keys here the other has. Where there are many more
+// than it has itself, it is asked for its own; later on for single keys, and
+// in the end, where they change faster than it answers, for all.
+func (w *SyncWindow) question(r *syncRange, own []ownKey) (ask []wan.SyncPart) {
+	if r.known == nil {
+		r.known, r.states = map[string]knownKey{}, map[crdt.Key]*SyncKey{}
+	}
+	put := func(p wan.SyncPart, keys []ownKey) {
+		ask = append(ask, p)
+		w.asked = append(w.asked, askedPart{in: r, keys: keys, all: p.All})
+	}
+	r.rounds++
+	switch {
+	case r.keys < uint64(len(own))/4 || r.rounds > maxRounds:
+		put(wan.SyncPart{From: r.from, Upto: r.upto, All: true}, nil)
+	case r.rounds > 1:
+		for _, k := range own {
+			put(wan.SyncPart{From: k.pos, Upto: append(bytes.Clone(k.pos), 0xff), All: true}, []ownKey{k})
+		}
+	default:
+		if len(own) == 0 {
+			put(wan.SyncPart{From: r.from, Upto: r.upto, All: true}, nil)
+		}
+		for from := r.from; len(own) > 0; {
+			n := min(len(own), maxHashes)
+			var hashes []byte
+			for _, k := range own[:n] {
+				hashes = append(hashes, k.hash[:]...)
+			}
+			upto, keys := r.upto, own[:n]
+			if own = own[n:]; len(own) > 0 {
+				upto = own[0].pos
+			}
+			put(wan.SyncPart{From: from, Upto: upto, Hashes: hashes}, keys)
+			from = upto
+		}
+	}
+	return ask
+}
+
+// Answer takes the answer to the next question, and reports whether that was
+// the last.
+func (w *SyncWindow) Answer(p *wan.SyncRestPart) (last bool, err error) {
+	if len(w.asked) == 0 {
+		return false, errOutOfOrder
+	}
+	q := w.asked[0]
+	w.asked = w.asked[1:]
+	q.in.all = q.in.all || q.all && q.keys == nil
+	if !q.all && len(p.Same) != (len(q.keys)+7)/8 {
+		return false, errOutOfOrder
+	}
+	for i, k := range q.keys {
+		q.in.known[string(k.pos)] = knownKey{k.hash, !q.all && p.Same[i/8]&(1<<(i%8)) != 0}
+	}
+	for _, b := range p.States {
+		k, err := decodeState(b)
+		if err != nil {
+			return false, err
+		}
+		q.in.states[k.Key] = &k
+	}
+	return len(w.asked) == 0, nil
+}
+
+// mergeRanges merges those ranges of a window that can be, in the open group,
+// and returns what is to be asked for the others.
+func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err error) {
+	snap, err := c.log.Snapshot()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = snap.Close() }()
+	next := c.regions
+	first := -1 // of the ranges that are merged in a row
+	raise := func(upto []byte) {
+		if first >= 0 {
+			next.raise(w.ranges[first].from, upto, s.Vector, s.Pending)
+		}
+		first = -1
+	}
+	var merged []*syncRange
+	for i := range w.ranges {
+		r := &w.ranges[i]
+		if r.done {
+			raise(r.from)
+			continue
+		}
+		differ, own, err := r.compare(snap)
+		switch {
+		case err != nil:
+			return nil, err
+		case len(own) > 0:
+			ask = append(ask, w.question(r, own)...)
+			raise(r.from)
+			continue
+		}
+		if err := c.mergeKeys(s, r.sent, r.here); err != nil {
+			return nil, err
+		}
+		if err := c.mergeKeys(s, differ, nil); err != nil {
+			return nil, err
+		}
+		if merged = append(merged, r); first < 0 {
+			first = i
+		}
+	}
+	raise(w.upto)
+	if len(ask) > 0 {
+		if len(merged) > 0 {
+			c.setRegions(next)
+		}
+	} else if err := c.advance(s, next, w.upto); err != nil {
+		return nil, err
+	}
+	c.merged = merged
+	return ask, nil
+}

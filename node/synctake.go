@@ -1,0 +1,215 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/wan"
+)
+
+// SyncTaker takes in the state sync of one peer at a time, step by step: the
+// states that come, and answers to what a step has to ask before it can be
+// merged. Its methods are safe for concurrent use; Post and Compare are called
+// without its lock.
+type SyncTaker struct {
+	// Post runs a function between groups, later. It is called by the executor
+	// too.
+	Post func(func(*Core)) bool
+	// Compare asks a peer about ranges.
+	Compare func(from uint16, parts []wan.SyncPart) error
+	// Merged, if set, is told of each step that was merged, or refused.
+	Merged func(from uint16, last bool, p SyncProgress, err error)
+
+	mu     sync.Mutex
+	life   uint64 // of the sync under way
+	from   uint16
+	state  *SyncState
+	cursor []byte
+	steps  []*takenStep // the first is being merged, or waits for answers
+	repair bool         // the next sync replaces what differs
+	done   SyncProgress
+}
+
+// takenStep is a step that was received.
+type takenStep struct {
+	state  *SyncState
+	window *SyncWindow
+	last   bool
+	done   func(error)
+}
+
+// SyncProgress tells how far the state sync under way has come.
+type SyncProgress struct {
+	From    uint16 // 0: none is under way
+	Begun   time.Time
+	Resumed bool
+	Keys    int // that were sent
+	Asked   int // ranges about which more was asked
+	// Of a sync that repairs: what was replaced, and whether the two were at the
+	// same vector no longer when that was to be done.
+	Repaired []crdt.Key
+	Moved    bool
+	Percent  float64 // of the keyspace
+}
+
+// Begin takes the description of the states that follow, and reports whether
+// they are the first of the sync.
+func (t *SyncTaker) Begin(from uint16, b *wan.SyncBegin, now time.Time) (fresh bool, err error) {
+	s := &SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}}
+	for _, k := range b.Known {
+		s.Known[k.Stream] = k.Context
+	}
+	for _, p := range b.DBPending {
+		if p.DB >= userDBs {
+			return false, fmt.Errorf("%w: database %d", crdt.ErrCorrupt, p.DB)
+		}
+		s.Pending[p.DB] = p.Context
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if fresh = t.from != from; fresh {
+		repair := t.repair
+		t.reset()
+		t.repair = repair
+		t.from, t.done = from, SyncProgress{From: from, Begun: now, Resumed: len(b.Cursor) > 0}
+	}
+	t.state, t.cursor = s, b.Cursor
+	return fresh, nil
+}
+
+// reset forgets what is under way. t.mu is held.
+func (t *SyncTaker) reset() {
+	t.life++
+	t.from, t.steps, t.repair, t.done = 0, nil, false, SyncProgress{}
+}
+
+// Repair says that the next sync is to replace what differs.
+func (t *SyncTaker) Repair() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.repair = true
+}
+
+// Abort forgets the sync of a peer, whose session has ended.
+func (t *SyncTaker) Abort(from uint16) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.from == from || t.from == 0 {
+		t.reset()
+	}
+}
+
+// Progress tells how far the sync has come.
+func (t *SyncTaker) Progress() SyncProgress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.done
+}
+
+// Keys takes the next step. done is called when it is merged, or was refused.
+func (t *SyncTaker) Keys(from uint16, m *wan.SyncKeys, done func(error)) {
+	t.mu.Lock()
+	if t.from != from || t.state == nil {
+		t.mu.Unlock()
+		done(errOutOfOrder)
+		return
+	}
+	w, err := NewSyncWindow(t.cursor, m, t.repair)
+	if err != nil {
+		t.mu.Unlock()
+		done(err)
+		return
+	}
+	t.cursor = w.upto
+	t.steps = append(t.steps, &takenStep{t.state, w, m.Last, done})
+	first, life := len(t.steps) == 1, t.life
+	t.mu.Unlock()
+	if first {
+		t.run(life)
+	}
+}
+
+// Rest takes answers to what the first step has asked.
+func (t *SyncTaker) Rest(from uint16, parts []wan.SyncRestPart, done func(error)) {
+	t.mu.Lock()
+	life, ready := t.life, false
+	var err error
+	for i := range parts {
+		if t.from != from || len(t.steps) == 0 {
+			err = errOutOfOrder
+		} else {
+			ready, err = t.steps[0].window.Answer(&parts[i])
+		}
+		if err != nil {
+			break
+		}
+	}
+	t.mu.Unlock()
+	done(err)
+	if ready && err == nil {
+		t.run(life)
+	}
+}
+
+// run has the first step merged.
+func (t *SyncTaker) run(life uint64) {
+	t.mu.Lock()
+	if t.life != life || len(t.steps) == 0 {
+		t.mu.Unlock()
+		return
+	}
+	step, from := t.steps[0], t.from
+	t.mu.Unlock()
+	ok := t.Post(func(c *Core) {
+		ask := c.MergeState(step.state, step.window, func(err error) { t.merged(life, from, step, err) })
+		if len(ask) == 0 {
+			return
+		}
+		t.mu.Lock()
+		current := t.life == life
+		if current {
+			t.done.Asked += len(ask)
+		}
+		t.mu.Unlock()
+		if current {
+			_ = t.Compare(from, ask) // if there is no session any more, Abort comes
+		}
+	})
+	if !ok {
+		step.done(context.Canceled)
+	}
+}
+
+// merged goes on with the next step.
+func (t *SyncTaker) merged(life uint64, from uint16, step *takenStep, err error) {
+	keys := len(step.window.keys)
+	t.mu.Lock()
+	current := t.life == life
+	if current {
+		t.steps = t.steps[1:]
+		t.done.Keys += keys
+		t.done.Moved = t.done.Moved || step.window.moved
+		if err == nil {
+			t.done.Repaired = append(t.done.Repaired, step.window.repaired...)
+		}
+		if at := step.window.upto; len(at) >= 2 {
+			t.done.Percent = 100 * float64(binary.BigEndian.Uint16(at)) / crdt.Slots
+		}
+	}
+	p := t.done
+	if current && step.last {
+		t.reset() // merged or refused: it is over
+	}
+	t.mu.Unlock()
+	if t.Merged != nil && current {
+		t.Merged(from, step.last, p, err)
+	}
+	step.done(err)
+	if current && !step.last {
+		t.run(life)
+	}
+}

@@ -1,0 +1,309 @@
+package oplog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// The digest of a key is the sum over its live cells; it is in the key's
+// header. That of a bucket (Log.Digests) leaves out keys that have been swept,
+// each replica by its own clock. With them it depends on the vector alone:
+// FullDigests.
+
+// BucketPos returns the position before the first key of a bucket; for Buckets
+// it is nil, the end.
+func BucketPos(bucket int) []byte {
+	if bucket >= Buckets {
+		return nil
+	}
+	return SlotPos(uint16(bucket * bucketSlots))
+}
+
+// BucketAt returns the bucket that begins at a position, nil being that of the
+// end, and whether one does.
+func BucketAt(pos []byte) (int, bool) {
+	switch {
+	case len(pos) == 0:
+		return Buckets, true
+	case len(pos) == 2 && binary.BigEndian.Uint16(pos)%bucketSlots == 0:
+		return int(binary.BigEndian.Uint16(pos)) / bucketSlots, true
+	}
+	return 0, false
+}
+
+// PosBucket returns the bucket that a position lies in; "" is that of the
+// beginning.
+func PosBucket(pos []byte) int {
+	if len(pos) < 2 {
+		return 0
+	}
+	return int(binary.BigEndian.Uint16(pos)) / bucketSlots
+}
+
+// FullDigests returns the digests of the buckets from from up to but without
+// to, those that were swept included: equal vectors mean equal full digests.
+func (s *Snapshot) FullDigests(from, to int) ([]uint64, error) {
+	out := append([]uint64(nil), s.Digests[from:to]...)
+	err := s.rows(rangeSwept, BucketPos(from), BucketPos(to), func(pos []byte) error {
+		b, err := get(s.snap, append(append([]byte{rangeCells}, pos...), byte(crdt.KindAny)))
+		if err != nil {
+			return err
+		}
+		g, err := crdt.GlanceHeader(b)
+		out[PosBucket(pos)-from] += g.Digest
+		return err
+	})
+	return out, err
+}
+
+// Remnants calls fn for the positions, in order, of the keys in [from, to) of
+// which anything is stored that is not live; see Remnant.
+func (s *Snapshot) Remnants(from, to []byte, fn func(pos []byte) error) error {
+	var last []byte
+	return s.rows(rangeRemnants, from, to, func(row []byte) error {
+		pos, _, err := splitPos(row)
+		if err != nil || bytes.Equal(pos, last) {
+			return err
+		}
+		last = bytes.Clone(pos)
+		return fn(last)
+	})
+}
+
+// rows calls fn for what follows the range byte of the rows of an index that is
+// ordered by position.
+func (s *Snapshot) rows(r byte, from, to []byte, fn func(row []byte) error) error {
+	it, err := s.iter(r, from, to)
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		err = fn(it.Key()[1:])
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// iter iterates a range that is ordered by position.
+func (s *Snapshot) iter(r byte, from, to []byte) (*pebble.Iterator, error) {
+	high := []byte{r + 1}
+	if len(to) > 0 {
+		high = append([]byte{r}, to...)
+	}
+	return s.snap.NewIter(&pebble.IterOptions{LowerBound: append([]byte{r}, from...), UpperBound: high})
+}
+
+// splitPos splits a position off b, which the store has written.
+func splitPos(b []byte) (pos, rest []byte, err error) {
+	if len(b) < 4 {
+		return nil, nil, errKey(b)
+	}
+	n, w := binary.Uvarint(b[3:])
+	if w <= 0 || n > uint64(len(b)-3-w) {
+		return nil, nil, errKey(b)
+	}
+	end := 3 + w + int(n)
+	return b[:end], b[end:], nil
+}
+
+// State is what a scan tells of one key. Its memory is the scan's until fn
+// returns.
+type State struct {
+	Pos    []byte
+	Digest uint64 // of its live cells, also if it was swept; 0 if there are none
+	// Plain says that there is nothing but live values and increments that the
+	// vector given to EachState covers.
+	Plain bool
+	Data  []byte // docs/STORAGE.md, "State of a key"
+}
+
+// EachState calls fn for the keys in [from, to), nil being either end, in order
+// of position until it returns an error, which EachState returns.
+func (s *Snapshot) EachState(from, to []byte, known crdt.Vector, fn func(*State) error) error {
+	it, err := s.iter(rangeCells, from, to)
+	if err != nil {
+		return err
+	}
+	err = eachState(it, known, fn)
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+func eachState(it *pebble.Iterator, known crdt.Vector, fn func(*State) error) error {
+	var st State
+	var pos, data []byte
+	open := false
+	end := func() error {
+		if !open {
+			return nil
+		}
+		open = false
+		st.Pos, st.Data = pos, data
+		return fn(&st)
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		row := it.Key()[1:]
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		header := false
+		if !open || len(row) <= len(pos) || !bytes.Equal(row[:len(pos)], pos) {
+			if err := end(); err != nil {
+				return err
+			}
+			p, _, err := splitPos(row)
+			if err != nil {
+				return err
+			}
+			pos = append(pos[:0], p...)
+			st, open = State{Plain: true}, true
+			if data, header, err = beginState(data[:0], row, p, v, &st); err != nil {
+				return err
+			}
+		}
+		if header {
+			continue
+		}
+		rest := row[len(pos):]
+		if len(rest) == 0 || rest[0] == 0 || rest[0] > byte(crdt.KindExpiry) {
+			return errKey(row)
+		}
+		data = append(data, rest[0])
+		data = appendSized(data, rest[1:])
+		data = appendSized(data, v)
+		if st.Plain {
+			if st.Plain, err = crdt.Plain(v, known); err != nil {
+				return err
+			}
+		}
+	}
+	if it.Error() != nil {
+		return it.Error()
+	}
+	return end()
+}
+
+// beginState begins the state of the key at pos with its first row, and reports
+// whether that was the header.
+func beginState(data, row, pos, v []byte, st *State) ([]byte, bool, error) {
+	data = append(append(data, pos[2]), pos[3:]...) // database, length, name
+	if rest := row[len(pos):]; len(rest) != 1 || rest[0] != byte(crdt.KindAny) {
+		st.Plain = false // nothing but remnants
+		return append(data, 0), false, nil
+	}
+	g, err := crdt.GlanceHeader(v)
+	if err != nil {
+		return nil, false, err
+	}
+	st.Digest, st.Plain = g.Digest, g.Plain
+	if g.Plain {
+		return append(data, 0), true, nil
+	}
+	h, err := crdt.DecodeHeader(v)
+	if err != nil {
+		return nil, false, err
+	}
+	data = binary.AppendUvarint(data, uint64(len(h.Pending)))
+	for _, p := range h.Pending {
+		data = append(data, byte(p.Kind))
+		data = appendSized(data, p.Ctx.AppendBinary(nil))
+	}
+	return data, true, nil
+}
+
+func appendSized(b, p []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
+}
+
+// EachDigest calls fn with the position and the digest of each key in [from, to)
+// that has a header, in order, until it returns false. The position is the
+// scan's until then.
+func (s *Snapshot) EachDigest(from, to []byte, fn func(pos []byte, digest uint64) bool) (err error) {
+	it, err := s.iter(rangeCells, from, to)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	var prefix []byte
+	for ok := it.First(); ok; {
+		row := it.Key()
+		pos, rest, err := splitPos(row[1:])
+		if err != nil {
+			return err
+		}
+		prefix = append(prefix[:0], row[:1+len(pos)]...)
+		if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
+			v, err := it.ValueAndErr()
+			if err != nil {
+				return err
+			}
+			g, err := crdt.GlanceHeader(v)
+			if err != nil {
+				return err
+			}
+			if !fn(prefix[1:], g.Digest) {
+				return nil
+			}
+		}
+		ok = nextKey(it, prefix)
+	}
+	return nil
+}
+
+// EachActual is EachDigest for keys of which anything is stored, with the digest
+// that the cells give, whatever the header says.
+func (s *Snapshot) EachActual(from, to []byte, fn func(pos []byte, digest uint64) bool) error {
+	it, err := s.iter(rangeCells, from, to)
+	if err != nil {
+		return err
+	}
+	var pos []byte
+	var sum uint64
+	more := true
+	for ok := it.First(); ok && more && err == nil; ok = it.Next() {
+		var id crdt.CellID
+		var p, v []byte
+		if id, p, err = cutCell(it.Key()[1:]); err != nil {
+			break
+		}
+		if pos != nil && !bytes.Equal(pos, p) {
+			more = fn(pos, sum)
+			sum = 0
+		}
+		pos = append(pos[:0], p...)
+		if id.Kind == crdt.KindAny {
+			continue
+		}
+		if v, err = it.ValueAndErr(); err == nil {
+			var c *crdt.Cell
+			if c, err = crdt.DecodeCell(v); err == nil {
+				sum += c.Digest(id)
+			}
+		}
+	}
+	if err == nil && it.Error() == nil && more && pos != nil {
+		fn(pos, sum)
+	}
+	return errors.Join(err, it.Error(), it.Close())
+}
+
+// Absent tells the group that nothing is stored under a key, as a snapshot of
+// this moment has shown, so that it need not look for it.
+func (g *Group) Absent(k crdt.Key) {
+	if ks := g.key(k); !ks.loaded {
+		ks.loaded, ks.none = true, noneOf(nil)
+	}
+}
+
+// KeyAt returns the key at a position.
+func KeyAt(pos []byte) (crdt.Key, error) {
+	k, _, rest, err := cutPos(pos)
+	if err == nil && len(rest) > 0 {
+		err = errKey(pos)
+	}
+	return k, err
+}
