@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/replicatord/replicatord/crdt"
 )
 
 // drive runs a link in virtual time for a while: each end is asked whenever it
@@ -90,5 +92,61 @@ func TestLanesOwe(t *testing.T) {
 	}
 	if b.get("bulk") != "" {
 		t.Fatal("all went by: this tests nothing")
+	}
+}
+
+// Values that change all the time take a small part of a thin link, and are not
+// later for it than half a second; realtime ones and those that change once do
+// not wait.
+func TestLinger(t *testing.T) {
+	const rate = 50_000
+	a, b, now := pair(t, func(c *Config) { c.Bandwidth = rate })
+	l := connect(t, a, b, now)
+	l.drive(2 * time.Second)
+	before := a.peers.Stats(*now)[0].Lanes
+	for range 250 { // 5 s, for each is 20 ms
+		for i := range 800 {
+			a.write(1, func(w *crdt.Writer) {
+				w.AddElem(crdt.Key{Name: fmt.Sprint("counter", i%400)}, crdt.KindString, "", crdt.Int(1))
+			})
+		}
+		a.writeAt(*now, 0, "urgent")
+		l.drive(10 * time.Millisecond)
+	}
+	after := a.peers.Stats(*now)[0].Lanes
+	if sent := after[1].BytesOut - before[1].BytesOut; sent > 5*rate/4 {
+		t.Errorf("400 counters took %d of %d bytes in 5 s", sent, 5*rate)
+	}
+	if n := after[1].Batches - before[1].Batches; n < 8 {
+		t.Errorf("%d batches in 5 s", n)
+	}
+	if n := after[0].Batches - before[0].Batches; n < 100 {
+		t.Errorf("%d batches of realtime writes in 5 s: they wait", n)
+	}
+	l.drive(2 * time.Second)
+	same(t, a, b)
+	// Alone, a write goes at once.
+	a.set(1, "single", "x")
+	l.drive(50 * time.Millisecond)
+	if b.get("single") != "x" {
+		t.Error("a single write waits")
+	}
+}
+
+// A batch is all that is pending, folded, also where it is many times the size of
+// a batch in the log.
+func TestBatchOfAllPending(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.BatchBytes = 20_000 })
+	l := connect(t, a, b, now)
+	l.run()
+	for i := range 3_000 {
+		a.set(1, fmt.Sprint("hot", i%20), noise(uint64(i), 200))
+	}
+	before := a.peers.Stats(*now)[0].Batches
+	l.run()
+	same(t, a, b)
+	st := a.peers.Stats(*now)[0]
+	if n := st.Batches - before; n != 1 || st.BytesRaw < 600_000 || st.BytesFolded > 20_000 {
+		t.Errorf("%d bytes in the log went as %d batches of %d bytes", st.BytesRaw, n, st.BytesFolded)
 	}
 }

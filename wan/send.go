@@ -28,6 +28,7 @@ type sender struct {
 	chunk   int // size of the next piece
 	pace    pace
 	limit   limiter
+	later   time.Time // when the first lane that lingers goes on; zero if none does
 	weights [crdt.Lanes]int
 }
 
@@ -43,6 +44,9 @@ type outLane struct {
 	after  crdt.Stream // the stream served last
 	turn   bool        // lane 3: the state's turn, not the log's
 	lag    laneLag
+	wait   int       // see linger
+	deltas [2]int    // of the batch made last, before and after folding
+	next   time.Time // no batch is made before; see linger
 }
 
 func (o *sender) init(c *Config) {
@@ -146,6 +150,7 @@ func (s *Session) onCredit(b []byte) error {
 // overtakes a full one after a single chunk, and none starves.
 func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 	o := &s.sending
+	o.later = time.Time{}
 	if !o.limit.open(now) {
 		return nil, nil
 	}
@@ -209,9 +214,17 @@ func (s *Session) fill(now time.Time, l crdt.Lane) error {
 		if err != nil || plain == nil {
 			return err
 		}
-		return s.put(l, batchSyncRest, plain)
+		lane.deltas = [2]int{}
+		return s.put(now, l, batchSyncRest, plain)
 	}
 	if lane.held == nil {
+		if lane.next.After(now) {
+			if o.later.IsZero() || lane.next.Before(o.later) {
+				o.later = lane.next
+			}
+			return nil
+		}
+		lane.deltas = [2]int{}
 		budget := int(min(int64(s.cfg.BatchBytes), lane.credit, int64(s.hello.MaxBatch/2)))
 		if !free && lane.credit < min(int64(s.cfg.BatchBytes), lane.window/4) {
 			return nil // wait for more, and let what is pending fold
@@ -228,11 +241,11 @@ func (s *Session) fill(now time.Time, l crdt.Lane) error {
 	}
 	plain := lane.held
 	lane.held = nil
-	return s.put(l, lane.kind, plain)
+	return s.put(now, l, lane.kind, plain)
 }
 
 // put packs a batch that is to go next in a lane.
-func (s *Session) put(l crdt.Lane, kind batchKind, plain []byte) error {
+func (s *Session) put(now time.Time, l crdt.Lane, kind batchKind, plain []byte) error {
 	lane := &s.sending.lanes[l]
 	b, err := lane.pack.pack(kind, plain)
 	if err != nil {
@@ -243,8 +256,40 @@ func (s *Session) put(l crdt.Lane, kind batchKind, plain []byte) error {
 	count.BytesFolded += uint64(len(plain))
 	count.BytesPacked += uint64(len(b))
 	lane.credit -= kind.cost(len(plain))
+	s.sending.linger(now, l, len(b))
 	lane.rest = b
 	return nil
+}
+
+const (
+	// mostLinger is how many times longer than the link took for a batch a lane
+	// waits at most before its next.
+	mostLinger = 10
+	// maxLinger bounds what waiting adds to the lag.
+	maxLinger = 500 * time.Millisecond
+)
+
+// linger has a lane wait before its next batch where folding pays: on a thin
+// link, values that change all the time would else be sent as often as it can
+// carry them. It waits the longer the more of its changes are to the same cells.
+// The realtime lane never waits, nor does a lane whose batches have each cell
+// but once.
+func (o *sender) linger(now time.Time, l crdt.Lane, packed int) {
+	lane := &o.lanes[l]
+	switch before, after := lane.deltas[0], lane.deltas[1]; {
+	case before >= 2*after && after > 0:
+		lane.wait = min(max(1, 2*lane.wait), mostLinger)
+	case 5*before < 6*after || after == 0:
+		lane.wait /= 2
+	}
+	speed := o.limit.rate
+	if speed == 0 {
+		speed = o.pace.speedAt(now)
+	}
+	if l != 0 && speed > 0 {
+		took := time.Duration(packed) * time.Second / time.Duration(speed)
+		lane.next = now.Add(min(time.Duration(lane.wait)*took, maxLinger))
+	}
 }
 
 // build collects what is pending in a lane, up to a size.
@@ -292,7 +337,7 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 		if out != nil && len(out) >= budget {
 			break
 		}
-		e, born, n, size, err := s.read(stream, budget-len(out))
+		e, born, n, deltas, size, err := s.read(stream, budget-len(out))
 		switch {
 		case errors.Is(err, ErrTrimmed):
 			trimmed = append(trimmed, stream.Origin())
@@ -337,6 +382,8 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 		}
 		s.stats.lanes[l].Entries += uint64(n)
 		s.stats.lanes[l].BytesRaw += uint64(size)
+		lane.deltas[0] += deltas
+		lane.deltas[1] += len(e.Deltas)
 	}
 	if len(trimmed) > 0 {
 		s.needSync(slices.Compact(trimmed))
@@ -351,30 +398,65 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 // time, in bytes.
 const maxSkipped = 4 << 20
 
+// maxFold bounds how much of the log is folded into one batch, in bytes.
+const maxFold = 16 << 20
+
 // read returns a stream's next range, folded, the tag of the first of the
-// entries it came from, their number, and their size in the log.
-func (s *Session) read(stream crdt.Stream, budget int) (crdt.Entry, crdt.Tag, int, int, error) {
-	from := s.sending.sent.Get(stream)
+// entries it came from, their number and that of their deltas, and their size in
+// the log. The budget is
+// for what is left after folding: as long as that pays, more is read.
+func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, first crdt.Tag, n, deltas, size int, err error) {
+	r, err := s.readLog(stream, s.sending.sent.Get(stream), budget)
+	if err != nil || len(r.Entries) == 0 {
+		return crdt.Entry{}, 0, 0, 0, 0, err
+	}
+	out, first, n, size = crdt.FoldEntries(r.Entries), r.Entries[0].Tag, len(r.Entries), r.Bytes
+	for i := range r.Entries {
+		deltas += len(r.Entries[i].Deltas)
+	}
+	for newest := s.cfg.Log.Durable().Get(stream); out.Tag < newest && size < maxFold && 2*len(out.Deltas) < deltas; {
+		room := budget - len(wire.EncodeEntry(nil, &out))
+		if room < budget/4 {
+			break
+		}
+		r, err := s.readLog(stream, out.Tag, room)
+		if err != nil || len(r.Entries) == 0 || r.Bytes > room {
+			break // it is the next batch's
+		}
+		for i := range r.Entries {
+			deltas += len(r.Entries[i].Deltas)
+		}
+		if r.Entries[0].Prev < out.Tag {
+			r.Entries[0] = r.Entries[0].After(out.Tag)
+		}
+		out = crdt.FoldEntries(append([]crdt.Entry{out}, r.Entries...))
+		n, size = n+len(r.Entries), size+r.Bytes
+	}
+	return out, first, n, deltas, size, nil
+}
+
+// readLog reads a part of a stream and sees that it is in order.
+func (s *Session) readLog(stream crdt.Stream, from crdt.Tag, budget int) (Range, error) {
 	r, err := s.cfg.Log.Read(stream, from, max(budget, 1))
 	if err != nil {
 		if errors.Is(err, ErrTrimmed) {
-			return crdt.Entry{}, 0, 0, 0, err
+			return r, err
 		}
-		return crdt.Entry{}, 0, 0, 0, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
+		return r, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
 	}
 	if len(r.Entries) == 0 {
-		return crdt.Entry{}, 0, 0, 0, nil
+		return r, nil
 	}
 	if r.Entries[0].Prev > from {
-		return crdt.Entry{}, 0, 0, 0, ErrTrimmed
+		return r, ErrTrimmed
 	}
 	for i := range r.Entries {
 		e := &r.Entries[i]
 		if e.Stream != stream || e.Tag <= e.Prev || i > 0 && e.Prev != r.Entries[i-1].Tag || e.Tag <= from {
-			return crdt.Entry{}, 0, 0, 0, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
+			return r, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
 		}
 	}
-	return crdt.FoldEntries(r.Entries), r.Entries[0].Tag, len(r.Entries), r.Bytes, nil
+	return r, nil
 }
 
 // appendEntry appends an entry behind its length.
@@ -414,15 +496,27 @@ func (l *limiter) sent(now time.Time, n int) {
 type pace struct {
 	since time.Time
 	bytes int
+	speed int       // bytes a second, as measured last
+	at    time.Time // when
 }
 
 const (
 	paceInterval = 100 * time.Millisecond
 	chunkTime    = 10 * time.Millisecond
+	// paceLasts is how long a measurement says something of the link.
+	paceLasts = 10 * time.Second
 )
 
 // idle forgets a measurement that the link did not fill.
-func (p *pace) idle() { *p = pace{} }
+func (p *pace) idle() { p.bytes = 0 }
+
+// speedAt returns the speed of the link in bytes a second, 0 if it is not known.
+func (p *pace) speedAt(now time.Time) int {
+	if now.Sub(p.at) > paceLasts {
+		return 0
+	}
+	return p.speed
+}
 
 // chunk takes note of n bytes and returns the size of the chunks from now on.
 func (p *pace) chunk(now time.Time, n, size int, c *Config) int {
@@ -435,6 +529,7 @@ func (p *pace) chunk(now time.Time, n, size int, c *Config) int {
 		return size
 	}
 	size = int(int64(p.bytes) * int64(chunkTime) / int64(took))
+	p.speed, p.at = int(int64(p.bytes)*int64(time.Second)/int64(took)), now
 	p.bytes = 0
 	return max(c.MinChunk, min(size, c.MaxChunk))
 }

@@ -475,13 +475,19 @@ func (s *Session) Backlog() int {
 	return 2 * s.sending.chunk
 }
 
-// Held returns for how long the bandwidth limit holds back what Next may have,
-// 0 if it does not: nothing wakes the session when that time is over.
+// Held returns for how long what Next may have is held back, by the bandwidth
+// limit or in order to fold, 0 if it is not: nothing wakes the session when that
+// time is over.
 func (s *Session) Held(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if l := &s.sending.limit; l.held && s.phase == phaseReady {
-		return max(l.free.Sub(now), time.Microsecond)
+	o := &s.sending
+	switch {
+	case s.phase != phaseReady:
+	case o.limit.held:
+		return max(o.limit.free.Sub(now), time.Microsecond)
+	case !o.later.IsZero():
+		return max(o.later.Sub(now), time.Microsecond)
 	}
 	return 0
 }

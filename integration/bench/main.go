@@ -3,6 +3,7 @@
 // figures do not:
 //
 //	go run ./integration/bench [-short]
+//	go run ./integration/bench -wan
 //	go run ./integration/bench -soak 30m
 //	go run ./integration/bench -sync
 //
@@ -31,6 +32,7 @@ type sizes struct {
 	requests int // of one redis-benchmark run without pipelining
 	rounds   int // runs of each, in turn; the median counts
 	keys     int // of 100 bytes each
+	ops      int // whose bytes on the wire are counted
 }
 
 func main() {
@@ -40,23 +42,25 @@ func main() {
 	long := flag.Duration("soak", 0, "instead, load two nodes for so long, and fail if memory, goroutines, files or disk grow; 30m is a good while")
 	states := flag.Bool("sync", false, "measure state syncs only")
 	keys := flag.Int("keys", 0, "keys for the syncs and for what keys cost; 0: a million, or what -short says")
+	onlyWAN := flag.Bool("wan", false, "only what replication costs on the wire")
 	flag.Parse()
 	if *only != "" {
 		names := strings.Split(*only, ",")
 		loads = slices.DeleteFunc(loads, func(l load) bool { return !slices.Contains(names, l.name) })
 	}
-	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000}
+	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000}
 	if *short {
-		s = sizes{requests: 8_000, rounds: 1, keys: 50_000}
+		s = sizes{requests: 8_000, rounds: 1, keys: 50_000, ops: 10_000}
 	}
 	if *keys > 0 {
 		s.keys = *keys
 	}
-	os.Exit(run(s, *fsync, *long, *states))
+	os.Exit(run(s, *fsync, *long, *states, *onlyWAN))
 }
 
-// run measures everything and returns the exit code.
-func run(s sizes, fsync string, long time.Duration, states bool) (code int) {
+// run measures everything, or only state syncs or the wire, and returns the exit
+// code.
+func run(s sizes, fsync string, long time.Duration, states, onlyWAN bool) (code int) {
 	b := &bench{}
 	defer func() {
 		if p := recover(); p != nil && p != any(errFailed) {
@@ -78,11 +82,16 @@ func run(s sizes, fsync string, long time.Duration, states bool) (code int) {
 		soak(b, bed, long)
 		return 0
 	}
-	if !states {
+	if !states && !onlyWAN {
 		throughput(b, bed, s, fsync)
 		data(b, bed, s, fsync)
 	}
-	syncs(b, bed, s.keys, fsync)
+	if !onlyWAN {
+		syncs(b, bed, s.keys, fsync)
+	}
+	if !states {
+		wide(b, bed, s.ops)
+	}
 	return 0
 }
 
