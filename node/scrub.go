@@ -25,9 +25,10 @@ const (
 
 // Sizes of the view's scrubbing.
 const (
-	scrubKeys    = 128 // read at a time
-	scrubConfirm = 8   // looked at once more while the executor waits
-	scrubRest    = 9   // of ten parts of the time
+	scrubStep    = 4096 // listed at a time
+	scrubKeys    = 128  // read at a time
+	scrubConfirm = 8    // looked at once more while the executor waits
+	scrubRest    = 9    // of ten parts of the time
 )
 
 // scrubStats counts what scrubbing has done and found, for INFO and metrics.
@@ -83,7 +84,7 @@ func (s *scrubPass) run(ctx context.Context) (err error) {
 		}
 		keys := map[uint8][]string{}
 		more = false
-		left := scrubKeys
+		left := scrubStep
 		err = snap.EachDigest(pos, nil, func(p []byte, _ uint64) bool {
 			if left == 0 {
 				pos, more = bytes.Clone(p), true
@@ -99,12 +100,14 @@ func (s *scrubPass) run(ctx context.Context) (err error) {
 			return err
 		}
 		for _, db := range slices.Sorted(maps.Keys(keys)) {
-			if err := s.check(ctx, db, keys[db]); err != nil {
-				return err
+			for part := range slices.Chunk(keys[db], scrubKeys) {
+				if err := s.check(ctx, db, part); err != nil {
+					return err
+				}
+				if err := s.rest(ctx); err != nil {
+					return err
+				}
 			}
-		}
-		if err := s.rest(ctx); err != nil {
-			return err
 		}
 	}
 	// What only the view has.

@@ -58,6 +58,7 @@ const (
 	verifyAnswer = 5 * time.Second        // for an answer
 	verifyPause  = 200 * time.Millisecond // until the next try, if vectors were not equal
 	verifyTries  = 50
+	repairWait   = 10 * time.Minute
 	verifyRest   = 9 // of ten parts of the time the background check rests
 )
 
@@ -218,15 +219,13 @@ func (v *verifier) of(node uint16) verdict {
 // many times as long as it works it rests.
 func (v *verifier) own(ctx context.Context, rest int) ([]int, error) {
 	var bad []int
-	for b := range oplog.Buckets {
+	for from := 0; from < oplog.Buckets; from += ownStep {
 		begun := time.Now()
-		same, err := v.ownBucket(b)
+		found, err := v.ownBuckets(from, from+ownStep)
 		if err != nil {
 			return nil, err
 		}
-		if !same {
-			bad = append(bad, b)
-		}
+		bad = append(bad, found...)
 		select {
 		case <-time.After(time.Duration(rest) * time.Since(begun)):
 		case <-ctx.Done():
@@ -243,22 +242,34 @@ func (v *verifier) own(ctx context.Context, rest int) ([]int, error) {
 	return bad, nil
 }
 
-func (v *verifier) ownBucket(b int) (same bool, err error) {
+// ownStep is how many buckets are looked at in one snapshot; one is not for
+// nothing, it brings the store level.
+const ownStep = oplog.Buckets / 16
+
+func (v *verifier) ownBuckets(from, to int) (bad []int, err error) {
 	s, err := v.log.Snapshot()
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer func() { _ = s.Close() }()
-	kept, err := s.FullDigests(b, b+1)
+	kept, err := s.FullDigests(from, to)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	var heads, cells uint64
-	from, to := oplog.BucketPos(b), oplog.BucketPos(b+1)
-	err = errors.Join(
-		s.EachDigest(from, to, func(_ []byte, d uint64) bool { heads += d; return true }),
-		s.EachActual(from, to, func(_ []byte, d uint64) bool { cells += d; return true }))
-	return kept[0] == cells && heads == cells, err
+	for b := from; b < to; b++ {
+		var heads, cells uint64
+		low, high := oplog.BucketPos(b), oplog.BucketPos(b+1)
+		err := errors.Join(
+			s.EachDigest(low, high, func(_ []byte, d uint64) bool { heads += d; return true }),
+			s.EachActual(low, high, func(_ []byte, d uint64) bool { cells += d; return true }))
+		if err != nil {
+			return nil, err
+		}
+		if kept[b-from] != cells || heads != cells {
+			bad = append(bad, b)
+		}
+	}
+	return bad, nil
 }
 
 // differences returns how many buckets were found wrong here, and how many
@@ -393,7 +404,9 @@ func (n *Node) repairCommand(out *command.Reply, args [][]byte) error {
 		return err
 	}
 	for range verifyTries {
-		p, err := n.applier.Repair(n.ctx, from)
+		ctx, cancel := context.WithTimeout(n.ctx, repairWait)
+		p, err := n.applier.Repair(ctx, from)
+		cancel()
 		if err != nil {
 			return err
 		}

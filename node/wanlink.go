@@ -128,7 +128,7 @@ func (a *wanApplier) Repair(ctx context.Context, peer uint16) (SyncProgress, err
 		}
 		return p, nil
 	case <-ctx.Done():
-		return SyncProgress{}, ctx.Err() // it goes on
+		return SyncProgress{}, fmt.Errorf("the repair from node %d has not ended yet, and goes on: %w", peer, ctx.Err())
 	}
 }
 
