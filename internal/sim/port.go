@@ -185,7 +185,6 @@ func (p *port) ApplyRest(from uint16, parts []wan.SyncRestPart, done func(error)
 
 // merged is told of each step of a sync.
 func (p *port) merged(from uint16, last bool, s node.SyncProgress, err error) {
-	p.synced = true
 	p.w.say("node %d merges a step of node %d, %d keys so far, last %t: %v", p.site.id, from, s.Keys, last, err)
 	if last {
 		p.ended(from)

@@ -169,6 +169,7 @@ func (s *site) start() {
 	w.check(err, "making peers")
 	p.syncs.taker.Post = func(fn func(*node.Core)) bool {
 		p.enqueue(work{fn: func() {
+			p.synced = true // a part of a step, if not all of it
 			fn(p.core)
 			p.committed()
 		}})
