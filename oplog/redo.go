@@ -172,7 +172,7 @@ func (l *Log) drain() error {
 	defer l.redo.running.Unlock()
 	l.commit.Lock()
 	upto, bytes := l.redo.seq, l.redo.written.Load()
-	l.redo.through = map[string]struct{}{}
+	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
 	l.commit.Unlock()
 	defer func() {
 		l.commit.Lock()
@@ -192,6 +192,7 @@ func (l *Log) level() error {
 	if err != nil {
 		return err
 	}
+	l.redo.begun = l.redo.seq
 	return l.drainTo(l.redo.seq, l.redo.written.Load(), nil)
 }
 
@@ -206,9 +207,6 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 	if lock == nil {
 		lock = noLock{}
 	}
-	lock.Lock()
-	l.redo.begun = upto
-	lock.Unlock()
 	batch := l.db.NewBatch()
 	defer func() { err = errors.Join(err, batch.Close()) }()
 	type row struct{ key, value []byte }

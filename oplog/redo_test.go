@@ -184,3 +184,58 @@ func TestWriteBackAgainstModel(t *testing.T) {
 		r.close()
 	}
 }
+
+// A queue that is drained all the while: what was taken does not come back, also
+// where it was taken between the moment a drain began and the one it wrote.
+func TestQueueWhileDrained(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes = 1 << 30
+	r := openReplica(t, o)
+	defer r.close()
+	stop, stopped := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				stopped <- nil
+				return
+			default:
+				if err := r.log.drain(); err != nil {
+					stopped <- err
+					return
+				}
+			}
+		}
+	}()
+	k := crdt.Key{Name: "q"}
+	var model []string
+	n := 0
+	for step := range 1500 {
+		r.must(func(w *crdt.Writer) {
+			for range 12 {
+				n++
+				model = append(model, fmt.Sprintf("%08d", n))
+				w.SetElem(k, crdt.KindItem, model[len(model)-1], []byte("value"))
+			}
+		})
+		r.must(func(w *crdt.Writer) {
+			for len(model) > 3 {
+				var first string
+				w.EachElemFrom(k, crdt.KindItem, "", false, func(e string, _ []byte) bool {
+					first = e
+					return false
+				})
+				if first != model[0] {
+					t.Fatalf("step %d: the first is %q, not %q", step, first, model[0])
+				}
+				w.RemoveElem(k, crdt.KindItem, first)
+				model = model[1:]
+			}
+		})
+	}
+	close(stop)
+	if err := <-stopped; err != nil {
+		t.Fatal(err)
+	}
+	r.verify()
+}

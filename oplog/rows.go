@@ -1,0 +1,136 @@
+package oplog
+
+import (
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// maxRedoKeys is how many keys a group may change to be told in a record: what
+// a larger one changes goes through.
+const maxRedoKeys = 1 << 14
+
+// groupWriter fills a batch with a group's cells and headers and what is
+// indexed of them.
+type groupWriter struct {
+	batch          *pebble.Batch
+	redo           []byte
+	drained        uint64   // records up to this one are gone
+	begun          uint64   // those up to this one may have reached the rows
+	all            bool     // everything goes through
+	through        []string // the rows that do
+	key, value     []byte
+	err            error
+	cells, headers uint64
+	earliest       int64 // least expiry added to the index; 0 if none
+	goneExpiry     bool  // some were taken from it
+}
+
+func (w *groupWriter) set(k, v []byte) {
+	w.key = k
+	if err := w.batch.Set(k, v, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *groupWriter) delete(k []byte) {
+	w.key = k
+	if err := w.batch.Delete(k, nil); err != nil && w.err == nil {
+		w.err = err
+	}
+}
+
+func (w *groupWriter) keys(g *Group) {
+	for _, ks := range g.keys {
+		changed := ks.dirty
+		for _, cs := range ks.set {
+			changed = changed || cs.dirty
+		}
+		// What has changed since the last drain goes through with the rest: the
+		// cache is not to keep it.
+		ks.through = changed && (w.all || ks.big())
+		cells := ks.set
+		if ks.through {
+			cells = ks.cells.list
+		}
+		for _, cs := range cells {
+			was := cs.stored.exists || cs.seq > w.drained
+			if (cs.dirty || ks.through && cs.seq > w.drained) && (was || cs.cell != nil && !cs.cell.Empty()) {
+				w.cell(crdt.CellID{Key: ks.key, Kind: cs.key.kind, Elem: cs.key.elem}, cs, ks.through)
+			}
+		}
+		if ks.dirty || ks.through && ks.hseq > w.drained {
+			w.header(ks.key, ks)
+		}
+	}
+}
+
+// row tells of a row in the redo record, or puts it into the store, which if never
+// is set has not had it since before.
+func (w *groupWriter) row(now, was, through, never bool) {
+	switch {
+	case through && (now || !never):
+		w.through = append(w.through, string(w.key))
+		w.redo = appendRedo(w.redo, redoStored, w.key, nil)
+		if now {
+			w.set(w.key, w.value)
+		} else {
+			w.delete(w.key)
+		}
+	case !now && (was || through):
+		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
+	case !now:
+	case was:
+		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
+	default:
+		w.redo = appendRedo(w.redo, redoNew, w.key, w.value)
+	}
+}
+
+func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
+	now := flagsOfCell(cs.cell)
+	w.key = appendCellKey(w.key[:0], rangeCells, id)
+	if now.exists {
+		w.cells++
+		w.value = cs.cell.AppendBinary(w.value[:0])
+	}
+	w.row(now.exists, cs.stored.exists, through, cs.fresh > w.begun)
+	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
+}
+
+func (w *groupWriter) header(k crdt.Key, ks *keyState) {
+	now, was := flagsOfHeader(ks.header), ks.stored
+	w.key = headerKey(w.key[:0], k)
+	if now.exists {
+		w.headers++
+		w.value = ks.header.AppendBinary(w.value[:0])
+	}
+	w.row(now.exists, was.exists, ks.through, false)
+	w.index(now.remnant, was.remnant, func(b []byte) []byte {
+		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
+	})
+	w.index(now.swept, was.swept, func(b []byte) []byte { return appendKeyPrefix(b, rangeSwept, k) })
+	if now.expiry == was.expiry {
+		return
+	}
+	if was.expiry != 0 {
+		w.delete(appendExpiryKey(w.key[:0], was.expiry, k))
+		w.goneExpiry = true
+	}
+	if now.expiry != 0 {
+		w.set(appendExpiryKey(w.key[:0], now.expiry, k), nil)
+		if w.earliest == 0 || now.expiry < w.earliest {
+			w.earliest = now.expiry
+		}
+	}
+}
+
+// index brings an index row level.
+func (w *groupWriter) index(now, was bool, key func([]byte) []byte) {
+	switch {
+	case now && !was:
+		w.set(key(w.key[:0]), nil)
+	case was && !now:
+		w.delete(key(w.key[:0]))
+	}
+}

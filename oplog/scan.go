@@ -1,0 +1,287 @@
+package oplog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// EachCell implements crdt.Store.
+func (g *Group) EachCell(key crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
+	low := append(appendKeyPrefix(nil, rangeCells, key), byte(max(kind, 1)))
+	high := after(low)
+	if kind == crdt.KindAny {
+		high = after(low[:len(low)-1])
+	}
+	g.eachCell(key, kind, low, high, len(low)-1, false, fn)
+}
+
+// EachCellFrom implements crdt.Store.
+func (g *Group) EachCellFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	if hasEnds(kind) {
+		g.eachFromEnd(key, kind, from, back, fn)
+	} else {
+		g.eachFrom(key, kind, from, back, fn)
+	}
+}
+
+func (g *Group) eachFrom(key crdt.Key, kind crdt.Kind, from string, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	prefix := append(appendKeyPrefix(nil, rangeCells, key), byte(kind))
+	low, high := prefix, after(prefix)
+	switch {
+	case from == "":
+	case back:
+		high = append(append(bytes.Clone(prefix), from...), 0)
+	default:
+		low = append(bytes.Clone(prefix), from...)
+	}
+	g.eachCell(key, kind, low, high, len(prefix)-1, back, fn)
+}
+
+// eachCell calls fn for the cells of a kind whose stored keys lie in [low, high),
+// from the last to the first if back is set; the kind is a key's byte number at.
+func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
+	was := g.cell
+	defer func() { g.cell = was }()
+	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	defer func() { g.fail(errors.Join(it.Error(), it.Close())) }()
+	first, next, compare := it.First, it.Next, cellKey.compare
+	if back {
+		first, next = it.Last, it.Prev
+		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
+	}
+
+	// What the group holds; more may be added on the way, but only of what is shown.
+	var mine held
+	ks := g.known(key)
+	if ks != nil {
+		mine = ks.held(kind, low, high, at, back)
+		defer mine.done()
+	}
+	show := func(ck cellKey) bool {
+		cs := ks.cells.get(ck)
+		if cs == nil || cs.cell == nil || cs.cell.Empty() {
+			return true
+		}
+		return fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, cs.cell)
+	}
+	for ok := first(); ok; ok = next() {
+		k := it.Key()
+		ck := cellKey{crdt.Kind(k[at]), string(k[at+1:])}
+		for m, ok := mine.peek(); ok && compare(m, ck) < 0; m, ok = mine.peek() {
+			if mine.next(); !show(m) {
+				return
+			}
+		}
+		if m, ok := mine.peek(); ok && m == ck {
+			if mine.next(); !show(ck) {
+				return
+			}
+			continue
+		}
+		v, err := it.ValueAndErr()
+		if err != nil {
+			g.fail(err)
+			return
+		}
+		id := crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}
+		c, err := crdt.DecodeCell(bytes.Clone(v))
+		if err != nil {
+			g.fail(fmt.Errorf("cell %v: %w", id, err))
+			return
+		}
+		g.cell = shownCell{id, c, flagsOfCell(c), true}
+		if !fn(id, c) {
+			return
+		}
+		g.cell.valid = false
+	}
+	for m, ok := mine.peek(); ok; m, ok = mine.peek() {
+		if mine.next(); !show(m) {
+			return
+		}
+	}
+}
+
+// EachKey implements crdt.Store. Keys come in no particular order.
+func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
+	was := g.header
+	defer func() { g.header = was }()
+	g.level()
+	mine := map[crdt.Key]bool{}
+	for _, ks := range g.keys {
+		if ks.key.DB == db && ks.dirty {
+			mine[ks.key] = true
+		}
+	}
+	more, err := eachHeader(g.l.db, db, func(k crdt.Key, v []byte) (bool, error) {
+		delete(mine, k)
+		if ks := g.l.cache.get(k); ks != nil && ks.loaded {
+			if ks.header == nil || ks.header.Empty() {
+				return true, nil
+			}
+			return fn(k, ks.header), nil
+		}
+		h, err := crdt.DecodeHeader(v)
+		if err != nil {
+			return false, fmt.Errorf("header of %v: %w", k, err)
+		}
+		g.header = shownHeader{k, flagsOfHeader(h), true}
+		defer func() { g.header.valid = false }()
+		return fn(k, h), nil
+	})
+	g.fail(err)
+	if !more || err != nil {
+		return
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(mine), comparePos) {
+		if h := g.key(k).header; h != nil && !h.Empty() && !fn(k, h) {
+			return
+		}
+	}
+}
+
+// level brings the store level with what is committed, for what walks over many
+// keys.
+func (g *Group) level() {
+	err := g.l.level()
+	g.l.commit.Unlock()
+	g.fail(err)
+}
+
+func comparePos(a, b crdt.Key) int { return bytes.Compare(Pos(a), Pos(b)) }
+
+// eachHeader calls fn for the stored headers of a database, until it returns
+// false; it reports whether fn never did.
+func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, []byte) (bool, error)) (more bool, err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	for ok := it.First(); ok; {
+		k := it.Key()
+		id, pos, err := cutCell(k[1:])
+		if err != nil {
+			return false, err
+		}
+		switch {
+		case id.Key.DB < db: // on to the database within the slot
+			ok = it.SeekGE([]byte{rangeCells, k[1], k[2], db})
+			continue
+		case id.Key.DB > db: // on to the next slot
+			next := binary.BigEndian.Uint16(k[1:3]) + 1
+			ok = it.SeekGE([]byte{rangeCells, byte(next >> 8), byte(next), db})
+			continue
+		case id.Kind == crdt.KindAny:
+			v, err := it.ValueAndErr()
+			if err != nil {
+				return false, err
+			}
+			if more, err := fn(id.Key, v); err != nil || !more {
+				return false, err
+			}
+		}
+		ok = nextKey(it, append([]byte{rangeCells}, pos...))
+	}
+	return true, nil
+}
+
+// nextKey moves past what is stored under the key with the given prefix: step
+// by step for the few cells most keys have, else by a seek.
+func nextKey(it *pebble.Iterator, prefix []byte) bool {
+	for range 4 {
+		if !it.Next() {
+			return false
+		}
+		if !bytes.HasPrefix(it.Key(), prefix) {
+			return true
+		}
+	}
+	return it.SeekGE(after(prefix))
+}
+
+// EachKeyBetween calls fn for every key that has a header or a cell, from the
+// position from (nil: the first) up to but without the position to (nil: to the
+// end), in order of position, until it returns false. fn may change the key it
+// was given and keys before it.
+func (g *Group) EachKeyBetween(from, to []byte, fn func(crdt.Key) bool) error {
+	g.level()
+	var mine []crdt.Key
+	for _, ks := range g.keys {
+		if pos := Pos(ks.key); bytes.Compare(pos, from) >= 0 && (to == nil || bytes.Compare(pos, to) < 0) {
+			mine = append(mine, ks.key)
+		}
+	}
+	slices.SortFunc(mine, comparePos)
+	more, err := eachKeyBetween(g.l.db, from, to, func(k crdt.Key, pos []byte) (bool, error) {
+		for len(mine) > 0 && bytes.Compare(Pos(mine[0]), pos) < 0 {
+			if g.holds(mine[0]) && !fn(mine[0]) {
+				return false, nil
+			}
+			mine = mine[1:]
+		}
+		if len(mine) > 0 && mine[0] == k {
+			mine = mine[1:]
+		}
+		return fn(k), nil
+	})
+	g.fail(err)
+	if !more || err != nil {
+		return err
+	}
+	for _, k := range mine {
+		if g.holds(k) && !fn(k) {
+			break
+		}
+	}
+	return g.err
+}
+
+// holds reports whether the group holds anything under a key.
+func (g *Group) holds(k crdt.Key) bool {
+	ks := g.key(k)
+	if ks.header != nil && !ks.header.Empty() {
+		return true
+	}
+	for _, cs := range ks.cells.list {
+		if cs.cell != nil && !cs.cell.Empty() {
+			return true
+		}
+	}
+	return false
+}
+
+func eachKeyBetween(r pebble.Reader, from, to []byte, fn func(k crdt.Key, pos []byte) (bool, error)) (more bool, err error) {
+	high := []byte{rangeCells + 1}
+	if to != nil {
+		high = append([]byte{rangeCells}, to...)
+	}
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: append([]byte{rangeCells}, from...), UpperBound: high})
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	for ok := it.First(); ok; {
+		k, pos, _, err := cutPos(bytes.Clone(it.Key()[1:]))
+		if err != nil {
+			return false, err
+		}
+		if more, err := fn(k, pos); err != nil || !more {
+			return false, err
+		}
+		ok = nextKey(it, append([]byte{rangeCells}, pos...))
+	}
+	return true, nil
+}
