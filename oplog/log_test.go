@@ -319,6 +319,45 @@ func TestLaterFormatIsRefused(t *testing.T) {
 	}
 }
 
+// testdata/format1.tar.gz is the directory of a node of the last version that
+// wrote format 1, stopped in order.
+func TestEarlierFormatIsTakenOver(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "xzf", "testdata/format1.tar.gz", "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v, %s", err, out)
+	}
+	o := Options{Dir: filepath.Join(dir, "oplog")}
+	for range 2 { // in format 1, then in this one
+		report, err := Verify(t.Context(), o.Dir, nil)
+		if err != nil || len(report.Faults) > 0 || report.Keys != 9 {
+			t.Fatalf("%+v, %v", report, err)
+		}
+		l, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := newReplica(t, l)
+		if b, err := l.get(metaKey(metaFormat)); err != nil || !bytes.Equal(b, []byte{format}) {
+			t.Errorf("format %x, %v", b, err)
+		}
+		if v, _ := r.get("string"); v != "value" {
+			t.Errorf("string is %q", v)
+		}
+		if v, _ := r.get("counter"); v != "42" {
+			t.Errorf("counter is %q", v)
+		}
+		r.view(func(w *crdt.Writer) {
+			for kind, name := range map[crdt.Kind]string{crdt.KindField: "hash", crdt.KindMember: "set", crdt.KindScored: "zset", crdt.KindItem: "list", crdt.KindEntry: "stream"} {
+				if w.Len(crdt.Key{Name: name}, kind) == 0 {
+					t.Errorf("%s is empty", name)
+				}
+			}
+		})
+		r.verify()
+		r.close()
+	}
+}
+
 func TestSnapshotIsOneMoment(t *testing.T) {
 	r := openReplica(t, testOptions(vfs.NewMem()))
 	defer r.close()
