@@ -33,7 +33,7 @@ func (n *Node) startLinks(known roll) error {
 	id := n.log.Identity()
 	n.wanLog = &wanLog{log: n.log}
 	n.verify = &verifier{log: n.log, slog: n.slog, waits: map[uint64]chan *wan.Verify{}, verdicts: map[uint16]verdict{}}
-	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published}
+	n.applier = &wanApplier{exec: n.exec, log: n.log, slog: n.slog, heard: map[uint16]wan.Heard{}, needed: map[uint16]bool{}, ahead: n.ahead, publish: n.published, difference: n.cfg.WAN.SyncByDifference}
 	over, err := n.cfg.transports(n.certs, n.slog)
 	if err != nil {
 		return err

@@ -79,6 +79,8 @@ type wanApplier struct {
 	slog  *slog.Logger
 	asks  func(node uint16, cursor []byte, since *wan.SyncSince) error // requests a state sync
 	ahead func(from uint16, theirs crdt.Vector)
+	// difference: states are asked for by difference.
+	difference bool
 	// publish delivers a member's message to this node's clients.
 	publish func(*wan.Message)
 
@@ -181,7 +183,11 @@ func (a *wanApplier) startSync() {
 	var cursor []byte
 	var since *wan.SyncSince
 	var bad error
-	if err := a.exec.Run(func(c *Core) { cursor, since, bad = c.Since() }); err != nil || bad != nil {
+	if err := a.exec.Run(func(c *Core) {
+		if cursor, _ = c.Syncing(); a.difference {
+			cursor, since, bad = c.Since()
+		}
+	}); err != nil || bad != nil {
 		return
 	}
 	a.mu.Lock()

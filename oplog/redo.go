@@ -251,7 +251,7 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 		err = write()
 	}
 	if err == nil {
-		err = l.db.DeleteRange(redoKey(nil, from+1), redoKey(nil, upto+1), pebble.NoSync)
+		err = l.forget(batch, from, upto)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
@@ -259,6 +259,22 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 	l.redo.drained.Store(upto)
 	l.redo.gone.Store(bytes)
 	return nil
+}
+
+// forget deletes the records in (from, upto], one by one: range deletes as often
+// as this have pebble rewrite its tables for them.
+func (l *Log) forget(batch *pebble.Batch, from, upto uint64) error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, from+1), UpperBound: redoKey(nil, upto+1)})
+	if err != nil {
+		return err
+	}
+	for ok := it.First(); ok && err == nil; ok = it.Next() {
+		err = batch.Delete(it.Key(), nil)
+	}
+	if err = errors.Join(err, it.Error(), it.Close()); err != nil || batch.Empty() {
+		return err
+	}
+	return l.db.Apply(batch, pebble.NoSync)
 }
 
 // drainLoop drains when enough has gathered.

@@ -140,6 +140,8 @@ type Options struct {
 	Limit    int           // bytes a second that a link may take; 0: no limit
 	Regions  int           // that the nodes are of, in turn; 0: of none
 	Shape    Shape
+	// Difference: state syncs bring only what differs.
+	Difference bool
 }
 
 // FromSeed chooses options by a seed.
@@ -196,8 +198,8 @@ func (o *Options) SetShape(s Shape) {
 
 // String prints the options as the test's -options flag takes them.
 func (o Options) String() string {
-	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d,regions=%d,shape=%v",
-		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit, o.Regions, o.Shape)
+	return fmt.Sprintf("seed=%d,nodes=%d,steps=%d,keys=%d,pace=%v,trouble=%v,faults=%v,fsync=%v,lanes=%t,overtake=%t,compress=%t,skew=%v,limit=%d,regions=%d,shape=%v,difference=%t",
+		o.Seed, o.Nodes, o.Steps, o.Keys, o.Pace, o.Trouble, o.Faults, o.Fsync, o.Lanes, o.Overtake, o.Compress, o.MaxSkew, o.Limit, o.Regions, o.Shape, o.Difference)
 }
 
 // ParseOptions reads what String prints; what is not named is as the seed has
@@ -242,6 +244,8 @@ func ParseOptions(s string) (Options, error) {
 			o.MaxSkew, err = time.ParseDuration(value)
 		case "limit":
 			o.Limit, err = strconv.Atoi(value)
+		case "difference":
+			o.Difference, err = strconv.ParseBool(value)
 		case "regions":
 			o.Regions, err = strconv.Atoi(value)
 		default:

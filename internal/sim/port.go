@@ -153,6 +153,9 @@ func (p *port) startSync() {
 		case 1, 2:
 			since.Digests = nil // so every range is looked at
 		}
+		if !p.w.opts.Difference {
+			since = nil
+		}
 		p.w.oracle.counts["state syncs"]++
 		if err := p.peers.RequestSync(peer, cursor, since); err != nil {
 			p.AbortSync(peer)
