@@ -274,8 +274,7 @@ type WANConfig struct {
 	// and processor than it should. Default 0: no bound but the link.
 	SyncRate Bytes `toml:"sync_rate"`
 	// SyncByDifference has this node, when it needs a state, ask only for what
-	// differs from its own. Default false: the simulator has found a run in which two
-	// nodes then end different.
+	// differs from its own. Default false: it is young.
 	SyncByDifference bool `toml:"sync_by_difference"`
 	// VerifyInterval is how often this node compares digests with each member,
 	// at a moment when both are at the same vector, and its own with its cells. A

@@ -210,6 +210,14 @@ func (w *wanSnapshot) equal(b int, end []byte) bool {
 	return w.digests[b] == w.since.Digests[b]
 }
 
+// inEqual reports whether a key lies in a bucket that the asker said to have as
+// it is here. Of such a bucket everything was left out but what has remnants;
+// also what is beyond the asker's vector, for it came by an earlier sync.
+func (w *wanSnapshot) inEqual(pos []byte) bool {
+	b := oplog.PosBucket(pos)
+	return len(w.digests) > 0 && w.digests[b] == w.since.Digests[b]
+}
+
 // nextEqual returns where the next such bucket after a position begins, or end.
 func (w *wanSnapshot) nextEqual(at, end []byte) []byte {
 	if len(w.digests) == 0 {
@@ -274,7 +282,7 @@ func (w *wanSnapshot) Compare(p *wan.SyncPart) (out wan.SyncRestPart, err error)
 	err = w.s.EachState(p.From, p.Upto, w.since.Have, func(st *oplog.State) error {
 		i, ok := asked[hashOf(st.Pos, st.Digest)]
 		switch {
-		case !st.Plain:
+		case !st.Plain && !w.inEqual(st.Pos): // it is among those sent
 		case ok && !p.All:
 			out.Same[i/8] |= 1 << (i % 8)
 		default:
