@@ -32,7 +32,7 @@ func TestGeoAnswersAsRedis(t *testing.T) {
 func looseScores(list [][]byte) [][]byte {
 	for i := 1; i < len(list); i += 2 {
 		if f := crdt.ParseScore(list[i]); f != math.Trunc(f) {
-			list[i] = strconv.AppendFloat(nil, f, 'g', 14, 64)
+			list[i] = strconv.AppendFloat(nil, f, 'g', 10, 64)
 		}
 	}
 	return list
