@@ -54,6 +54,7 @@ func (c *Session) command(args [][]byte) {
 	case equalFold(name, "quit"):
 		c.execute()
 		c.quits.Store(true) // before the client knows
+		c.endPushes()
 		c.reply.OK()
 		c.answer()
 		c.last = true

@@ -130,6 +130,7 @@ func TestPubSubAsRedis(t *testing.T) {
 		sub.same(0, "client reply skip")
 		sub.same(1, "subscribe a")
 		sub.same(1, "quit")
+		pub.same(1, "pubsub numsub a") // who has its reply to QUIT no longer counts
 	}
 }
 
