@@ -59,7 +59,7 @@ func sent(t *testing.T, n *testbed.Node, to int) int {
 func TestSyncBringsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	args := append([]string{"--set", "log_retention_bytes=1mb"}, quick...)
+	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_by_difference=true"}, quick...)
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	const keys = 20_000
 	many(a, keys, all, 0)
@@ -104,7 +104,7 @@ func TestSyncBringsWhatDiffers(t *testing.T) {
 func TestSyncKilledEverywhere(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_rate=600kb", "--set", "wan.batch_limit=16kb"}, quick...)
+	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_rate=600kb", "--set", "wan.batch_limit=16kb", "--set", "wan.sync_by_difference=true"}, quick...)
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	many(a, 20_000, all, 0)
 	fill(a, "", 500)
