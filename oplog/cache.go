@@ -18,6 +18,7 @@ type keyCache struct {
 const (
 	throughBytes = 16 << 10 // keys of one or two cells that take more
 	throughEnds  = 512      // keys with more cells that come and go at the ends, as queues
+	throughDead  = 1024     // keys of which more cells are gone than are there, and more than this: all who iterate would pass over them
 )
 
 func newKeyCache(budget int) keyCache {
@@ -90,6 +91,7 @@ type keyState struct {
 	bytes   int                      // of the cells, about, in memory
 	shedAt  int                      // bytes from which on to shed anew
 	ends    bool                     // some cells come and go at the ends
+	dead    int                      // cells that were removed since they were read, or in between
 	set     []*cellState             // those that this group has set
 	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 	size    int                      // in the cache
@@ -108,17 +110,20 @@ type cellState struct {
 // big reports whether what is changed of a key is to go through.
 func (ks *keyState) big() bool {
 	n := ks.cells.len()
-	return n <= 2 && ks.bytes > throughBytes || ks.ends && n > throughEnds
+	return n <= 2 && ks.bytes > throughBytes || ks.ends && n > throughEnds || ks.dead > throughDead && 2*ks.dead > n
 }
 
 // shed drops the cells that the store has as they are.
 func (ks *keyState) shed(drained uint64) {
 	var kept cellSet
-	ks.bytes, ks.none, ks.order = 0, 0, nil
+	ks.bytes, ks.none, ks.order, ks.dead = 0, 0, nil, 0
 	for _, cs := range ks.cells.list {
 		if cs.seq > drained {
 			kept.add(cs)
 			ks.bytes += cs.size
+			if !cs.stored.exists {
+				ks.dead++
+			}
 		}
 	}
 	ks.cells, ks.shedAt = kept, 2*ks.bytes
@@ -191,6 +196,12 @@ func (ks *keyState) settled(seq uint64) {
 		now := flagsOfCell(cs.cell)
 		if cs.seq == 0 && now.exists && !cs.stored.exists {
 			cs.fresh = seq
+		}
+		if !now.exists {
+			ks.dead++
+		}
+		if cs.seq != 0 && !cs.stored.exists {
+			ks.dead--
 		}
 		ks.seq, cs.seq = seq, seq
 		cs.dirty, cs.stored = false, now

@@ -239,3 +239,41 @@ func TestQueueWhileDrained(t *testing.T) {
 	}
 	r.verify()
 }
+
+// Cells that were removed do not stay in the cache: who iterates what is left of
+// a large key would pass over all of them, each time.
+func TestRemovedCellsDoNotStay(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes, o.CacheBytes = 1<<30, 1<<30
+	r := openReplica(t, o)
+	defer r.close()
+	k := crdt.Key{Name: "set"}
+	const n, left = 6000, 50
+	r.must(func(w *crdt.Writer) {
+		for i := range n {
+			w.SetElem(k, crdt.KindMember, fmt.Sprintf("%06d", i), nil)
+		}
+	})
+	most := 0
+	for i := 0; i < n-left; i += 50 {
+		r.must(func(w *crdt.Writer) {
+			for j := i; j < min(i+50, n-left); j++ {
+				w.RemoveElem(k, crdt.KindMember, fmt.Sprintf("%06d", j))
+			}
+		})
+		if ks := r.log.cache.get(k); ks != nil && i > n/2+2*throughDead {
+			most = max(most, ks.dead)
+		}
+	}
+	if most > throughDead+100 {
+		t.Errorf("%d removed cells are kept", most)
+	}
+	r.view(func(w *crdt.Writer) {
+		got := 0
+		w.EachElem(k, crdt.KindMember, func(string, []byte) bool { got++; return true })
+		if got != left || w.Len(k, crdt.KindMember) != left {
+			t.Errorf("%d members are left, of %d", got, w.Len(k, crdt.KindMember))
+		}
+	})
+	r.verify()
+}
