@@ -168,3 +168,42 @@ func TestAheadIsTakenBackAtStart(t *testing.T) {
 		}
 	}
 }
+
+// SPOP and ZPOPMIN draw in advance; what was drawn counts no more once the key
+// has changed otherwise.
+func TestStocksFollowTheKey(t *testing.T) {
+	n := startTestNode(t, 1, nil)
+	do := func(line string) string { return run(n, request(nil, strings.Fields(line)...)) }
+	for i := range 300 {
+		do(fmt.Sprintf("SADD s m%d", i))
+		do(fmt.Sprintf("ZADD z %d m%d", i, i))
+	}
+	if got := do("SPOP s"); !strings.Contains(got, "m") {
+		t.Fatalf("%q", got)
+	}
+	do("DEL s")
+	do("SADD s a b c")
+	popped := map[string]bool{}
+	for range 3 {
+		popped[do("SPOP s")] = true
+	}
+	if len(popped) != 3 || !popped["$1\r\na\r\n"] || !popped["$1\r\nb\r\n"] || !popped["$1\r\nc\r\n"] || do("EXISTS s") != ":0\r\n" {
+		t.Errorf("of a, b and c came %v", popped)
+	}
+	for _, step := range []struct{ line, want string }{
+		{"ZPOPMIN z", "*2\r\n$2\r\nm0\r\n$1\r\n0\r\n"},
+		{"ZPOPMIN z", "*2\r\n$2\r\nm1\r\n$1\r\n1\r\n"},
+		{"ZADD z -1 low", ":1\r\n"},
+		{"ZPOPMIN z", "*2\r\n$3\r\nlow\r\n$2\r\n-1\r\n"},
+		{"ZREM z m2", ":1\r\n"},
+		{"ZPOPMIN z", "*2\r\n$2\r\nm3\r\n$1\r\n3\r\n"},
+		{"ZPOPMAX z", "*2\r\n$4\r\nm299\r\n$3\r\n299\r\n"},
+		{"ZINCRBY z 1000 m4", "$4\r\n1004\r\n"},
+		{"ZPOPMIN z", "*2\r\n$2\r\nm5\r\n$1\r\n5\r\n"},
+		{"ZPOPMAX z", "*2\r\n$2\r\nm4\r\n$4\r\n1004\r\n"},
+	} {
+		if got := do(step.line); got != step.want {
+			t.Errorf("%s: %q, want %q", step.line, got, step.want)
+		}
+	}
+}
