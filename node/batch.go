@@ -17,6 +17,8 @@ type ViewCmd struct {
 	Args [][]byte
 	// Req is the client's request that waits for the reply; nil for updates.
 	Req *resp.Request
+	// holds says how long its reply will.
+	holds validity
 }
 
 // proto returns the protocol that the reply must be in, 0 if any will do.

@@ -232,6 +232,10 @@ type ViewConfig struct {
 	// ScrubInterval is the pause between two looks at all keys. Default 1h. A
 	// look takes about a tenth of the time of one connection.
 	ScrubInterval time.Duration `toml:"scrub_interval"`
+	// ReadCache is the memory in which the node keeps replies of the Redis behind
+	// it, so that what was read before and has not changed is answered without it.
+	// Default 64mb; 0: nothing is kept. At least 512kb.
+	ReadCache Bytes `toml:"read_cache"`
 }
 
 // TLSConfig is the [tls] table.
@@ -342,7 +346,7 @@ func DefaultConfig() Config {
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
 		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
-		View: ViewConfig{Scrub: ScrubRepair, ScrubInterval: time.Hour},
+		View: ViewConfig{Scrub: ScrubRepair, ScrubInterval: time.Hour, ReadCache: 64 << 20},
 	}
 }
 
@@ -524,6 +528,9 @@ func (c *Config) Validate() Faults {
 	oneOf("fsync", c.Fsync, FsyncAlways, FsyncEverySec, FsyncNo)
 	oneOf("enable_debug_command", c.EnableDebugCommand, resp.DebugNo, resp.DebugLocal, resp.DebugYes)
 	oneOf("view.scrub", c.View.Scrub, ScrubOff, ScrubReport, ScrubRepair, ScrubAdopt)
+	if c.View.ReadCache != 0 && c.View.ReadCache < minReadCache || c.View.ReadCache > maxReadCache {
+		bad("view.read_cache", "%s is out of range: 512kb to 2gb, or 0 for none", c.View.ReadCache)
+	}
 	if c.View.ScrubInterval < 100*time.Millisecond {
 		bad("view.scrub_interval", "%s is too short: at least 100ms", formatDuration(c.View.ScrubInterval))
 	}

@@ -67,6 +67,7 @@ type Core struct {
 	watches    watches
 	scripts    *command.Scripts
 	stocks     command.Stocks
+	replies    *readCache
 	touched    []crdt.Key // by the running unit; see endUnit
 	changed    func(by *resp.Request, keys []crdt.Key)
 	ahead      []crdt.Key // sent to the view before their commit, in the open group
@@ -104,6 +105,8 @@ type CoreOptions struct {
 	// Scripts are the node's scripts and functions. nil: none are logged, and
 	// the clock is Wall.
 	Scripts *command.Scripts
+	// Replies keeps the view's replies. nil: none are kept.
+	Replies *readCache
 	// Changed, if set, is told after each unit which keys it has changed: a
 	// client's request, or, if that is nil, peers' entries or the passing of
 	// time. It does not keep the keys.
@@ -122,7 +125,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())
 	c.news = newNews(c, o.Listener)
 	c.waiters, c.changed = newWaiters(), o.Changed
-	c.watches, c.scripts = newWatches(), o.Scripts
+	c.watches, c.scripts, c.replies = newWatches(), o.Scripts, o.Replies
 	if c.scripts == nil {
 		c.scripts = command.NewScripts(func() int64 { return o.Wall().UnixMilli() }, nil, c.rand.Uint32)
 	}
@@ -399,6 +402,7 @@ func (c *Core) Defer(done func(error)) {
 // ViewDown tells the core that the view is gone: changes are remembered until
 // ViewUp.
 func (c *Core) ViewDown() {
+	c.replies.forget()
 	if c.dirty == nil {
 		c.dirty = map[crdt.Key]struct{}{}
 	}
@@ -427,6 +431,7 @@ func (c *Core) Rewrite(keys []crdt.Key) error {
 	now := c.Now()
 	b := &Batch{Keys: keys}
 	for _, k := range keys {
+		c.replies.changed(k)
 		materialise(b, c.group, k, &crdt.Touch{Whole: true}, now)
 	}
 	if err := c.Commit(); err != nil {

@@ -135,6 +135,9 @@ func (n *Node) infoView(s *resp.Section) {
 	number("view_scrub_repaired", n.scrub.repaired.Load())
 	number("view_scrub_adopted", n.scrub.adopted.Load())
 	number("view_scrub_last_ms", n.scrub.last.Load())
+	number("view_read_cache_bytes", int64(n.cfg.View.ReadCache))
+	number("view_read_cache_hits", n.replies.hitCount())
+	number("view_read_cache_misses", n.replies.missCount())
 	number("view_pipelines", n.pump.stats.pipelines.Load())
 	number("view_commands", n.pump.stats.commands.Load())
 	var c CoreStats

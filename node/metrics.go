@@ -98,6 +98,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count("view_rebuilds_total", "Times the view was rebuilt whole.", n.recovery.rebuilds.Load())
 	count("view_catch_ups_total", "Times the view was brought level from the log.", n.recovery.catchUps.Load())
 	count("view_foreign_changes_total", "Keys found changed in the view behind the node's back: somebody else writes to it.", n.scrub.found.Load())
+	count("view_read_cache_hits_total", "Reads that were answered with a reply kept from before.", n.replies.hitCount())
+	count("view_read_cache_misses_total", "Reads that could have been, but were not.", n.replies.missCount())
 	count("view_commands_total", "Commands sent to the view.", n.pump.stats.commands.Load())
 
 	m := n.log.Metrics()

@@ -38,6 +38,7 @@ type Node struct {
 	log       *oplog.Log
 	exec      *executor
 	pump      *pump
+	replies   *readCache
 	source    *viewSource
 	recovery  *recovery
 	wanLog    *wanLog
@@ -181,12 +182,13 @@ func (n *Node) startCore() error {
 		return err
 	}
 	n.recovery = &recovery{log: n.log, adopt: n.cfg.Adopt, slog: n.slog, lostc: make(chan error, 1), rolledBack: n.rolledBack, fatal: n.fail}
-	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.slog)
+	n.replies = newReadCache(int64(n.cfg.View.ReadCache))
+	n.pump = newPump(n.recovery.mark, n.recovery.viewLost, n.replies, n.slog)
 	started := time.Now()
 	n.scripts = command.NewScripts(func() int64 { return time.Since(started).Milliseconds() }, n.scriptLog, rand.Uint32)
 	core, err := NewCore(CoreOptions{
 		Log: n.log, Clock: clock, Wall: time.Now, View: n.pump, Scripts: n.scripts, Logger: n.slog, Listener: (*frontListener)(n),
-		Lane: n.cfg.lanes(),
+		Lane: n.cfg.lanes(), Replies: n.replies,
 		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	})
 	if err != nil {
@@ -524,6 +526,7 @@ func (n *Node) teardown(ctx context.Context) error {
 	if n.exec != nil {
 		n.exec.Stop()
 		n.pump.Stop()
+		n.replies.stop()
 	}
 	if n.source != nil {
 		errs = append(errs, n.source.stop())
@@ -552,6 +555,11 @@ func (n *Node) Unblock(s *resp.Session, reply []byte) bool { return n.exec.Unblo
 
 // Execute implements resp.Backend.
 func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
+
+// Recall implements resp.Backend.
+func (n *Node) Recall(dst []byte, req *resp.Request) ([]byte, bool) {
+	return n.replies.recall(dst, req)
+}
 
 // Scripts implements resp.Backend.
 func (n *Node) Scripts() *command.Scripts { return n.scripts }

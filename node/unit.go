@@ -111,7 +111,7 @@ func (c *Core) read(req *resp.Request) {
 	c.flushTouched()
 	c.news.reads(req)
 	c.news.missed(req.Cmd, req.DB, req.Args)
-	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req})
+	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req, holds: c.replies.seen(req, c.group, c.Now())})
 }
 
 // transaction runs the commands of a transaction, each of which gets its own
@@ -181,6 +181,7 @@ func (c *Core) endUnit(by *resp.Request) {
 	c.news.unit(by, c.touched)
 	for _, k := range c.touched {
 		c.noteWatched(k)
+		c.replies.changed(k)
 	}
 	if c.changed != nil {
 		c.changed(by, c.touched)

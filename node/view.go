@@ -40,6 +40,8 @@ type pump struct {
 	lost func(err error)                  // called when a connection breaks; must not block
 	mark func(crdt.Vector, uint64) []byte // the watermark of a vector and generation
 	slog *slog.Logger
+	// replies keeps what the view answers.
+	replies *readCache
 
 	mu     sync.Mutex
 	conn   *viewConn   // nil while the view is lost
@@ -53,8 +55,8 @@ type pumpStats struct {
 	pipelines, commands atomic.Uint64
 }
 
-func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), logger *slog.Logger) *pump {
-	return &pump{in: make(chan *Batch, viewQueue), done: make(chan struct{}), mark: mark, lost: lost, slog: logger}
+func newPump(mark func(crdt.Vector, uint64) []byte, lost func(error), replies *readCache, logger *slog.Logger) *pump {
+	return &pump{in: make(chan *Batch, viewQueue), done: make(chan struct{}), mark: mark, lost: lost, replies: replies, slog: logger}
 }
 
 // Send queues a batch.
@@ -226,6 +228,7 @@ func (p *pump) exec(c *viewConn, batches []*Batch) error {
 		case r.cmd.Req != nil:
 			if r.raw != nil {
 				r.cmd.Req.Out = c.strip(r.cmd, r.raw)
+				p.replies.keep(r.cmd.Req, r.cmd.holds, r.cmd.Req.Out)
 			}
 		case len(r.raw) > 0 && r.raw[0] == '-' && refused == nil:
 			refused = fmt.Errorf("%w: it answered %q to an update (%s)", errViewLost, bytes.TrimSpace(r.raw[1:]), r.cmd.Args[0])

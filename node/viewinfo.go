@@ -63,7 +63,10 @@ func (n *Node) infoStats(s *resp.Section, view []resp.Field) {
 	}
 	for _, f := range view {
 		switch f.Name {
-		case "keyspace_hits", "keyspace_misses", "evicted_keys", "active_defrag_hits", "active_defrag_misses",
+		case "keyspace_hits": // a kept reply is of a key that is there
+			hits, _ := strconv.ParseUint(f.Value, 10, 64)
+			s.Add(f.Name, strconv.FormatUint(hits+n.replies.hitCount(), 10))
+		case "keyspace_misses", "evicted_keys", "active_defrag_hits", "active_defrag_misses",
 			"active_defrag_key_hits", "active_defrag_key_misses":
 			s.Fields = append(s.Fields, f)
 		}

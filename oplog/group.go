@@ -242,6 +242,14 @@ func (g *Group) Header(k crdt.Key) *crdt.Header {
 	return h
 }
 
+// KnownHeader is Header without looking at the store, if that is not needed.
+func (g *Group) KnownHeader(k crdt.Key) (h *crdt.Header, known bool) {
+	if ks := g.known(k); ks == nil || !ks.loaded {
+		return nil, false
+	}
+	return g.Header(k), true
+}
+
 func (g *Group) loadHeader(k crdt.Key) *keyState {
 	ks := g.key(k)
 	if ks.loaded {

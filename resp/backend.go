@@ -43,6 +43,9 @@ type Backend interface {
 	// one else has them. A request left without a reply, or a panic, becomes
 	// an error for the client.
 	Execute(reqs []*Request)
+	// Recall appends the reply to a request to dst, if the backend has it at hand: as
+	// it would be if it were carried out now. Any goroutine may call it.
+	Recall(dst []byte, req *Request) ([]byte, bool)
 	// Unblock ends the wait of a session's blocking command, which Execute is
 	// carrying out, with a raw reply, nil for that of one whose time has passed.
 	// It reports whether there was one. Any goroutine may call it.

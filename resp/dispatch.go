@@ -189,6 +189,15 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte) {
 	q.Tracks = c.tracksReads()
 	c.watching = c.watching || cmd.Name == "WATCH"
 	c.batch = c.spare[:n+1]
+	if c.recalled == n && !q.Tracks {
+		// A read behind others that wait for theirs must not be answered before.
+		if b, ok := c.server.backend.Recall(c.replies, q); ok {
+			q.Out = b[len(c.replies):]
+			c.replies = b
+			c.recalled++
+			return
+		}
+	}
 	for _, a := range args {
 		c.bytes += int64(len(a))
 	}
@@ -297,7 +306,11 @@ func (c *Session) execute() {
 	if len(c.spare) > firstBatch && len(c.batch) < firstBatch/4 {
 		c.spare = append([]*Request(nil), c.spare[:firstBatch]...)
 	}
-	c.batch, c.bytes = nil, 0
+	c.batch, c.bytes, c.recalled = nil, 0, 0
+	if cap(c.replies) > maxBuffer {
+		c.replies = nil
+	}
+	c.replies = c.replies[:0]
 	c.in.release()
 }
 
@@ -318,15 +331,16 @@ func (c *Session) callBackend() {
 			}
 		}
 	}()
-	list := c.batch
-	for _, q := range c.batch {
+	rest := c.batch[c.recalled:]
+	list := rest
+	for _, q := range rest {
 		if q.exec && len(q.Subs) == 0 {
 			list = nil // some are not for the backend
 			break
 		}
 	}
 	if list == nil {
-		for _, q := range c.batch {
+		for _, q := range rest {
 			if !q.exec || len(q.Subs) > 0 {
 				list = append(list, q)
 			}

@@ -39,8 +39,8 @@ var hundred = func() []string {
 // loads are the commands in the order in which they are measured: those that
 // take away come after those that add.
 var loads = []load{
-	{"GET", []string{"-t", "get"}, "read"},
 	{"SET", []string{"-t", "set"}, "write"},
+	{"GET", []string{"-t", "get"}, "read"}, // of what SET has written
 	{"INCR", []string{"-t", "incr"}, "write"},
 	{"HSET", []string{"-t", "hset"}, "write"},
 	{"SADD", []string{"-t", "sadd"}, "write"},

@@ -158,6 +158,7 @@ type Command struct {
 
 	// Filled in when the table is built.
 	specs []KeySpec
+	pure  bool
 	sub   map[string]*Command // by upper-case name, without the container's
 }
 
@@ -165,6 +166,11 @@ type Command struct {
 func (c *Command) ByView(args [][]byte) bool {
 	return c.Flags&ReadOnly != 0 && c.Run == nil || c.Reads != nil && c.Reads(args)
 }
+
+// Pure reports whether the reply to a request depends on nothing but the value
+// of its one key, argument First: not on time, chance, other keys or how the
+// view stores it.
+func (c *Command) Pure(args [][]byte) bool { return c.pure && (len(args) == 2 || c.Last == 1) }
 
 // Call carries out another data command within this one, a script or
 // transaction, as part of the same entry, and returns its raw reply. Reads see

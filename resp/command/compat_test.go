@@ -15,20 +15,22 @@ var rewrite = flag.Bool("rewrite", false, "write what is generated anew")
 
 // differs says how commands that the node carries out differ from Redis's.
 var differs = map[string]string{
-	"INCRBYFLOAT":  "adds in decimals, exactly, where Redis rounds to a C `long double`",
-	"HINCRBYFLOAT": "adds in decimals, exactly, where Redis rounds to a C `long double`",
-	"COMMAND":      "in order of name; without what the node refuses",
-	"COMMAND|DOCS": "only summary, version and group",
-	"SWAPDB":       "renames every key across, up to 100,000 elements in all; writes of other nodes that this one has not seen stay in the database where they were made",
-	"RESTORE":      "`IDLETIME` and `FREQ` hold at this node, not at others and not for streams",
-	"PFDEBUG":      "`DECODE` shows the form in which the node has the registers, which may join runs that Redis keeps apart",
-	"SORT":         "`STORE` keeps the result as it was at this node",
-	"XADD":         "the second part of an id that `*` makes ends with the node's id in its last four decimal digits, so that two nodes never make the same; `~` as with `XTRIM`",
-	"XTRIM":        "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry, whatever their size",
-	"XINFO|STREAM": "the radix tree is that of full nodes",
-	"MEMORY|USAGE": "of a stream, what its placeholder in the view takes",
-	"FLUSHDB":      "removes what this node has seen; a write of another node still under way stays",
-	"FLUSHALL":     "removes what this node has seen; a write of another node still under way stays",
+	"INCRBYFLOAT":     "adds in decimals, exactly, where Redis rounds to a C `long double`",
+	"HINCRBYFLOAT":    "adds in decimals, exactly, where Redis rounds to a C `long double`",
+	"COMMAND":         "in order of name; without what the node refuses",
+	"COMMAND|DOCS":    "only summary, version and group",
+	"SWAPDB":          "renames every key across, up to 100,000 elements in all; writes of other nodes that this one has not seen stay in the database where they were made",
+	"RESTORE":         "`IDLETIME` and `FREQ` hold at this node, not at others and not for streams",
+	"PFDEBUG":         "`DECODE` shows the form in which the node has the registers, which may join runs that Redis keeps apart",
+	"OBJECT|IDLETIME": "does not hear of reads that the node answers from its read cache (`read_cache` in `[view]`)",
+	"OBJECT|FREQ":     "does not hear of reads that the node answers from its read cache (`read_cache` in `[view]`)",
+	"SORT":            "`STORE` keeps the result as it was at this node",
+	"XADD":            "the second part of an id that `*` makes ends with the node's id in its last four decimal digits, so that two nodes never make the same; `~` as with `XTRIM`",
+	"XTRIM":           "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry, whatever their size",
+	"XINFO|STREAM":    "the radix tree is that of full nodes",
+	"MEMORY|USAGE":    "of a stream, what its placeholder in the view takes",
+	"FLUSHDB":         "removes what this node has seen; a write of another node still under way stays",
+	"FLUSHALL":        "removes what this node has seen; a write of another node still under way stays",
 }
 
 // newer are commands of later versions than the table's, 7.0, and of the

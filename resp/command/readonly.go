@@ -1,5 +1,15 @@
 package command
 
+import "strings"
+
+// pureReads are the reads of one key whose replies may be kept until it changes;
+// see Command.Pure. EXISTS is one if it is given one key.
+var pureReads = strings.Fields(`
+	GET STRLEN GETRANGE SUBSTR GETBIT BITCOUNT BITPOS BITFIELD_RO EXISTS TYPE EXPIRETIME PEXPIRETIME
+	HGET HMGET HGETALL HKEYS HVALS HLEN HEXISTS HSTRLEN LINDEX LLEN LPOS LRANGE SCARD SISMEMBER SMISMEMBER SMEMBERS
+	ZSCORE ZMSCORE ZCARD ZCOUNT ZLEXCOUNT ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE
+	ZRANK ZREVRANK GEODIST GEOHASH GEOPOS GEOSEARCH GEORADIUS_RO GEORADIUSBYMEMBER_RO`)
+
 // readOnlyCommands are the rows of what the view answers as it is: commands
 // that Redis 7.0 calls read-only and that have no file of their own here. They
 // are right for every type that a view can hold, supported or not.

@@ -59,6 +59,7 @@ func buildTable(groups ...[]*Command) map[string]*Command {
 // finish completes a row and its subcommands', and checks them.
 func (c *Command) finish() {
 	c.specs = specsOf(c)
+	c.pure = slices.Contains(pureReads, c.Name)
 	c.Local = localReads[c.Name]
 	class := 0
 	for _, f := range []Flag{Write, ReadOnly, Session, Admin} {
@@ -75,6 +76,8 @@ func (c *Command) finish() {
 		panic("command: nobody, or several, carry out " + name)
 	case c.Refused == "" && c.Run == nil && c.Flags&Write != 0, c.Run != nil && c.Flags&(Write|ReadOnly) == 0:
 		panic("command: a write, and nothing that is not about data, has a Run: " + name)
+	case c.pure && (c.Run != nil || c.First != 1 || c.Flags&ReadOnly == 0):
+		panic("command: no read of the view about its first argument: " + name)
 	case c.Refused == "" && len(c.Sub) == 0 && (c.Group == "" || c.Since == "" || c.Summary == ""):
 		panic("command: undocumented " + name)
 	}
