@@ -188,6 +188,11 @@ type Config struct {
 	// are away. Default 7d; 0: no limit by age.
 	LogRetentionTime time.Duration `toml:"log_retention_time"`
 
+	// KeyCache is the memory, about, in which keys that were written lately are kept
+	// as they are computed with; a small one takes some 600 bytes. What is written
+	// to others is read from disk first. Default 256mb; at least 1mb.
+	KeyCache Bytes `toml:"key_cache"`
+
 	// MaxClients is the number of client connections; further ones are refused. Default 10000.
 	MaxClients int `toml:"maxclients"`
 	// Timeout closes a client connection idle for this long. Default 0: never.
@@ -342,7 +347,7 @@ func DefaultConfig() Config {
 	return Config{
 		Cluster: "replicatord", Bind: "127.0.0.1", Port: 9001, ProtectedMode: true, PubSubGlobal: true,
 		Redis: RedisAuto, MaxClockSkew: 10 * time.Second,
-		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour,
+		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour, KeyCache: 256 << 20,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
 		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
@@ -362,6 +367,7 @@ func (c *Config) EnsureDefaults() {
 	c.MaxClockSkew = cmp.Or(c.MaxClockSkew, d.MaxClockSkew)
 	c.Fsync = cmp.Or(c.Fsync, d.Fsync)
 	c.LogRetentionBytes = cmp.Or(c.LogRetentionBytes, d.LogRetentionBytes)
+	c.KeyCache = cmp.Or(c.KeyCache, d.KeyCache)
 	c.MaxClients = cmp.Or(c.MaxClients, d.MaxClients)
 	c.ProtoMaxBulkLen = cmp.Or(c.ProtoMaxBulkLen, d.ProtoMaxBulkLen)
 	c.ClientQueryBufferLimit = cmp.Or(c.ClientQueryBufferLimit, d.ClientQueryBufferLimit)
@@ -537,6 +543,7 @@ func (c *Config) Validate() Faults {
 	oneOf("log_level", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("log_format", c.LogFormat, "text", "json")
 	atLeast("log_retention_bytes", c.LogRetentionBytes, 1<<20)
+	atLeast("key_cache", c.KeyCache, 1<<20)
 	for key, d := range map[string]time.Duration{"log_retention_time": c.LogRetentionTime, "timeout": c.Timeout, "wan.verify_interval": c.WAN.VerifyInterval} {
 		if d < 0 {
 			bad(key, "%s is negative", formatDuration(d))

@@ -68,6 +68,7 @@ type Core struct {
 	scripts    *command.Scripts
 	stocks     command.Stocks
 	replies    *readCache
+	tx         tx         // of the running unit
 	touched    []crdt.Key // by the running unit; see endUnit
 	changed    func(by *resp.Request, keys []crdt.Key)
 	ahead      []crdt.Key // sent to the view before their commit, in the open group

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -209,7 +210,7 @@ func (x *executor) loop() {
 
 // group runs one item and what waits behind it, and commits.
 func (x *executor) group(w work) {
-	ranges, bytes := 0, 0
+	ranges, bytes, yielded := 0, 0, false
 	for {
 		switch {
 		case w.fn != nil:
@@ -226,14 +227,29 @@ func (x *executor) group(w work) {
 		if cmds >= groupCommands || bytes+size >= groupBytes || ranges >= groupRanges || len(x.held) > 0 {
 			break
 		}
-		select {
-		case w = <-x.queue:
-			continue
-		default:
+		var more bool
+		if w, more = x.waiting(); !more && !yielded {
+			// Connections whose commands have come get to queue them: a larger group
+			// costs less for each, and nobody waits for what has not come.
+			yielded = true
+			runtime.Gosched()
+			w, more = x.waiting()
 		}
-		break
+		if !more {
+			break
+		}
 	}
 	x.commit()
+}
+
+// waiting takes what is queued, if anything is.
+func (x *executor) waiting() (w work, ok bool) {
+	select {
+	case w = <-x.queue:
+		return w, true
+	default:
+		return w, false
+	}
 }
 
 func (x *executor) commit() {

@@ -147,6 +147,7 @@ func (n *Node) openLog() error {
 	n.log, err = oplog.Open(oplog.Options{
 		Dir: filepath.Join(n.cfg.Dir, StoreDir), Node: uint16(n.cfg.ID), Fsync: policy,
 		RetentionBytes: int64(n.cfg.LogRetentionBytes), RetentionTime: n.cfg.LogRetentionTime,
+		KeyBytes:  int64(n.cfg.KeyCache),
 		KeepBytes: min(keepLog, int64(n.cfg.LogRetentionBytes)/2),
 		Logger:    n.slog,
 		Events: oplog.Events{

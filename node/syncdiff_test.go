@@ -54,7 +54,7 @@ func newHistory(t *testing.T, seed uint64, nodes int) *history {
 		id := uint16(i + 1)
 		wall := func() time.Time { return h.now }
 		log, err := oplog.Open(oplog.Options{Dir: "data", FS: vfs.NewMem(), Node: id, Fsync: oplog.FsyncNo, ManualSync: true, MinFree: -1,
-			CacheBytes: 1 << 20, MemTableBytes: 4 << 20, Now: wall, Rand: rand.New(rand.NewPCG(seed, uint64(id)))})
+			CacheBytes: 1 << 20, KeyBytes: 1 << 20, MemTableBytes: 4 << 20, Now: wall, Rand: rand.New(rand.NewPCG(seed, uint64(id)))})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,10 @@ import (
 // dies before, these keys are written anew from the cells.
 
 // unit begins a unit of the open group's local writes.
-func (c *Core) unit() *tx { return &tx{Writer: c.writer, core: c, from: c.writer.Writes()} }
+func (c *Core) unit() *tx {
+	c.tx = tx{Writer: c.writer, core: c, from: c.writer.Writes()}
+	return &c.tx
+}
 
 // tx gives the commands of a unit the writer and the view.
 type tx struct {

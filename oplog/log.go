@@ -103,7 +103,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
-	l.cache, l.redo.kick = newKeyCache(int(o.CacheBytes)), make(chan struct{}, 1)
+	l.cache, l.redo.kick = newKeyCache(int(o.KeyBytes)), make(chan struct{}, 1)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
 	}

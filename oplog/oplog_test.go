@@ -25,7 +25,7 @@ var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func testOptions(fs vfs.FS) Options {
 	return Options{Dir: "/data/node", FS: fs, Node: 7, Now: func() time.Time { return testStart },
-		Rand: rand.New(rand.NewPCG(1, 2)), MemTableBytes: 256 << 10, CacheBytes: 1 << 20, RedoBytes: 4 << 10}
+		Rand: rand.New(rand.NewPCG(1, 2)), MemTableBytes: 256 << 10, CacheBytes: 1 << 20, KeyBytes: 1 << 20, RedoBytes: 4 << 10}
 }
 
 func openReplica(t testing.TB, o Options) *replica {

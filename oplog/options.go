@@ -64,8 +64,10 @@ type Options struct {
 	RetentionTime time.Duration
 	// CacheBytes is the size of the cache of stored blocks; 64 MiB if 0. It may
 	// grow by one MemTableBytes, and loses one while writes fill all buffers.
-	// As much again goes to keys that were used lately, decoded.
 	CacheBytes int64
+	// KeyBytes is how much goes to keys that were used lately, decoded; 128 MiB if
+	// 0.
+	KeyBytes int64
 	// RedoBytes is how much is written before cells and headers are brought to
 	// their rows (redo.go); 64 MiB if 0. What it tells of is in memory beside
 	// the cache.
@@ -135,6 +137,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 64 << 20
+	}
+	if o.KeyBytes == 0 {
+		o.KeyBytes = 128 << 20
 	}
 	if o.RedoBytes == 0 {
 		o.RedoBytes = 64 << 20

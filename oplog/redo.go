@@ -302,7 +302,7 @@ func (l *Log) drainNow() {
 
 // drainSoon has the log drained if enough has gathered.
 func (l *Log) drainSoon() {
-	if l.redo.waiting() <= l.opts.RedoBytes && l.cache.carried <= int(l.opts.CacheBytes) {
+	if l.redo.waiting() <= l.opts.RedoBytes && l.cache.carried <= int(l.opts.KeyBytes) {
 		return
 	}
 	if l.opts.ManualSync {

@@ -121,6 +121,7 @@ func TestWriteBackAgainstModel(t *testing.T) {
 		o := testOptions(fs)
 		o.RedoBytes = []int64{1, 2000, 1 << 30}[rnd.IntN(3)]
 		o.CacheBytes = []int64{4 << 10, 1 << 20}[rnd.IntN(2)]
+		o.KeyBytes = o.CacheBytes
 		r := openReplica(t, o)
 		model := map[string]map[string]string{}
 		names := []string{"a", "b", "c", "d"}
@@ -244,7 +245,7 @@ func TestQueueWhileDrained(t *testing.T) {
 // a large key would pass over all of them, each time.
 func TestRemovedCellsDoNotStay(t *testing.T) {
 	o := testOptions(vfs.NewMem())
-	o.RedoBytes, o.CacheBytes = 1<<30, 1<<30
+	o.RedoBytes, o.KeyBytes = 1<<30, 1<<30
 	r := openReplica(t, o)
 	defer r.close()
 	k := crdt.Key{Name: "set"}

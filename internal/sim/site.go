@@ -137,7 +137,7 @@ func (s *site) start() {
 	p.log, err = oplog.Open(oplog.Options{
 		Dir: dataDir, FS: s.fs, Node: s.id, Fsync: w.opts.Fsync, ManualSync: true,
 		RetentionBytes: retention, RetentionTime: 10 * 365 * 24 * time.Hour,
-		CacheBytes: 1 << 20, MemTableBytes: 4 << 20, RedoBytes: 8 << 10, MinFree: -1,
+		CacheBytes: 1 << 20, KeyBytes: 1 << 20, MemTableBytes: 4 << 20, RedoBytes: 8 << 10, MinFree: -1,
 		Now: s.wall, Rand: seed(2),
 		Events: oplog.Events{Durable: func(crdt.Vector) { p.rose = true }},
 	})
