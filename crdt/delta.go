@@ -86,6 +86,7 @@ type Entry struct {
 type Fold struct {
 	dbs  map[uint8]*Delta
 	keys map[Key]*keyFold
+	free []keyFold // allocated together, and not used yet
 }
 
 // keyFold holds the deltas of one key: each target at most once.
@@ -129,12 +130,18 @@ func (f *Fold) Add(d Delta) {
 			f.dbs = map[uint8]*Delta{}
 		}
 		maps.DeleteFunc(f.keys, func(k Key, _ *keyFold) bool { return k.DB == d.ID.Key.DB })
-		f.dbs[d.ID.Key.DB] = &d
+		whole := d // what is to stay is not d, which else would be allocated each time
+		f.dbs[d.ID.Key.DB] = &whole
 		return
 	}
 	k := f.keys[d.ID.Key]
 	if k == nil {
-		k = &keyFold{key: d.ID.Key}
+		if len(f.free) == 0 {
+			f.free = make([]keyFold, min(max(len(f.keys), 1), 64))
+		}
+		k = &f.free[0]
+		f.free = f.free[1:]
+		k.key = d.ID.Key
 		k.deltas = k.first[:0]
 		f.keys[d.ID.Key] = k
 	}

@@ -144,8 +144,41 @@ type Keyspace struct {
 	// OnConflict, if set, is told of values that meet here and whose writers
 	// had not seen each other. What it is told shares the keyspace's memory.
 	OnConflict func(Conflict)
-	// Touched lists the keys changed since the caller last emptied it.
+	// Touched lists the keys changed since Untouch.
 	Touched map[Key]*Touch
+
+	touches []*[touchChunk]Touch // of Touched, to be used again
+	touched int                  // how many of touches are in use
+}
+
+const (
+	touchChunk = 64
+	touchesMax = 64 // chunks that are kept
+)
+
+// Untouch empties Touched. What was in it is not to be used any more.
+func (ks *Keyspace) Untouch() {
+	if len(ks.Touched) > touchesMax*touchChunk {
+		ks.Touched = nil // a large map takes long to empty, also when little is in it
+	}
+	clear(ks.Touched)
+	used := (ks.touched + touchChunk - 1) / touchChunk
+	if len(ks.touches) > touchesMax {
+		ks.touches = ks.touches[:touchesMax:touchesMax]
+	}
+	for _, c := range ks.touches[:min(used, len(ks.touches))] {
+		clear(c[:])
+	}
+	ks.touched = 0
+}
+
+func (ks *Keyspace) newTouch() *Touch {
+	chunk, i := ks.touched/touchChunk, ks.touched%touchChunk
+	if chunk == len(ks.touches) {
+		ks.touches = append(ks.touches, new([touchChunk]Touch))
+	}
+	ks.touched++
+	return &ks.touches[chunk][i]
 }
 
 // vector returns what the replica has applied to a key.
@@ -540,7 +573,8 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	}
 	t := ks.Touched[k]
 	if t == nil {
-		t = &Touch{Type: h.Type, Expiry: h.Expiry}
+		t = ks.newTouch()
+		t.Type, t.Expiry = h.Type, h.Expiry
 		if h.Swept {
 			t.Type, t.Expiry = TypeNone, 0
 		}

@@ -378,17 +378,22 @@ func (w *Writer) clear(k Key) {
 // removeCell removes a cell if it is live.
 func (w *Writer) removeCell(id CellID) {
 	if c := w.ks.Store.Cell(id); c != nil && c.Live() {
-		w.do(Delta{Level: LevelCell, ID: id, Remove: w.removeOf(id, c)})
+		r := w.removeOf(id, c)
+		w.do(Delta{Level: LevelCell, ID: id, Remove: &r})
 	}
 }
 
 // put replaces what a cell holds.
 func (w *Writer) put(id CellID, value []byte) {
-	w.do(Delta{Level: LevelCell, ID: id, Remove: w.removeOf(id, w.ks.Store.Cell(id)), Put: &Put{Tag: w.tag, Value: value}})
+	parts := &struct { // allocated together
+		remove Remove
+		put    Put
+	}{w.removeOf(id, w.ks.Store.Cell(id)), Put{Tag: w.tag, Value: value}}
+	w.do(Delta{Level: LevelCell, ID: id, Remove: &parts.remove, Put: &parts.put})
 }
 
-func (w *Writer) removeOf(id CellID, c *Cell) *Remove {
-	r := &Remove{Tag: w.tag, Ctx: w.seen(id.Key)}
+func (w *Writer) removeOf(id CellID, c *Cell) Remove {
+	r := Remove{Tag: w.tag, Ctx: w.seen(id.Key)}
 	if c != nil {
 		if seen := c.seen(w.origin | Stream(w.lane)); len(seen) > 0 {
 			r.Seen = []SeenCell{{ID: id, Counts: seen}}

@@ -54,6 +54,13 @@ type Batch struct {
 	marker []byte
 }
 
+// Words of updates that are frequent.
+var (
+	del  = []byte("DEL")
+	set  = []byte("SET")
+	pxat = []byte("PXAT")
+)
+
 func (b *Batch) update(db uint8, args ...[]byte) {
 	if n := len(b.Cmds); n > 0 && string(args[0]) == "DEL" {
 		// Removes of many keys go as one.
@@ -91,7 +98,7 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	h := s.Header(k)
 	if h == nil || h.Swept || !h.Exists(now) {
 		if t.Type != crdt.TypeNone || t.Whole {
-			b.update(k.DB, []byte("DEL"), name)
+			b.update(k.DB, del, name)
 		}
 		return
 	}
@@ -110,21 +117,21 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 		if !whole && t.Type == h.Type && patchRegisters(b, s, k, t) {
 			// Only what has changed.
 		} else if whole || t.Type != h.Type || changed(t, crdt.KindString) || changed(t, crdt.KindRegisters) {
-			args := [][]byte{[]byte("SET"), name, stringOf(s, k)}
 			if expiry != 0 {
-				args = append(args, []byte("PXAT"), strconv.AppendInt(nil, expiry, 10))
+				b.update(k.DB, set, name, stringOf(s, k), pxat, strconv.AppendInt(nil, expiry, 10))
+			} else {
+				b.update(k.DB, set, name, stringOf(s, k))
 			}
-			b.update(k.DB, args...)
 			return
 		}
 	} else if h.Type == crdt.TypeStream {
 		if whole || t.Type != h.Type {
-			b.update(k.DB, []byte("DEL"), name)
+			b.update(k.DB, del, name)
 			was = 0
 			b.update(k.DB, placeholder(name)...)
 		}
 	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
-		b.update(k.DB, []byte("DEL"), name)
+		b.update(k.DB, del, name)
 		was = 0
 		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
 			s.EachCell(k, kindOf(h.Type), yield)

@@ -180,7 +180,6 @@ func (c *Core) begin() {
 	if len(c.regions.parts) > 0 {
 		c.ks.HaveOf, c.ks.PendingOf = c.haveOf, c.pendingOf
 	}
-	c.ks.Touched = map[crdt.Key]*crdt.Touch{}
 	c.batch = &Batch{marker: c.marker}
 	c.sweep()
 	c.endUnit(nil)
@@ -293,21 +292,28 @@ func (c *Core) flushTouched() {
 		return
 	}
 	now := c.Now()
-	keys := slices.Collect(maps.Keys(c.ks.Touched))
-	if len(keys) > 1 {
+	if c.dirty != nil {
+		for k := range c.ks.Touched {
+			c.remember(k)
+		}
+		c.ks.Untouch()
+		return
+	}
+	b, n := c.batch, len(c.ks.Touched)
+	b.Keys, b.Cmds = slices.Grow(b.Keys, n), slices.Grow(b.Cmds, n)
+	from, had := len(b.Keys), len(b.Cmds)
+	for k := range c.ks.Touched {
+		b.Keys = append(b.Keys, k)
+	}
+	keys := b.Keys[from:]
+	if n > 1 {
 		slices.SortFunc(keys, compareKeys)
 	}
-	n := len(c.batch.Cmds)
 	for _, k := range keys {
-		if c.dirty != nil {
-			c.remember(k)
-			continue
-		}
-		c.batch.Keys = append(c.batch.Keys, k)
-		materialise(c.batch, c.group, k, c.ks.Touched[k], now)
+		materialise(b, c.group, k, c.ks.Touched[k], now)
 	}
-	c.Stats.Updates += uint64(len(c.batch.Cmds) - n)
-	clear(c.ks.Touched)
+	c.Stats.Updates += uint64(len(b.Cmds) - had)
+	c.ks.Untouch()
 }
 
 func compareKeys(a, b crdt.Key) int {
@@ -391,7 +397,8 @@ func (c *Core) abort(err error) error {
 
 func (c *Core) end() {
 	c.group, c.writer, c.batch, c.dones = nil, nil, nil, nil
-	c.ks.Store, c.ks.Touched = nil, nil
+	c.ks.Store = nil
+	c.ks.Untouch()
 }
 
 // Defer calls done when the open group is committed, or has failed.
