@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -59,7 +60,7 @@ func (r *redo) waiting() int64 { return r.written.Load() - r.gone.Load() }
 const redoLimit = 3
 
 // drainStep is about how many bytes of rows a drain writes while commits wait.
-const drainStep = 64 << 10
+const drainStep = 16 << 10
 
 func redoKey(b []byte, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, rangeRedo), seq)
@@ -245,6 +246,7 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 		if size += len(k) + len(v); size < drainStep {
 			return nil
 		}
+		defer runtime.Gosched() // commits that have waited go first
 		return write()
 	})
 	if err == nil {
