@@ -479,6 +479,19 @@ func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
 	ks.Store.SetCell(id, c)
 }
 
+// Add takes a live cell of a new key into its header. The cells of a key that
+// make it exist are all of one type.
+func (h *Header) Add(id CellID, c *Cell) {
+	h.count(id.Kind, c, +1)
+	h.Digest += c.Digest(id)
+	if t := id.Kind.Type(); t != TypeNone {
+		h.Type = t
+	}
+	if id.Kind == KindExpiry && id.Elem == "" {
+		h.Expiry = c.Expiry()
+	}
+}
+
 // count takes a cell into the header's counts, or with -1 out of them.
 func (h *Header) count(k Kind, c *Cell, n int) {
 	switch {

@@ -33,6 +33,7 @@ type Group struct {
 	pending map[uint8]crdt.Vector
 	meta    map[string][]byte
 
+	fill      *fillRange // nil: none
 	conflicts [][]byte
 	skipped   uint64 // conflicts before those, too many to keep
 
@@ -454,7 +455,7 @@ func (g *Group) drop() {
 
 // Empty reports whether Commit would write nothing.
 func (g *Group) Empty() bool {
-	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta)+len(g.conflicts) > 0 {
+	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta)+len(g.conflicts) > 0 || g.fill != nil {
 		return false
 	}
 	for _, ks := range g.keys {
@@ -520,6 +521,9 @@ func (g *Group) keep() {
 		}
 		c.resize(ks)
 	}
+	if g.fill != nil {
+		g.fill.dropCached()
+	}
 	c.trim(drained)
 	g.keys = nil
 }
@@ -576,6 +580,10 @@ func (g *Group) write() error {
 		}
 	}
 	conflicts := g.writeConflicts(&w)
+	if g.fill != nil && w.err == nil {
+		g.fill.index(&w)
+		w.err = errors.Join(w.err, g.fill.put(batch))
+	}
 	if w.err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, w.err)
 	}

@@ -26,7 +26,7 @@ const bucketSlots = crdt.Slots / Buckets
 func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
 
 // format is the version of the layout. A program opens no later one.
-const format = 2
+const format = 3
 
 // Log is the durable state of one replica. Its methods are safe for concurrent
 // use; there is one Group at a time.
@@ -45,6 +45,7 @@ type Log struct {
 	ends    endCache // likewise
 	entries []byte   // likewise: its encoded entries
 	redo    redo
+	fills   atomic.Uint64 // tables begun
 
 	// commit is held while a group is written, and by what must see the store
 	// and the fields below at one moment.
@@ -174,6 +175,9 @@ func (l *Log) open() (err error) {
 	if err := l.checkFormat(); err != nil {
 		return err
 	}
+	if err := errors.Join(l.emptyHalfFilled(), l.removeFills()); err != nil {
+		return err
+	}
 	if err := l.recover(); err != nil {
 		return err
 	}
@@ -255,7 +259,7 @@ func (l *Log) checkFormat() error {
 	case b[0] == format:
 		return nil
 	}
-	// Format 1 is this one without redo records.
+	// Format 1 is this one without redo records, 2 without tables that are filled in.
 	return l.db.Set(metaKey(metaFormat), []byte{format}, pebble.Sync)
 }
 

@@ -92,6 +92,12 @@ func verify(ctx context.Context, db *pebble.DB) (*Report, error) {
 	if err := db.CheckLevels(nil); err != nil {
 		v.fault("tables: %v", err)
 	}
+	if from, upto, err := halfFilled(db); err != nil {
+		v.fault("%v", err)
+	} else if from != nil {
+		low, high := fillBounds(from, upto)
+		_ = redone.DeleteRange(low, high, nil)
+	}
 	err := eachRow(db, 0, math.MaxUint64-1, func(row, value []byte) error {
 		if value == nil {
 			return redone.Delete(row, nil)
