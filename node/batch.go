@@ -16,7 +16,8 @@ type ViewCmd struct {
 	DB   int
 	Args [][]byte
 	// Req is the client's request that waits for the reply; nil for updates.
-	Req *resp.Request
+	Req  *resp.Request
+	size int // of a set, about
 	// holds says how long its reply will.
 	holds validity
 }
@@ -56,9 +57,9 @@ type Batch struct {
 
 // Words of updates that are frequent.
 var (
-	del  = []byte("DEL")
-	set  = []byte("SET")
-	pxat = []byte("PXAT")
+	del               = []byte("DEL")
+	pxat              = []byte("PXAT")
+	setVerb, setsVerb = []byte("SET"), []byte("MSET")
 )
 
 func (b *Batch) update(db uint8, args ...[]byte) {
@@ -70,6 +71,28 @@ func (b *Batch) update(db uint8, args ...[]byte) {
 		}
 	}
 	b.add(ViewCmd{DB: int(db), Args: args})
+}
+
+// setsBytes bounds the values that go as one, so that none has to be large to
+// stall the view.
+const setsBytes = 32 << 10
+
+// set adds a string without an expiry. Small ones in a row go as one.
+func (b *Batch) set(db uint8, name, value []byte) {
+	size := len(name) + len(value) + 32
+	if n := len(b.Cmds); n > 0 {
+		last := &b.Cmds[n-1]
+		plain := len(last.Args) == 3 && string(last.Args[0]) == "SET"
+		if last.Req == nil && last.DB == int(db) && (plain || string(last.Args[0]) == "MSET") && len(last.Args) <= elemsPerUpdate && last.size+size <= setsBytes {
+			if plain {
+				last.Args = append(make([][]byte, 0, 16), setsVerb, last.Args[1], last.Args[2])
+			}
+			last.Args, last.size = append(last.Args, name, value), last.size+size
+			b.Bytes += size
+			return
+		}
+	}
+	b.add(ViewCmd{DB: int(db), Args: [][]byte{setVerb, name, value}, size: size})
 }
 
 func (b *Batch) add(c ViewCmd) {
@@ -117,10 +140,10 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 		if !whole && t.Type == h.Type && patchRegisters(b, s, k, t) {
 			// Only what has changed.
 		} else if whole || t.Type != h.Type || changed(t, crdt.KindString) || changed(t, crdt.KindRegisters) {
-			if expiry != 0 {
-				b.update(k.DB, set, name, stringOf(s, k), pxat, strconv.AppendInt(nil, expiry, 10))
+			if expiry == 0 {
+				b.set(k.DB, name, stringOf(s, k))
 			} else {
-				b.update(k.DB, set, name, stringOf(s, k))
+				b.update(k.DB, setVerb, name, stringOf(s, k), pxat, strconv.AppendInt(nil, expiry, 10))
 			}
 			return
 		}

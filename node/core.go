@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -449,27 +450,43 @@ func (c *Core) Rewrite(keys []crdt.Key) error {
 	return nil
 }
 
-// RewriteFrom sends up to n keys from a position on, and returns the position
-// behind them, nil when none are left, and how many they were.
-func (c *Core) RewriteFrom(pos []byte, n int) ([]byte, int, error) {
+// Rebuilding returns the state from which a view that is empty is to be written
+// (Rebuild). What changes from now on is remembered until ViewUp. The snapshot
+// must be closed.
+func (c *Core) Rebuilding() (*oplog.Snapshot, error) {
 	if err := c.Commit(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	var keys []crdt.Key
-	c.begin()
-	err := c.group.EachKeyBetween(pos, nil, func(k crdt.Key) bool {
-		keys = append(keys, k)
-		return len(keys) <= n
+	c.Forget()
+	return c.log.Snapshot()
+}
+
+// Rebuild returns the updates that write keys of a snapshot, from a position on,
+// into a view that is empty: up to n keys, and not much more than viewBatchSize.
+// It returns the position behind them, nil when none are left. now is in Unix
+// milliseconds.
+func Rebuild(snap *oplog.Snapshot, pos []byte, n int, now int64) (b *Batch, next []byte, err error) {
+	b = &Batch{}
+	var one oneKey
+	err = snap.Each(pos, nil, math.MaxInt, func(st *oplog.KeyState) error {
+		if len(b.Keys) == n || b.Bytes > viewBatchSize {
+			next = oplog.Pos(st.Key)
+			return errFull
+		}
+		b.Keys = append(b.Keys, st.Key)
+		if st.Header == nil || st.Header.Swept {
+			return nil
+		}
+		if err := one.read(st); err != nil {
+			return err
+		}
+		materialise(b, &one, st.Key, &crdt.Touch{}, now)
+		return nil
 	})
-	if err != nil {
-		return nil, 0, c.abort(err)
+	if errors.Is(err, errFull) {
+		err = nil
 	}
-	var next []byte
-	if len(keys) > n {
-		next = c.log.Pos(keys[n])
-		keys = keys[:n]
-	}
-	return next, len(keys), c.Rewrite(keys)
+	return b, next, err
 }
 
 // ViewUp brings the view level with what changed while it was down, and from

@@ -64,6 +64,7 @@ func (n *Node) startLinks(known roll) error {
 		go n.exec.Post(fn) // it is called by the executor too, which must not wait for itself
 		return true
 	}
+	n.applier.taker.Go, n.applier.taker.Log = func(fn func()) { go fn() }, n.log
 	n.links = l
 	n.durable.Store(l)
 	n.verify.links = l

@@ -313,19 +313,22 @@ func (r *recovery) rebuild(conn *viewConn) func(context.Context) (int, error) {
 		if err := r.clearByPump(conn); err != nil {
 			return 0, err
 		}
-		if err := r.exec.Run(func(c *Core) { c.Forget() }); err != nil {
-			return 0, err
+		var snap *oplog.Snapshot
+		var now int64
+		var trouble error
+		if err := r.exec.Run(func(c *Core) { snap, trouble = c.Rebuilding(); now = c.Now() }); err != nil || trouble != nil {
+			return 0, errors.Join(err, trouble)
 		}
+		defer func() { _ = snap.Close() }()
 		var pos []byte
 		done, told := 0, time.Now()
 		for ctx.Err() == nil {
-			var trouble error
-			var next []byte
-			var n int
-			if err := r.exec.Run(func(c *Core) { next, n, trouble = c.RewriteFrom(pos, rewriteStep) }); err != nil || trouble != nil {
-				return done, errors.Join(err, trouble)
+			b, next, err := Rebuild(snap, pos, rewriteStep, now)
+			if err != nil {
+				return done, err
 			}
-			done += n
+			done += len(b.Keys)
+			r.pump.Send(b)
 			if next == nil {
 				break
 			}

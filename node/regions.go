@@ -55,6 +55,21 @@ func (r *regions) at(pos []byte) *region {
 	return &r.parts[i]
 }
 
+// between returns what the parts that have positions in [from, upto), upto empty
+// being the end, have beside the replica's vector, any of them, and whether any
+// holds something pending for databases.
+func (r *regions) between(from, upto []byte) (v crdt.Vector, pending bool) {
+	var begin []byte
+	for i := range r.parts {
+		p := &r.parts[i]
+		if (len(upto) == 0 || bytes.Compare(begin, upto) < 0) && (len(p.upto) == 0 || bytes.Compare(from, p.upto) < 0) {
+			v, pending = v.Join(p.vector), pending || len(p.pending) > 0
+		}
+		begin = p.upto
+	}
+	return v, pending
+}
+
 // raise records that the positions from from (empty: the start) up to upto
 // (empty: the end) have v, and pending for their databases.
 func (r *regions) raise(from, upto []byte, v crdt.Vector, pending map[uint8]crdt.Vector) {

@@ -316,7 +316,11 @@ func decodeState(b []byte) (SyncKey, error) {
 		k.Pending = append(k.Pending, crdt.KeyPending{Kind: crdt.Kind(r.Byte()), Ctx: crdt.Sized(r, crdt.DecodeVector)})
 	}
 	for r.More() {
-		c := SyncCell{Kind: crdt.Kind(r.Byte()), Elem: string(r.Bytes()), Cell: crdt.Sized(r, crdt.DecodeCell)}
+		c := SyncCell{Kind: crdt.Kind(r.Byte()), Elem: string(r.Bytes()), data: r.Bytes()}
+		var err error
+		if c.Cell, err = crdt.DecodeCell(c.data); err != nil {
+			r.Fail()
+		}
 		if c.Kind.Name() == "" || !(crdt.CellID{Kind: c.Kind, Elem: c.Elem}).Valid() {
 			r.Fail()
 		}

@@ -41,6 +41,7 @@ type SyncCell struct {
 	Kind crdt.Kind
 	Elem string
 	Cell *crdt.Cell
+	data []byte // encoded
 }
 
 // Syncing reports whether a state sync is under way, and the position from
@@ -126,6 +127,16 @@ func (c *Core) mergeState(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err 
 	}
 	c.begin()
 	c.newGeneration()
+	if w.fill != nil {
+		if done, err := c.fillIn(s, w); err != nil {
+			return nil, err
+		} else if done {
+			next := c.regions
+			next.raise(w.from, w.upto, s.Vector, s.Pending)
+			return nil, c.advance(s, next, w.upto)
+		}
+		w.closeFill()
+	}
 	if len(w.ranges) > 0 {
 		return c.mergeRanges(s, w)
 	}

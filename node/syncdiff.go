@@ -14,6 +14,7 @@ import (
 type SyncWindow struct {
 	from, upto []byte // upto empty: the end
 	keys       []SyncKey
+	bytes      int // that the keys took
 	// ranges tell, if the sync is by difference, of what is not among the keys:
 	// adjacent ranges from from up to upto. If there are none, all is among the
 	// keys.
@@ -22,6 +23,8 @@ type SyncWindow struct {
 
 	// repair: what differs is replaced by what the other has, for both are at
 	// the same vector and this replica's is not trusted.
+	fill *fillWindow // nil if it was not worth making
+
 	repair   bool
 	repaired []crdt.Key
 	moved    bool // they no longer are: nothing was done
@@ -96,6 +99,7 @@ func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, erro
 			return nil, err
 		}
 		w.keys = append(w.keys, k)
+		w.bytes += len(b)
 	}
 	if len(m.Ranges) == 0 {
 		return w, nil

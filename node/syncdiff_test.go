@@ -180,6 +180,7 @@ func (h *history) sync(to, from *replica, cut bool) {
 		}
 	}
 	t := &SyncTaker{
+		Log: to.log, Go: func(fn func()) { fn() },
 		Post:    func(fn func(*Core)) bool { posts = append(posts, fn); return true },
 		Compare: func(_ uint16, parts []wan.SyncPart) error { asks = append(asks, parts...); return nil },
 		Merged: func(_ uint16, last bool, p SyncProgress, err error) {
@@ -336,7 +337,7 @@ func (h *history) difference(to, from *replica, buckets bool, meanwhile func()) 
 	}
 	defer s.Close()
 	var asks []wan.SyncPart
-	t := &SyncTaker{Post: func(fn func(*Core)) bool { fn(to.core); return true },
+	t := &SyncTaker{Log: to.log, Go: func(fn func()) { fn() }, Post: func(fn func(*Core)) bool { fn(to.core); return true },
 		Compare: func(_ uint16, parts []wan.SyncPart) error { asks = append(asks, parts...); return nil }}
 	fault := func(err error) {
 		if err != nil {

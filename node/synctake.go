@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/wan"
 )
 
@@ -19,6 +21,11 @@ type SyncTaker struct {
 	// Post runs a function between groups, later. It is called by the executor
 	// too.
 	Post func(func(*Core)) bool
+	// Go runs what takes long beside everything else. It is called by the
+	// executor too.
+	Go func(func())
+	// Log is where the states go. nil: no tables are made of them.
+	Log *oplog.Log
 	// Compare asks a peer about ranges.
 	Compare func(from uint16, parts []wan.SyncPart) error
 	// Merged, if set, is told of each step that was merged, or refused.
@@ -39,6 +46,7 @@ type takenStep struct {
 	state  *SyncState
 	window *SyncWindow
 	last   bool
+	ready  bool // its table was made, if any is to be
 	done   func(error)
 }
 
@@ -48,6 +56,7 @@ type SyncProgress struct {
 	Begun   time.Time
 	Resumed bool
 	Keys    int // that were sent
+	Filled  int // of those, by tables
 	Asked   int // ranges about which more was asked
 	// Of a sync that repairs: what was replaced, and whether the two were at the
 	// same vector no longer when that was to be done.
@@ -125,7 +134,7 @@ func (t *SyncTaker) Keys(from uint16, m *wan.SyncKeys, done func(error)) {
 		return
 	}
 	t.cursor = w.upto
-	t.steps = append(t.steps, &takenStep{t.state, w, m.Last, done})
+	t.steps = append(t.steps, &takenStep{state: t.state, window: w, last: m.Last, done: done})
 	first, life := len(t.steps) == 1, t.life
 	t.mu.Unlock()
 	if first {
@@ -163,7 +172,47 @@ func (t *SyncTaker) run(life uint64) {
 		return
 	}
 	step, from := t.steps[0], t.from
+	if !step.ready {
+		step.ready = true
+		if t.fills(step) {
+			horizon := t.done.Begun.Add(fillHorizon).UnixMilli()
+			t.mu.Unlock()
+			t.Go(func() {
+				step.window.fill, _ = step.window.newFill(t.Log, horizon) // merged one by one, if it fails
+				t.post(life, from, step)
+			})
+			return
+		}
+	}
 	t.mu.Unlock()
+	t.post(life, from, step)
+}
+
+// maxFill bounds the states that go into one table, in bytes, but for those of
+// one step.
+const maxFill = 4 << 20
+
+// fills reports whether it seems that the first step can be merged by a table. To
+// that it adds the steps after it of which the same is true. t.mu is held.
+func (t *SyncTaker) fills(step *takenStep) bool {
+	vacant := func(s *takenStep) bool {
+		return t.Log != nil && s.state == step.state && !s.window.repair && len(s.window.keys) > 0 && t.Log.SeemsVacant(s.window.from, s.window.upto)
+	}
+	if !vacant(step) {
+		return false
+	}
+	for len(t.steps) > 1 && step.window.bytes+t.steps[1].window.bytes <= maxFill && vacant(t.steps[1]) {
+		next, done := t.steps[1], step.done
+		step.window.join(next.window)
+		step.last = next.last
+		step.done = func(err error) { done(err); next.done(err) }
+		t.steps = slices.Delete(t.steps, 1, 2)
+	}
+	return true
+}
+
+// post has a step merged by the executor.
+func (t *SyncTaker) post(life uint64, from uint16, step *takenStep) {
 	ok := t.Post(func(c *Core) {
 		ask := c.MergeState(step.state, step.window, func(err error) { t.merged(life, from, step, err) })
 		if len(ask) == 0 {
@@ -180,18 +229,21 @@ func (t *SyncTaker) run(life uint64) {
 		}
 	})
 	if !ok {
+		step.window.closeFill()
 		step.done(context.Canceled)
 	}
 }
 
 // merged goes on with the next step.
 func (t *SyncTaker) merged(life uint64, from uint16, step *takenStep, err error) {
+	filled := step.window.closeFill()
 	keys := len(step.window.keys)
 	t.mu.Lock()
 	current := t.life == life
 	if current {
 		t.steps = t.steps[1:]
 		t.done.Keys += keys
+		t.done.Filled += filled
 		t.done.Moved = t.done.Moved || step.window.moved
 		if err == nil {
 			t.done.Repaired = append(t.done.Repaired, step.window.repaired...)

@@ -257,7 +257,7 @@ func (a *wanApplier) merging(from uint16, last bool, p SyncProgress, err error) 
 			done <- p
 		}
 	case last && err == nil:
-		a.slog.Info("state sync complete", "from", from, "keys", p.Keys, "asked", p.Asked, "took", took.Round(time.Millisecond))
+		a.slog.Info("state sync complete", "from", from, "keys", p.Keys, "by_tables", p.Filled, "asked", p.Asked, "took", took.Round(time.Millisecond))
 	case tell && err == nil:
 		a.slog.Info("state sync", "from", from, "keys", p.Keys, "percent", int(p.Percent), "took", took.Round(time.Second))
 	}

@@ -190,6 +190,7 @@ func (p *port) ApplyRest(from uint16, parts []wan.SyncRestPart, done func(error)
 func (p *port) merged(from uint16, last bool, s node.SyncProgress, err error) {
 	p.w.say("node %d merges a step of node %d, %d keys so far, last %t: %v", p.site.id, from, s.Keys, last, err)
 	if last {
+		p.w.oracle.counts["keys filled in"] += s.Filled
 		p.ended(from)
 	}
 }

@@ -124,6 +124,11 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 		r.keys[key] = k
 		r.expire()
 		out.OK()
+	case "MSET":
+		for i := 1; i < len(args); i += 2 {
+			r.run(db, [][]byte{[]byte("SET"), args[i], args[i+1]}, &command.Reply{Proto: 2})
+		}
+		out.OK()
 	case "SETRANGE":
 		// Only ever within the string.
 		if of(crdt.TypeString) && k != nil {

@@ -90,14 +90,15 @@ type proc struct {
 	rose     bool // the durable vector has risen
 
 	// The view.
-	attached  bool // there is a connection
-	tries     int  // attempts to bring the view level, so far
-	level     bool // and clients are served
-	viewQueue []*node.Batch
-	pumping   bool
-	lost      []crdt.Key // of updates that did not reach the view
-	unmarked  *mark      // what the view holds, not marked yet
-	markedAt  time.Duration
+	attached   bool // there is a connection
+	tries      int  // attempts to bring the view level, so far
+	level      bool // and clients are served
+	viewQueue  []*node.Batch
+	pumping    bool
+	lost       []crdt.Key      // of updates that did not reach the view
+	unmarked   *mark           // what the view holds, not marked yet
+	rebuilding *oplog.Snapshot // the view is rebuilt from; nil if it is not
+	markedAt   time.Duration
 
 	synced bool // a step of a state sync was merged
 
@@ -175,6 +176,7 @@ func (s *site) start() {
 		}})
 		return true
 	}
+	p.syncs.taker.Go, p.syncs.taker.Log = func(fn func()) { fn() }, p.log
 	p.syncs.taker.Compare, p.syncs.taker.Merged = p.peers.CompareSync, (*port)(p).merged
 	s.proc = p
 	p.peers.SetForgotten(s.forgotten())
@@ -248,6 +250,7 @@ func (p *proc) end(silent bool) {
 		}
 	}
 	p.peers.CloseAll(wan.ErrDisconnected)
+	p.endRebuild()
 	_ = p.log.Close() // of the old disk: whatever it writes there is not seen
 }
 
@@ -256,6 +259,7 @@ func (s *site) discard() {
 	if p := s.proc; p != nil {
 		p.stop()
 		p.peers.CloseAll(wan.ErrDisconnected)
+		p.endRebuild()
 		_ = p.log.Close()
 	}
 }

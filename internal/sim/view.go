@@ -170,7 +170,10 @@ func (p *proc) rewrite(keys []crdt.Key, rebuild bool) {
 		p.site.redis.mark = &mark{} // of no directory
 		p.unmarked = nil
 		clear(p.site.redis.keys)
-		p.core.Forget()
+		p.endRebuild()
+		var err error
+		p.rebuilding, err = p.core.Rebuilding()
+		p.w.check(err, "rebuilding the view")
 		p.rebuildFrom(nil)
 		return
 	}
@@ -189,13 +192,23 @@ func (p *proc) catchUp(keys []crdt.Key) {
 }
 
 func (p *proc) rebuildFrom(pos []byte) {
-	pos, _, err := p.core.RewriteFrom(pos, rewriteStep)
+	b, pos, err := node.Rebuild(p.rebuilding, pos, rewriteStep, p.core.Now())
 	p.w.check(err, "rebuilding the view")
+	p.Send(b)
 	if pos != nil {
 		p.step(func() { p.rebuildFrom(pos) })
 		return
 	}
+	p.endRebuild()
 	p.viewUp()
+}
+
+// endRebuild lets go of what the view is rebuilt from.
+func (p *proc) endRebuild() {
+	if p.rebuilding != nil {
+		p.w.check(p.rebuilding.Close(), "closing a snapshot")
+		p.rebuilding = nil
+	}
 }
 
 func (p *proc) viewUp() {
