@@ -197,7 +197,7 @@ func (c *Core) mergeKeys(s *SyncState, keys []SyncKey, here []bool) error {
 func (c *Core) mergeKey(s *SyncState, k *SyncKey) {
 	c.Stats.SyncedKeys++
 	outer := func(kind crdt.Kind) crdt.Vector { return crdt.Outer(s.Pending[k.Key.DB], k.Pending, kind) }
-	if !k.new {
+	if !k.new && !c.allSent(k) {
 		c.mergeMissing(s, k, outer)
 	}
 	for _, x := range k.Cells {
@@ -205,6 +205,28 @@ func (c *Core) mergeKey(s *SyncState, k *SyncKey) {
 		c.ks.Merge(crdt.CellID{Key: k.Key, Kind: x.Kind, Elem: x.Elem}, x.Cell, s.Vector, outer(x.Kind))
 	}
 	c.ks.MergePending(k.Key, k.Pending, s.Vector)
+}
+
+// allSent reports whether it is sure that the other has all cells that are here
+// of a key. To iterate over a few cells costs more than to look them up.
+func (c *Core) allSent(k *SyncKey) bool {
+	h := c.group.Header(k.Key)
+	if h == nil {
+		return false
+	}
+	n := int(h.Rest)
+	for _, live := range h.Live {
+		n += int(live)
+	}
+	if n > len(k.Cells) {
+		return false
+	}
+	for _, x := range k.Cells {
+		if c.group.Cell(crdt.CellID{Key: k.Key, Kind: x.Kind, Elem: x.Elem}) != nil {
+			n--
+		}
+	}
+	return n == 0
 }
 
 // mergeMissing merges the cells of a key that are here and that the other
