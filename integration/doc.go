@@ -15,6 +15,7 @@
 //	REPLICATORD_KEEP          a directory for the whole logs and goroutines of what failed
 //	REPLICATORD_RACE          if set, the nodes run with the race detector
 //	REPLICATORD_BINARY        a program to test instead of building one
+//	REPLICATORD_OLD           an older program, from which TestRollingRestarts upgrades
 //
 // What other systems got wrong is numbered; a test's name ends in the number of
 // the pitfall it is about.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -174,11 +175,22 @@ func TestTwoRestoreAtOncePitfall30(t *testing.T) {
 	bed.Level(a, b, c)
 }
 
-// Each node is restarted in turn, as for an upgrade, while clients write.
+// Each node is restarted in turn while clients write, for an upgrade if
+// REPLICATORD_OLD names the program that they run before.
 func TestRollingRestarts(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	_, nodes := mesh(bed, 3, "--set", "log_retention_bytes=1mb")
+	older := func(args []string) []string {
+		if old := os.Getenv("REPLICATORD_OLD"); old != "" {
+			args[0] = old
+		}
+		return args
+	}
+	var nodes []*testbed.Node
+	for id := 1; id <= 3; id++ {
+		nodes = append(nodes, bed.Node(testbed.Options{ID: id, Args: append([]string{"--set", "log_retention_bytes=1mb"}, quick...), Meet: nodes[:min(len(nodes), 1)], Wrap: older}))
+	}
+	bed.Level(nodes...)
 	l := newLoad(bed)
 	l.paced.Store(200)
 	l.start(3, nodes...)
@@ -186,6 +198,7 @@ func TestRollingRestarts(t *testing.T) {
 		for _, n := range nodes {
 			n.Stop()
 			many(nodes[n.ID%3], 300, all, uint64(round*10+n.ID))
+			n.Opts.Wrap = nil
 			n.Start()
 		}
 	}
