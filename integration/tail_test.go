@@ -66,7 +66,8 @@ func TestTail(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
 	secret := "a secret of twenty-four characters"
-	a := bed.Node(testbed.Options{ID: 1, Secret: secret, Args: quick, Config: "[[qos]]\nkeys = \"rt:*\"\nlane = \"realtime\"\n"})
+	const followers = "what subscribers alone know"
+	a := bed.Node(testbed.Options{ID: 1, Secret: secret, Args: quick, Config: "[wan]\nsubscriber_secret = \"" + followers + "\"\n[[qos]]\nkeys = \"rt:*\"\nlane = \"realtime\"\n"})
 	b := bed.Node(testbed.Options{ID: 2, Secret: secret, Args: quick, Meet: []*testbed.Node{a}})
 	a.Do("SET", "rt:before", "x")
 	bed.Level(a, b)
@@ -79,7 +80,7 @@ func TestTail(t *testing.T) {
 		})
 	}
 	all, _ := follow(bed, a, "--secret-file", file)
-	some, process := follow(bed, a, "--secret-file", file, "--keys", "rt:*", "--keys", "h", "--lane", "realtime,high", "--db", "0")
+	some, process := follow(bed, a, "--set", "secret="+followers, "--keys", "rt:*", "--keys", "h", "--lane", "realtime,high", "--db", "0")
 	subscribers(2)
 
 	b.Do("SET", "other", "1")
@@ -134,6 +135,11 @@ func TestTail(t *testing.T) {
 	}
 	subscribers(1)
 
+	// Who can only follow cannot join.
+	joins := bed.Node(testbed.Options{ID: 3, Secret: followers})
+	if got := joins.Error("MEET", a.Addr()); !strings.Contains(got, "secret") {
+		t.Errorf("MEET with the subscribers' secret: %q", got)
+	}
 	// Strangers learn nothing.
 	wrong, stranger := follow(bed, a, "--set", "secret=another secret of some length")
 	if line, ok := <-wrong; ok {

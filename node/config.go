@@ -285,6 +285,13 @@ type WANConfig struct {
 	// SyncByDifference has this node, when it needs a state, ask only for what
 	// differs from its own. Default false: it is young.
 	SyncByDifference bool `toml:"sync_by_difference"`
+	// SubscriberSecret lets those who know it, and not Secret, follow the
+	// changes (replicatord tail), and do nothing else. At least 16 characters,
+	// and not Secret; all nodes that are followed need it. Default: none, and
+	// subscribers need Secret, which makes anybody a member.
+	SubscriberSecret string `toml:"subscriber_secret"`
+	// SubscriberSecretFile is a file that holds SubscriberSecret instead.
+	SubscriberSecretFile string `toml:"subscriber_secret_file"`
 	// VerifyInterval is how often this node compares digests with each member,
 	// at a moment when both are at the same vector, and its own with its cells. A
 	// difference is damage or a bug, and is alarmed. Default 15m; 0: never.
@@ -506,6 +513,15 @@ func (c *Config) Validate() Faults {
 	if c.Secret != "" && len(c.Secret) < minSecretLen {
 		bad("secret", "too short: at least %d characters", minSecretLen)
 	}
+	switch s := c.WAN.SubscriberSecret; {
+	case s == "":
+	case len(s) < minSecretLen:
+		bad("wan.subscriber_secret", "too short: at least %d characters", minSecretLen)
+	case c.Secret == "":
+		bad("wan.subscriber_secret", "without secret anybody may follow, and join: set that too")
+	case s == c.Secret:
+		bad("wan.subscriber_secret", "the same as secret: who knows it could join")
+	}
 	if c.TLS.RESP || c.TLS.WAN {
 		if c.TLS.CertFile == "" {
 			bad("tls.cert_file", "needed by tls.%s = true", cond(c.TLS.RESP, "resp", "wan"))
@@ -576,7 +592,7 @@ func (c *Config) Validate() Faults {
 }
 
 // ReadFiles reads the files that the configuration names: RequirePass and
-// Secret from theirs (without the line end), and the TLS files to see that they
+// the secrets from theirs (without the line end), and the TLS files to see that they
 // are usable. Load has done so; call it for a Config made otherwise.
 func (c *Config) ReadFiles() Faults {
 	var fs Faults
@@ -605,6 +621,7 @@ func (c *Config) ReadFiles() Faults {
 	}
 	read("requirepass_file", c.RequirePassFile, "requirepass", &c.RequirePass)
 	read("secret_file", c.SecretFile, "secret", &c.Secret)
+	read("wan.subscriber_secret_file", c.WAN.SubscriberSecretFile, "wan.subscriber_secret", &c.WAN.SubscriberSecret)
 	if c.TLS.CertFile != "" && c.TLS.KeyFile != "" {
 		if _, err := tls.LoadX509KeyPair(c.TLS.CertFile, c.TLS.KeyFile); err != nil {
 			fs = append(fs, Fault{Key: "tls.cert_file", Message: err.Error()})

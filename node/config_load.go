@@ -45,7 +45,7 @@ var keyHints = map[string]string{
 }
 
 // secretKeys hold values that no message and no listing shows.
-var secretKeys = []string{"requirepass", "secret", "redis_password", "wan.proxy"}
+var secretKeys = []string{"requirepass", "secret", "redis_password", "wan.proxy", "wan.subscriber_secret"}
 
 // Load reads the file at path (none if path is empty), puts flags over it,
 // fills defaults, reads the files it names, and validates the whole. It reports

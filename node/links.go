@@ -44,7 +44,7 @@ func (n *Node) startLinks(known roll) error {
 				Cluster: n.cfg.Cluster, Node: id.Node, Alias: n.cfg.Alias, Region: n.cfg.Region,
 				Address: n.advertised(n.cfg.AdvertiseWANPort, n.cfg.WANPort), Dir: fmt.Sprintf("%016x", id.Dir),
 			},
-			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret),
+			Log: n.wanLog, Applier: n.applier, Secret: []byte(n.cfg.Secret), SubscriberSecret: []byte(n.cfg.WAN.SubscriberSecret),
 			Heartbeat: n.cfg.WAN.Heartbeat, BatchBytes: int(n.cfg.WAN.BatchLimit), Window: int(n.cfg.WAN.Window),
 			NoCompression: n.cfg.WAN.Compression == 0, CompressionLevel: n.cfg.WAN.Compression, SyncRate: int(n.cfg.WAN.SyncRate), Logger: n.slog,
 			Weights: n.cfg.WAN.Weights, Bandwidth: int(n.cfg.WAN.Limits.Bandwidth), Match: matches,

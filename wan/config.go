@@ -50,6 +50,9 @@ type Config struct {
 	// Secret is what nodes prove to each other to know. Empty: nothing is
 	// proved, and TLS or the network keeps strangers out.
 	Secret []byte
+	// SubscriberSecret is another that subscribers may prove to know instead. Who
+	// knows it and not Secret is never taken for a node. Empty: there is none.
+	SubscriberSecret []byte
 
 	// Heartbeat is the time between heartbeats. Default 1 s.
 	Heartbeat time.Duration

@@ -211,32 +211,70 @@ func TestGarbage(t *testing.T) {
 	eventually(t, "a session", func() bool { return a.m.Peers().Live(2) })
 }
 
-// relay forwards connections to a node, as NAT does, and cuts them on demand.
-func TestThroughForward(t *testing.T) {
-	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret)
+// forward passes connections on to where a node listens, as NAT does, or, with a
+// TLS configuration, as a proxy at which TLS ends. It tells of each.
+func forward(t *testing.T, to *running, conf *tls.Config) (address string, conns <-chan net.Conn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	if conf != nil {
+		l = tls.NewListener(l, conf)
+	}
 	t.Cleanup(func() { _ = l.Close() })
-	conns := make(chan net.Conn, 1000)
+	passed := make(chan net.Conn, 1000)
+	_, host, _ := strings.Cut(strings.TrimSuffix(to.m.URLs()[0], "/x"), "://")
 	go func() {
 		for {
 			in, err := l.Accept()
 			if err != nil {
 				return
 			}
-			out, err := net.Dial("tcp", strings.TrimPrefix(a.m.URLs()[0], "tcp://"))
+			out, err := net.Dial("tcp", host)
 			if err != nil {
 				_ = in.Close()
 				continue
 			}
-			conns <- in
+			select {
+			case passed <- in:
+			default: // nobody looks
+			}
 			go func() { _, _ = io.Copy(out, in); _ = out.Close() }()
 			go func() { _, _ = io.Copy(in, out); _ = in.Close() }()
 		}
 	}()
-	b.m.Update([]Member{{ID: 1, Addrs: []string{l.Addr().String()}}})
+	return l.Addr().String(), passed
+}
+
+// A proxy at which TLS ends could be anybody: it is refused, and both sides are
+// told what to do. One that passes TLS on is not noticed.
+func TestProxyBetween(t *testing.T) {
+	issue := certify(t)
+	a := run(t, 1, nil, withSecret, "ws://127.0.0.1:0/x")
+	proxy := issue()
+	proxy.ClientAuth, proxy.NextProtos = tls.NoClientCert, []string{"http/1.1"}
+	address, _ := forward(t, a, proxy)
+	b := run(t, 2, issue(), withSecret)
+	b.m.Update([]Member{{ID: 1, Addrs: []string{"wss://" + address + "/x"}}})
+	eventually(t, "the reason", func() bool {
+		st := b.m.Peers().Stats(time.Now())
+		return len(st) == 1 && strings.Contains(st[0].LastError, "a proxy has to pass TLS on as it is")
+	})
+	if a.m.Peers().Live(2) {
+		t.Error("there is a session through a proxy that can read it")
+	}
+	c := run(t, 3, issue(), withSecret, "wss://127.0.0.1:0/x")
+	address, _ = forward(t, c, nil)
+	b.m.Update([]Member{{ID: 3, Addrs: []string{"wss://" + address + "/x"}}})
+	c.incr("n", 1)
+	eventually(t, "a session", func() bool { return b.get("n") == "1" })
+}
+
+func TestThroughForward(t *testing.T) {
+	a, b := run(t, 1, nil, withSecret), run(t, 2, nil, withSecret)
+	address, conns := forward(t, a, nil)
+	b.m.Update([]Member{{ID: 1, Addrs: []string{address}}})
 	for i := range 10 {
 		b.set(0, "k", fmt.Sprint(i))
 		a.incr("n", 1)

@@ -73,8 +73,9 @@ type Session struct {
 
 	mine, theirs []byte // payloads of the two Hellos
 	peer         wire.Hello
-	proved       bool // the peer is who it says
-	established  bool // was ready once
+	secret       []byte // the one both know
+	proved       bool   // the peer is who it says
+	established  bool   // was ready once
 	hello        wire.HelloAck
 	known        crdt.Vector // what the peer has durable
 	moment       crdt.Vector // the same as it was at one moment
@@ -110,7 +111,7 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 	if _, err := io.ReadFull(p.cfg.Rand, nonce); err != nil {
 		return nil, fmt.Errorf("making a nonce: %w", err)
 	}
-	s := &Session{peers: p, cfg: &p.cfg, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, via: l.Via, wake: l.Wake,
+	s := &Session{peers: p, cfg: &p.cfg, secret: p.cfg.Secret, dialled: l.Dialled, expect: l.Expect, binding: l.Binding, via: l.Via, wake: l.Wake,
 		done: make(chan struct{}), opened: now, heardAt: now, ticked: now}
 	id := &p.cfg.Self
 	mine := wire.Hello{MinVersion: MinVersion, MaxVersion: MaxVersion, Cluster: id.Cluster, Node: id.Node, Alias: id.Alias,
@@ -260,14 +261,14 @@ func (s *Session) transcript() []byte {
 }
 
 func (s *Session) proof(dialler bool) []byte {
-	if len(s.cfg.Secret) == 0 {
+	if len(s.secret) == 0 {
 		return nil
 	}
-	return derive(s.cfg.Secret, role(dialler)+labelProof, s.transcript())
+	return derive(s.secret, role(dialler)+labelProof, s.transcript())
 }
 
 func (s *Session) key(dialler bool) []byte {
-	return derive(s.cfg.Secret, role(dialler)+labelKey, s.transcript())
+	return derive(s.secret, role(dialler)+labelKey, s.transcript())
 }
 
 func (s *Session) onProof(b []byte) error {
@@ -275,10 +276,15 @@ func (s *Session) onProof(b []byte) error {
 	if err != nil {
 		return fail(CodeProtocol, "%w", err)
 	}
-	if !hmac.Equal(m.MAC, s.proof(!s.dialled)) {
-		return fail(CodeSecret, "node %d and node %d do not have the same cluster secret (or their TLS connections end at something between them)", s.peer.Node, s.cfg.Self.Node)
+	good := hmac.Equal(m.MAC, s.proof(!s.dialled))
+	if !good && s.subscriber() && len(s.cfg.SubscriberSecret) > 0 {
+		s.secret = s.cfg.SubscriberSecret
+		good = hmac.Equal(m.MAC, s.proof(!s.dialled))
 	}
-	if len(s.cfg.Secret) > 0 {
+	if !good {
+		return fail(CodeSecret, "node %d and node %d do not have the same cluster secret, or the TLS of one ends at a proxy between them: a proxy has to pass TLS on as it is", s.peer.Node, s.cfg.Self.Node)
+	}
+	if len(s.secret) > 0 {
 		s.in.setKey(s.key(!s.dialled))
 	}
 	if err := s.peers.admit(&s.peer); err != nil {
@@ -455,7 +461,7 @@ func (s *Session) Next(now time.Time) (frame []byte, channel int) {
 	}
 	channel = frameType(body[0]).channel()
 	s.frameBuf = s.out.seal(body)
-	if frameType(body[0]) == frameProof && len(s.cfg.Secret) > 0 {
+	if frameType(body[0]) == frameProof && len(s.secret) > 0 {
 		s.out.setKey(s.key(s.dialled))
 	}
 	s.stats.wireOut += uint64(len(s.frameBuf))

@@ -100,6 +100,43 @@ func TestSubscriber(t *testing.T) {
 	same(t, a, b)
 }
 
+// Who knows the subscribers' secret alone can follow, and cannot be a node.
+func TestSubscriberSecret(t *testing.T) {
+	now := epoch
+	own := []byte("for those who follow")
+	a := newTestNode(t, 1, func(c *Config) { globs(c); withSecret(c); c.SubscriberSecret = own })
+	a.set(0, "k", "v")
+	attempt := func(id uint16, secret []byte) (*testNode, *link) {
+		n := subscriber(t, &Subscription{})
+		if id > 0 {
+			n = newTestNode(t, id, nil)
+		}
+		n.peers.cfg.Secret = secret
+		l := connect(t, n, a, &now)
+		l.run()
+		return n, l
+	}
+	for _, secret := range [][]byte{own, a.peers.cfg.Secret} {
+		n, l := attempt(0, secret)
+		pass(&now, 2*time.Second, []*testNode{a, n}, l)
+		a.set(0, "k", string(secret))
+		l.run()
+		if got := n.get("k"); l.sa.Err() != nil || got != string(secret) {
+			t.Errorf("a subscriber has %q: %v", got, l.sa.Err())
+		}
+		l.cut()
+	}
+	if _, l := attempt(0, []byte("guessed")); CodeOf(l.sa.Err()) != CodeSecret {
+		t.Errorf("a guessed secret: %v", l.sa.Err())
+	}
+	if _, l := attempt(2, own); CodeOf(l.sa.Err()) != CodeSecret || a.peers.Live(2) {
+		t.Errorf("a node with the subscribers' secret: %v", l.sa.Err())
+	}
+	if n, l := attempt(2, a.peers.cfg.Secret); l.sa.Err() != nil || !a.peers.Live(2) || n.get("k") == "" {
+		t.Errorf("a node with the secret: %v", l.sa.Err())
+	}
+}
+
 // What a subscriber may not do ends its session, and changes nothing.
 func TestSubscriberOversteps(t *testing.T) {
 	now := epoch

@@ -20,7 +20,7 @@ type tailCmd struct {
 
 	Config     string   `short:"c" placeholder:"FILE" help:"Configuration file that has the cluster, the secret and [tls]: that of a node will do."`
 	Cluster    string   `placeholder:"NAME" help:"Cluster of the node. Default: replicatord."`
-	SecretFile string   `placeholder:"FILE" help:"File with the secret all members share."`
+	SecretFile string   `placeholder:"FILE" help:"File with the secret that all members share, or their wan.subscriber_secret."`
 	Set        []string `sep:"none" placeholder:"KEY=VALUE" help:"Any other key of the file, such as tls.ca_file=ca.crt. Repeatable."`
 }
 
