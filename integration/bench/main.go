@@ -4,6 +4,7 @@
 //
 //	go run ./integration/bench [-short]
 //	go run ./integration/bench -wan
+//	go run ./integration/bench -latency
 //	go run ./integration/bench -soak 30m
 //	go run ./integration/bench -sync
 //
@@ -33,7 +34,11 @@ type sizes struct {
 	rounds   int // runs of each, in turn; the median counts
 	keys     int // of 100 bytes each
 	ops      int // whose bytes on the wire are counted
+	writes   int // whose way to a peer is timed
 }
+
+// parts are what alone is to be measured; everything if none is set.
+type parts struct{ states, wide, latency bool }
 
 func main() {
 	short := flag.Bool("short", false, "a small run, for CI: below a minute, its figures are rough")
@@ -43,24 +48,24 @@ func main() {
 	states := flag.Bool("sync", false, "measure state syncs only")
 	keys := flag.Int("keys", 0, "keys for the syncs and for what keys cost; 0: a million, or what -short says")
 	onlyWAN := flag.Bool("wan", false, "only what replication costs on the wire")
+	onlyLag := flag.Bool("latency", false, "only how soon a write is visible at a peer")
 	flag.Parse()
 	if *only != "" {
 		names := strings.Split(*only, ",")
 		loads = slices.DeleteFunc(loads, func(l load) bool { return !slices.Contains(names, l.name) })
 	}
-	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000}
+	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000, writes: 400}
 	if *short {
-		s = sizes{requests: 8_000, rounds: 1, keys: 50_000, ops: 10_000}
+		s = sizes{requests: 8_000, rounds: 1, keys: 50_000, ops: 10_000, writes: 20}
 	}
 	if *keys > 0 {
 		s.keys = *keys
 	}
-	os.Exit(run(s, *fsync, *long, *states, *onlyWAN))
+	os.Exit(run(s, *fsync, *long, parts{*states, *onlyWAN, *onlyLag}))
 }
 
-// run measures everything, or only state syncs or the wire, and returns the exit
-// code.
-func run(s sizes, fsync string, long time.Duration, states, onlyWAN bool) (code int) {
+// run measures and returns the exit code.
+func run(s sizes, fsync string, long time.Duration, only parts) (code int) {
 	b := &bench{}
 	defer func() {
 		if p := recover(); p != nil && p != any(errFailed) {
@@ -82,15 +87,20 @@ func run(s sizes, fsync string, long time.Duration, states, onlyWAN bool) (code 
 		soak(b, bed, long)
 		return 0
 	}
-	if !states && !onlyWAN {
+	all := only == parts{}
+	if all {
 		throughput(b, bed, s, fsync)
 		data(b, bed, s, fsync)
 	}
-	if !onlyWAN {
+	if all || only.states {
 		syncs(b, bed, s.keys, fsync)
 	}
-	if !states {
+	if all || only.wide {
 		wide(b, bed, s.ops)
+		copies(b, bed)
+	}
+	if all || only.latency {
+		latency(b, bed, s.writes, fsync)
 	}
 	return 0
 }

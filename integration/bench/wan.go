@@ -99,13 +99,18 @@ func redisStream(b *bench, bed *testbed.Bed, w work) (int64, time.Duration) {
 		}
 		return n
 	}
-	bed.Wait(30*time.Second, "the replica to be connected", func() (bool, string) {
-		info, err := r.InfoMap(ctx, "replication").Result()
-		return err == nil && info["Replication"]["master_link_status"] == "up", fmt.Sprint(info, err)
-	})
+	linked(bed, r)
 	before := offset()
 	took := w.load(b, c)
 	return offset() - before, took
+}
+
+// linked waits until a replica has its master's data.
+func linked(bed *testbed.Bed, replica *redis.Client) {
+	bed.Wait(30*time.Second, "the replica to be connected", func() (bool, string) {
+		info, err := replica.InfoMap(context.Background(), "replication").Result()
+		return err == nil && info["Replication"]["master_link_status"] == "up", fmt.Sprint(info, err)
+	})
 }
 
 // nodeStream returns the bytes that a node sends another for a load, over a link
@@ -122,4 +127,71 @@ func nodeStream(b *bench, bed *testbed.Bed, w work, limit string) (bytes int64, 
 	x.Stop()
 	y.Stop()
 	return bytes, took, level
+}
+
+// copies measures what crosses beyond what must: over a link that is cut again
+// and again under load, and between regions of several nodes. Nothing of it can
+// be folded or compressed.
+func copies(b *bench, bed *testbed.Bed) {
+	fmt.Println("Bytes that cross a link for new values that neither fold nor compress (compression off).")
+	fmt.Println()
+	fmt.Println("| | bytes changed | bytes sent | ratio |")
+	fmt.Println("|---|---|---|---|")
+	row := func(what string, changed, sent int64) {
+		fmt.Printf("| %s | %d | %d | %.2f |\n", what, changed, sent, float64(sent)/float64(changed))
+	}
+	args := []string{"--set", "wan.compression=0", "--set", "wan.heartbeat=200ms"}
+	const flaps, writes, size = 100, 50, 1000
+	net := bed.Network()
+	x := bed.Node(testbed.Options{ID: 1, Network: net, Args: args})
+	y := bed.Node(testbed.Options{ID: 2, Network: net, Args: args, Meet: []*testbed.Node{x}})
+	bed.LevelVectors(time.Minute, x, y)
+	start := net.Path(x, y).Bytes()
+	for i := range flaps {
+		for j := range writes {
+			x.Do("SET", fmt.Sprint("key:", i*writes+j), random(size))
+		}
+		net.Sever(x, y)
+		time.Sleep(20 * time.Millisecond)
+	}
+	bed.LevelVectors(2*time.Minute, x, y)
+	row(fmt.Sprintf("a link cut %d times under load", flaps), flaps*writes*size, net.Path(x, y).Bytes()-start)
+	x.Stop()
+	y.Stop()
+
+	net = bed.Network()
+	var nodes []*testbed.Node
+	for id := 1; id <= 6; id++ {
+		region := []string{"east", "west"}[(id-1)/3]
+		nodes = append(nodes, bed.Node(testbed.Options{ID: id, Network: net, Args: append([]string{"--region", region}, args...), Meet: nodes[:min(len(nodes), 1)]}))
+	}
+	bed.Wait(time.Minute, "all links", func() (bool, string) {
+		for _, n := range nodes {
+			for _, f := range n.Replicas() {
+				if f["state"] == "down" {
+					return false, fmt.Sprint(n.ID, f)
+				}
+			}
+		}
+		return true, ""
+	})
+	bed.LevelVectors(time.Minute, nodes...)
+	crossed := func() (sum int64) {
+		for _, e := range nodes[:3] {
+			for _, w := range nodes[3:] {
+				sum += net.Path(e, w).Bytes()
+			}
+		}
+		return sum
+	}
+	start = crossed()
+	for i := range 300 {
+		nodes[i%3].Do("SET", fmt.Sprint("key:", i), random(10_000))
+	}
+	bed.LevelVectors(2*time.Minute, nodes...)
+	row("from a region of three nodes to another of three", 300*10_000, crossed()-start)
+	for _, n := range nodes {
+		n.Stop()
+	}
+	fmt.Println()
 }

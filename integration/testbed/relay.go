@@ -41,6 +41,8 @@ type Path struct {
 	lost  int // datagrams of the exchange
 }
 
+func newPath() *Path { return &Path{moved: make(chan struct{})} }
+
 // Path returns the way from one node to another.
 func (w *Network) Path(from, to *Node) *Path { return w.path(from.ID, to.ID) }
 
@@ -49,7 +51,7 @@ func (w *Network) path(from, to int) *Path {
 	defer w.mu.Unlock()
 	p := w.paths[[2]int{from, to}]
 	if p == nil {
-		p = &Path{moved: make(chan struct{})}
+		p = newPath()
 		w.paths[[2]int{from, to}] = p
 	}
 	return p
@@ -207,10 +209,7 @@ func (w *Network) relay(in net.Conn, n *Node, target int) {
 		delete(w.conns, in)
 		delete(w.conns, out)
 	}()
-	var pumps sync.WaitGroup
-	pumps.Go(func() { pump(out, in, there); _ = in.Close(); _ = out.Close() })
-	pumps.Go(func() { pump(in, out, back); _ = in.Close(); _ = out.Close() })
-	pumps.Wait()
+	pumps(in, out, there, back)
 }
 
 // reaches waits while a path is cut, as a connection attempt does that is
@@ -233,11 +232,53 @@ func (w *Network) reaches(paths ...*Path) bool {
 	return true
 }
 
+// Front puts a relay before a port of what is no node, and returns its own port
+// and the two ways: to the port and back.
+func (w *Network) Front(target int) (port int, there, back *Path) {
+	w.bed.Helper()
+	port, there, back = FreePort(), newPath(), newPath()
+	l, err := net.Listen("tcp", addr(port))
+	if err != nil {
+		w.bed.Fatalf("relay: %v", err)
+	}
+	w.bed.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer in.Close()
+				out, err := net.DialTimeout("tcp", addr(target), time.Second)
+				if err != nil {
+					return
+				}
+				defer out.Close()
+				pumps(in, out, there, back)
+			}()
+		}
+	}()
+	return port, there, back
+}
+
+// pumps copies both ways between two connections until one of them ends, and
+// closes them.
+func pumps(in, out net.Conn, there, back *Path) {
+	var both sync.WaitGroup
+	both.Go(func() { pump(out, in, there); _ = in.Close(); _ = out.Close() })
+	both.Go(func() { pump(in, out, back); _ = in.Close(); _ = out.Close() })
+	both.Wait()
+}
+
 // piece is what was read at once, and when it is due.
 type piece struct {
 	b   []byte
 	due time.Time
 }
+
+// pieceTime is how long a path with a limit takes for one piece.
+const pieceTime = 2 * time.Millisecond
 
 // pump copies from src to dst with the path's faults until one of them ends.
 func pump(dst io.Writer, src io.Reader, p *Path) {
@@ -247,7 +288,11 @@ func pump(dst io.Writer, src io.Reader, p *Path) {
 	go func() {
 		defer close(pieces)
 		for {
-			b := make([]byte, 16<<10)
+			size := 16 << 10
+			if _, _, _, rate := p.state(); rate > 0 {
+				size = max(256, min(size, int(int64(rate)*int64(pieceTime)/int64(time.Second))))
+			}
+			b := make([]byte, size)
 			n, err := src.Read(b)
 			if n > 0 {
 				_, _, delay, _ := p.state()
@@ -262,8 +307,9 @@ func pump(dst io.Writer, src io.Reader, p *Path) {
 			}
 		}
 	}()
+	var free time.Time // when the pieces so far have gone at the path's rate
 	for x := range pieces {
-		time.Sleep(time.Until(x.due))
+		sleepUntil(x.due)
 		for {
 			cut, moved, _, rate := p.state()
 			if cut {
@@ -277,7 +323,11 @@ func pump(dst io.Writer, src io.Reader, p *Path) {
 				continue
 			}
 			if rate > 0 {
-				time.Sleep(time.Duration(len(x.b)) * time.Second / time.Duration(rate))
+				if free.Before(x.due) {
+					free = x.due // and not now: sleeping late must not cost capacity
+				}
+				free = free.Add(time.Duration(len(x.b)) * time.Second / time.Duration(rate))
+				sleepUntil(free)
 			}
 			break
 		}
@@ -376,7 +426,10 @@ func send(c net.PacketConn, b []byte, to net.Addr, p *Path, counted bool) {
 	switch {
 	case lost:
 	case wait > 0:
-		time.AfterFunc(wait, func() { _, _ = c.WriteTo(b, to) })
+		go func() {
+			sleepUntil(now.Add(wait))
+			_, _ = c.WriteTo(b, to)
+		}()
 	default:
 		_, _ = c.WriteTo(b, to)
 	}
