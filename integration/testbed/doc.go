@@ -32,6 +32,9 @@
 //	net.Path(a, b).SetDelay(200 * time.Millisecond)
 //	net.Heal()
 //
+// Segment is such a network of real interfaces and packets, where the machine
+// lets tests have one; its nodes need a Secret.
+//
 // A cut holds bytes back as a network does; connections stay open unless Sever
 // is called. Datagrams of gossip are dropped.
 package testbed

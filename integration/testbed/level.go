@@ -162,9 +162,7 @@ func orNothing(s string) string {
 func (n *Node) Dataset() map[string]string {
 	n.bed.Helper()
 	out, err := Dataset(func(db int) *redis.Client {
-		o := clientOptions()
-		o.Addr, o.DB = n.Addr(), db
-		return redis.NewClient(o)
+		return redis.NewClient(n.clientOptions(db))
 	})
 	if err != nil {
 		n.bed.Fatalf("reading all data of %s: %v", n.name, err)

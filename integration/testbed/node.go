@@ -99,6 +99,9 @@ func (n *Node) args() []string {
 	if n.Opts.Secret != "" {
 		args = append(args, "--secret-file", "secret")
 	}
+	if n.stack != nil {
+		args = append(args, "--bind", n.stack.ip, "--set", "protected_mode=false")
+	}
 	if n.advertiseGossip != 0 {
 		args = append(args, "--advertise", "127.0.0.1",
 			"--set", "advertise_gossip_port="+strconv.Itoa(n.advertiseGossip),
@@ -173,15 +176,28 @@ func (n *Node) Ended(limit time.Duration) int {
 func (n *Node) Running() bool { return n.running() }
 
 // Addr is the node's RESP address.
-func (n *Node) Addr() string { return addr(n.Port) }
+func (n *Node) Addr() string {
+	if n.stack != nil {
+		return net.JoinHostPort(n.stack.ip, strconv.Itoa(n.Port))
+	}
+	return addr(n.Port)
+}
 
 // NewClient returns a go-redis client of the node that tries once.
 func (n *Node) NewClient(db int) *redis.Client {
-	o := clientOptions()
-	o.Addr, o.DB = n.Addr(), db
-	c := redis.NewClient(o)
+	c := redis.NewClient(n.clientOptions(db))
 	n.bed.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// clientOptions are those of a client of the node.
+func (n *Node) clientOptions(db int) *redis.Options {
+	o := clientOptions()
+	o.Addr, o.DB = n.Addr(), db
+	if n.stack != nil {
+		o.Dialer = n.stack.dial
+	}
+	return o
 }
 
 // Client returns the client that Do uses.

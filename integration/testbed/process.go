@@ -23,6 +23,8 @@ type Process struct {
 	env  []string
 	log  string
 
+	stack *stack // nil: the machine's
+
 	pid    atomic.Int64 // of the latest start; 0 before
 	cmd    *exec.Cmd
 	exited chan struct{}
@@ -66,7 +68,7 @@ func (p *Process) start() error {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = endWithParent()
-	if err := cmd.Start(); err != nil {
+	if err := p.stack.in(cmd.Start); err != nil {
 		return fmt.Errorf("start %s: %w", p.name, err)
 	}
 	exited := make(chan struct{})

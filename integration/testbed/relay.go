@@ -21,6 +21,10 @@ type Network struct {
 	nodes []*Node
 	paths map[[2]int]*Path
 	conns map[net.Conn][2]int // by the ids of caller and callee
+
+	// Of a Segment: the nodes' stacks, and the packets between them.
+	stacks map[int]*stack
+	ways   map[[2]int]chan piece
 }
 
 // Network returns a network without faults.
@@ -153,6 +157,10 @@ func (w *Network) front(n *Node) {
 	w.mu.Lock()
 	w.nodes = append(w.nodes, n)
 	w.mu.Unlock()
+	if w.stacks != nil {
+		w.attach(n)
+		return
+	}
 	n.advertiseGossip, n.advertiseWAN = FreePort(), FreePort()
 	w.listen(n, n.advertiseGossip, n.GossipPort)
 	w.listen(n, n.advertiseWAN, n.WANPort)
@@ -400,18 +408,20 @@ func (w *Network) answers(in, out net.PacketConn, caller net.Addr, p *Path, coun
 // wait for longer is lost, as in a router.
 const queued = 300 * time.Millisecond
 
-// send passes a datagram on, late or not at all.
-func send(c net.PacketConn, b []byte, to net.Addr, p *Path, counted bool) {
+// admit decides what becomes of a datagram: whether it is lost, and how much
+// later it arrives.
+func (p *Path) admit(size int, counted bool) (lost bool, wait time.Duration) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	now := time.Now()
-	wait := p.delay
-	lost := p.cut || p.loss > 0 && rand.IntN(100) < p.loss
+	wait = p.delay
+	lost = p.cut || p.loss > 0 && rand.IntN(100) < p.loss
 	if !lost && p.rate > 0 {
 		if p.free.Before(now) {
 			p.free = now
 		}
 		if lost = p.free.Sub(now) > queued; !lost {
-			p.free = p.free.Add(time.Duration(len(b)) * time.Second / time.Duration(p.rate))
+			p.free = p.free.Add(time.Duration(size) * time.Second / time.Duration(p.rate))
 			wait += p.free.Sub(now)
 		}
 	}
@@ -420,14 +430,20 @@ func send(c net.PacketConn, b []byte, to net.Addr, p *Path, counted bool) {
 	case lost:
 		p.lost++
 	default:
-		p.bytes += int64(len(b))
+		p.bytes += int64(size)
 	}
-	p.mu.Unlock()
+	return lost, wait
+}
+
+// send passes a datagram on, late or not at all.
+func send(c net.PacketConn, b []byte, to net.Addr, p *Path, counted bool) {
+	lost, wait := p.admit(len(b), counted)
+	due := time.Now().Add(wait)
 	switch {
 	case lost:
 	case wait > 0:
 		go func() {
-			sleepUntil(now.Add(wait))
+			sleepUntil(due)
 			_, _ = c.WriteTo(b, to)
 		}()
 	default:
