@@ -200,12 +200,12 @@ func (c *Session) loop() error {
 			continue
 		}
 		c.execute()
-		if bad := protocolError(""); errors.As(err, &bad) {
-			c.fail("ERR " + bad.Error())
-			c.server.stats.protocolErrors.Add(1)
-			return c.flush()
-		}
 		if !errors.Is(err, errMore) {
+			if bad := protocolError(""); errors.As(err, &bad) { // allocates
+				c.fail("ERR " + bad.Error())
+				c.server.stats.protocolErrors.Add(1)
+				return c.flush()
+			}
 			return err
 		}
 		if err := c.flush(); err != nil || c.last {
