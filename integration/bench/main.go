@@ -5,11 +5,13 @@
 //	go run ./integration/bench [-short]
 //	go run ./integration/bench -wan
 //	go run ./integration/bench -latency
+//	go run ./integration/bench -both
 //	go run ./integration/bench -soak 30m
 //	go run ./integration/bench -sync
 //
 // It prints Markdown; docs/BENCHMARKS.md holds the last figures. It needs
-// redis-server and redis-benchmark.
+// redis-server and redis-benchmark, and measures twemproxy beside them where
+// nutcracker is installed.
 package main
 
 import (
@@ -35,33 +37,44 @@ type sizes struct {
 	keys     int // of 100 bytes each
 	ops      int // whose bytes on the wire are counted
 	writes   int // whose way to a peer is timed
+	idle     int // clients
+	backlog  int // keys that a node takes in from its peer
+
+	load time.Duration // of two nodes that exchange, each time
 }
 
 // parts are what alone is to be measured; everything if none is set.
-type parts struct{ states, wide, latency bool }
+type parts struct{ states, wide, latency, both bool }
 
 func main() {
-	short := flag.Bool("short", false, "a small run, for CI: below a minute, its figures are rough")
+	short := flag.Bool("short", false, "a small run, for CI: a minute or two, its figures are rough")
 	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
 	only := flag.String("commands", "", "measure only these, as the table names them, separated by commas")
 	long := flag.Duration("soak", 0, "instead, load two nodes for so long, and fail if memory, goroutines, files or disk grow; 30m is a good while")
 	states := flag.Bool("sync", false, "measure state syncs only")
-	keys := flag.Int("keys", 0, "keys for the syncs and for what keys cost; 0: a million, or what -short says")
+	keys := flag.Int("keys", 0, "keys for the syncs, for what keys cost, and with -both in the peer's stream; 0: a million, with -both half of that, or what -short says")
 	onlyWAN := flag.Bool("wan", false, "only what replication costs on the wire")
 	onlyLag := flag.Bool("latency", false, "only how soon a write is visible at a peer")
+	onlyBoth := flag.Bool("both", false, "only two nodes under full load at once: how far they are behind each other, and what clients and a peer's stream leave each other")
 	flag.Parse()
 	if *only != "" {
 		names := strings.Split(*only, ",")
 		loads = slices.DeleteFunc(loads, func(l load) bool { return !slices.Contains(names, l.name) })
 	}
-	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000, writes: 400}
+	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000, writes: 400, idle: 10_000, backlog: 200_000, load: 5 * time.Second}
+	if *onlyBoth {
+		s.backlog, s.load = 500_000, 20*time.Second
+	}
 	if *short {
-		s = sizes{requests: 8_000, rounds: 1, keys: 50_000, ops: 10_000, writes: 20}
+		s = sizes{requests: 8_000, rounds: 1, keys: 50_000, ops: 10_000, writes: 20, idle: 1000, backlog: 20_000, load: time.Second}
 	}
 	if *keys > 0 {
 		s.keys = *keys
+		if *onlyBoth {
+			s.backlog = *keys
+		}
 	}
-	os.Exit(run(s, *fsync, *long, parts{*states, *onlyWAN, *onlyLag}))
+	os.Exit(run(s, *fsync, *long, parts{*states, *onlyWAN, *onlyLag, *onlyBoth}))
 }
 
 // run measures and returns the exit code.
@@ -90,7 +103,11 @@ func run(s sizes, fsync string, long time.Duration, only parts) (code int) {
 	all := only == parts{}
 	if all {
 		throughput(b, bed, s, fsync)
+		durable(b, bed, s)
 		data(b, bed, s, fsync)
+	}
+	if all || only.both {
+		both(b, bed, s, fsync)
 	}
 	if all || only.states {
 		syncs(b, bed, s.keys, fsync)
@@ -150,6 +167,8 @@ func data(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	fmt.Printf("| a new member, from MEET until it has everything | %.1f s (%.0f keys/s) |\n", synced.Seconds(), float64(s.keys)/synced.Seconds())
 	n.Stop()
 	m.Stop()
+	idle(b, bed, s.idle, fsync)
+	fmt.Println()
 }
 
 // settled returns the size of a directory once it has not grown or shrunk by

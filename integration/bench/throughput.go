@@ -57,30 +57,46 @@ var loads = []load{
 
 // target is what is measured, and the process whose time counts.
 type target struct {
-	name string
-	port int
-	pid  func() int
+	name  string
+	port  int
+	pid   func() int
+	picky bool // it refuses some commands
 }
 
-// throughput measures requests a second: of a Redis alone, of a node, and of a
-// node that a second one hears from, in turn.
+// throughput measures requests a second: of a Redis alone, of a node, of a
+// node that a second one hears from, and of twemproxy, where it is installed,
+// before that same Redis, in turn.
 func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	direct := bed.Redis(testbed.RedisOptions{})
 	args := []string{"--fsync", fsync}
 	alone, first, second := bed.Node(testbed.Options{ID: 1, Args: args}), bed.Node(testbed.Options{ID: 1, Args: args}), bed.Node(testbed.Options{ID: 2, Args: args})
 	second.Meet(first)
-	targets := []target{{"Redis", direct.Port, direct.PID}, {"node", alone.Port, alone.PID}, {"node with a peer", first.Port, first.PID}}
+	targets := []target{{"Redis", direct.Port, direct.PID, false}, {"node", alone.Port, alone.PID, false}, {"node with a peer", first.Port, first.PID, false}}
+	proxy := twemproxy(b, bed, direct.Port)
+	if proxy != nil {
+		targets = append(targets, target{"twemproxy", proxy.port, proxy.PID, true})
+	}
+	// besides returns the cells of a row that are there with twemproxy only.
+	besides := func(text string) string {
+		if proxy == nil {
+			return ""
+		}
+		return text
+	}
 	fmt.Printf("Requests a second with 50 connections, values of 100 bytes, 100,000 keys; the median of %d runs of %d requests (×4 with pipelines of 16).\n", s.rounds, s.requests)
 	fmt.Println("The ratios are to Redis alone. CPU is what the process itself takes for a request: Redis; the node without its Redis, with a peer.")
+	if proxy != nil {
+		fmt.Println("twemproxy stands before the same Redis, and refuses what has a –.")
+	}
 	fmt.Println()
-	fmt.Println("| command | pipeline | Redis | node | ratio | with a peer | ratio | p99 Redis, node, with a peer (ms) | CPU Redis, node (µs) |")
-	fmt.Println("|---|---|---|---|---|---|---|---|---|")
+	fmt.Println("| command | pipeline | Redis | node | ratio | with a peer | ratio | p99 Redis, node, with a peer (ms) | CPU Redis, node (µs) |" + besides(" twemproxy | ratio |"))
+	fmt.Println("|---|---|---|---|---|---|---|---|---|" + besides("---|---|"))
 	for _, pipeline := range []int{1, 16} {
 		requests := s.requests
 		if pipeline > 1 {
 			requests *= 4
 		}
-		means := map[string][]float64{}
+		means, proxied := map[string][]float64{}, map[string][]float64{}
 		for _, l := range loads {
 			got := make([][]result, len(targets))
 			for range s.rounds {
@@ -92,11 +108,18 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 			if l.mean != "" {
 				means[l.mean] = append(means[l.mean], p.perSecond/r.perSecond)
 			}
-			fmt.Printf("| %s | %d | %.0f | %.0f | %.2f | %.0f | %.2f | %.2f, %.2f, %.2f | %.1f, %.1f |\n", l.name, pipeline,
-				r.perSecond, n.perSecond, n.perSecond/r.perSecond, p.perSecond, p.perSecond/r.perSecond, r.p99, n.p99, p.p99, r.cpu, p.cpu)
+			last := besides(" – | – |")
+			if proxy != nil {
+				if x := median(got[3]); x.perSecond > 0 {
+					last = fmt.Sprintf(" %.0f | %.2f |", x.perSecond, x.perSecond/r.perSecond)
+					proxied[l.mean] = append(proxied[l.mean], x.perSecond/r.perSecond)
+				}
+			}
+			fmt.Printf("| %s | %d | %.0f | %.0f | %.2f | %.0f | %.2f | %.2f, %.2f, %.2f | %.1f, %.1f |%s\n", l.name, pipeline,
+				r.perSecond, n.perSecond, n.perSecond/r.perSecond, p.perSecond, p.perSecond/r.perSecond, r.p99, n.p99, p.p99, r.cpu, p.cpu, last)
 		}
 		for _, of := range []string{"read", "write"} {
-			fmt.Printf("| *geometric mean, %ss* | %d | | | | | %.2f | | |\n", of, pipeline, geometric(means[of]))
+			fmt.Printf("| *geometric mean, %ss* | %d | | | | | %s | | |%s\n", of, pipeline, geometric(means[of]), besides(" | "+geometric(proxied[of])+" |"))
 		}
 	}
 	begun := time.Now()
@@ -121,15 +144,22 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	for _, n := range []*testbed.Node{alone, first, second} {
 		n.Stop()
 	}
+	if proxy != nil {
+		proxy.Kill()
+	}
 	direct.Kill()
 }
 
-func geometric(list []float64) float64 {
+// geometric shows the geometric mean, a – for that of nothing.
+func geometric(list []float64) string {
+	if len(list) == 0 {
+		return "–"
+	}
 	sum := 0.0
 	for _, x := range list {
 		sum += math.Log(x)
 	}
-	return math.Exp(sum / float64(max(len(list), 1)))
+	return fmt.Sprintf("%.2f", math.Exp(sum/float64(len(list))))
 }
 
 // result of one run: p99 in milliseconds, cpu in microseconds a request.
@@ -140,47 +170,56 @@ func median(list []result) result {
 	return list[len(list)/2]
 }
 
+// measure returns the zero result where the target refuses the command.
 func measure(b *bench, t target, l load, clients, pipeline, requests int) result {
 	before := cpuTime(t.pid())
 	var r result
+	var err error
 	if l.args == nil {
-		r, requests = transactions(b, t.port, clients, pipeline, requests/7)
+		r, requests, err = transactions(t.port, clients, pipeline, requests/7)
 	} else {
-		r = benchmark(b, t.port, l.args, clients, pipeline, requests)
+		r, err = benchmark(t.port, l.args, clients, pipeline, requests)
+	}
+	if err != nil {
+		if t.picky {
+			return result{}
+		}
+		b.Fatalf("%s, %s: %v", t.name, l.name, err)
 	}
 	r.cpu = float64((cpuTime(t.pid()) - before).Microseconds()) / float64(requests)
 	return r
 }
 
 // benchmark runs redis-benchmark.
-func benchmark(b *bench, port int, args []string, clients, pipeline, requests int) result {
+func benchmark(port int, args []string, clients, pipeline, requests int) (r result, err error) {
 	all := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-c", strconv.Itoa(clients), "-P", strconv.Itoa(pipeline),
 		"-n", strconv.Itoa(requests), "-r", "100000", "-d", "100", "--csv"}
-	out, err := exec.Command("redis-benchmark", append(all, args...)...).Output()
+	var said bytes.Buffer
+	cmd := exec.Command("redis-benchmark", append(all, args...)...)
+	cmd.Stderr = &said
+	out, err := cmd.Output()
 	if err != nil {
-		b.Fatalf("redis-benchmark: %v\n%s", err, out)
+		return r, fmt.Errorf("redis-benchmark: %w\n%s%s", err, out, said.Bytes())
 	}
 	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
 	if err != nil || len(rows) < 2 {
-		b.Fatalf("redis-benchmark printed %q", out)
+		return r, fmt.Errorf("redis-benchmark printed %q", out)
 	}
-	column := func(name string) float64 {
+	for name, v := range map[string]*float64{"rps": &r.perSecond, "p99_latency_ms": &r.p99} {
 		i := slices.Index(rows[0], name)
-		if i < 0 {
-			b.Fatalf("redis-benchmark has no column %q: %q", name, rows[0])
+		if i < 0 || i >= len(rows[1]) {
+			return r, fmt.Errorf("redis-benchmark has no column %q: %q", name, rows)
 		}
-		v, err := strconv.ParseFloat(rows[1][i], 64)
-		if err != nil {
-			b.Fatalf("redis-benchmark: %v", err)
+		if *v, err = strconv.ParseFloat(rows[1][i], 64); err != nil {
+			return r, fmt.Errorf("redis-benchmark: %w", err)
 		}
-		return v
 	}
-	return result{perSecond: column("rps"), p99: column("p99_latency_ms")}
+	return r, nil
 }
 
 // transactions sends MULTI, five writes and EXEC, as many transactions at once on
 // each connection as the pipeline says, and returns how many it sent.
-func transactions(b *bench, port, clients, pipeline, requests int) (result, int) {
+func transactions(port, clients, pipeline, requests int) (result, int, error) {
 	each := max(requests/clients/pipeline, 1)
 	took := make([][]time.Duration, clients)
 	failed := make([]error, clients)
@@ -193,15 +232,20 @@ func transactions(b *bench, port, clients, pipeline, requests int) (result, int)
 	}
 	wg.Wait()
 	elapsed := time.Since(begun)
-	for _, err := range failed {
-		if err != nil {
-			b.Fatalf("transactions: %v", err)
-		}
+	if err := errors.Join(failed...); err != nil {
+		return result{}, 0, fmt.Errorf("transactions: %w", err)
 	}
-	all := slices.Concat(took...)
-	slices.Sort(all)
 	n := each * clients * pipeline
-	return result{perSecond: float64(n) / elapsed.Seconds(), p99: float64(all[len(all)*99/100].Microseconds()) / 1000}, n
+	return result{perSecond: float64(n) / elapsed.Seconds(), p99: p99(slices.Concat(took...))}, n, nil
+}
+
+// p99 returns what 99 % of times are below, in milliseconds.
+func p99(took []time.Duration) float64 {
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return float64(took[len(took)*99/100].Microseconds()) / 1000
 }
 
 func transact(port, rounds, pipeline int) (took []time.Duration, err error) {
@@ -222,21 +266,29 @@ func transact(port, rounds, pipeline int) (took []time.Duration, err error) {
 			out.WriteString("*1\r\n$4\r\nEXEC\r\n")
 		}
 		begun := time.Now()
-		if _, err := conn.Write(out.Bytes()); err != nil {
-			return nil, err
-		}
 		const lines = 1 + 5 + 1 + 5 // OK, QUEUED, *5, OK
-		for range pipeline * lines {
-			if !in.Scan() {
-				return nil, errors.Join(errors.New("the connection ended"), in.Err())
-			}
-			if strings.HasPrefix(in.Text(), "-") {
-				return nil, fmt.Errorf("refused: %s", in.Text())
-			}
+		if err := exchange(conn, in, out.Bytes(), pipeline*lines); err != nil {
+			return nil, err
 		}
 		took = append(took, time.Since(begun))
 	}
 	return took, nil
+}
+
+// exchange sends commands and reads so many lines, of which none may be an error.
+func exchange(conn net.Conn, in *bufio.Scanner, out []byte, lines int) error {
+	if _, err := conn.Write(out); err != nil {
+		return err
+	}
+	for range lines {
+		if !in.Scan() {
+			return errors.Join(errors.New("the connection ended"), in.Err())
+		}
+		if line := in.Bytes(); len(line) > 0 && line[0] == '-' {
+			return fmt.Errorf("refused: %s", line)
+		}
+	}
+	return nil
 }
 
 // cpuTime returns what a process has used of the processors; 0 where the system

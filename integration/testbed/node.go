@@ -141,9 +141,6 @@ func (n *Node) Ready() {
 	})
 }
 
-// Kill ends the node with kill -9.
-func (n *Node) Kill() { n.kill() }
-
 // Stop ends the node with SIGTERM; the test fails if it does not end in order.
 func (n *Node) Stop() {
 	n.bed.Helper()
@@ -171,9 +168,6 @@ func (n *Node) Ended(limit time.Duration) int {
 	}
 	return code
 }
-
-// Running reports whether the process runs.
-func (n *Node) Running() bool { return n.running() }
 
 // Addr is the node's RESP address.
 func (n *Node) Addr() string {

@@ -50,6 +50,22 @@ func (b *Bed) process(name, dir string, args func() []string) *Process {
 	return p
 }
 
+// Other starts another program, in a directory of its own.
+func (b *Bed) Other(path string, args ...string) *Process {
+	b.Helper()
+	p := b.process(filepath.Base(path), b.TempDir(), func() []string { return append([]string{path}, args...) })
+	if err := p.start(); err != nil {
+		b.Fatalf("%v", err)
+	}
+	return p
+}
+
+// Running reports whether it runs.
+func (p *Process) Running() bool { return p.running() }
+
+// Kill ends it with kill -9.
+func (p *Process) Kill() { p.kill() }
+
 // PID is the id of the process that runs, or of the last that did.
 func (p *Process) PID() int { return int(p.pid.Load()) }
 

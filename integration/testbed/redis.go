@@ -95,17 +95,11 @@ func (r *Redis) Start() {
 	})
 }
 
-// Kill ends it with kill -9.
-func (r *Redis) Kill() { r.kill() }
-
 // Freeze stops it from running (SIGSTOP) until Thaw.
 func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP) }
 
 // Thaw lets a frozen one run again.
 func (r *Redis) Thaw() { r.signal(syscall.SIGCONT) }
-
-// Running reports whether it runs.
-func (r *Redis) Running() bool { return r.running() }
 
 // Wipe deletes what it has on disk. It must not run.
 func (r *Redis) Wipe() {
