@@ -110,11 +110,19 @@ type tcpConn struct {
 	w       *bufio.Writer
 	frame   []byte
 	binding []byte
-	backlog int
+	room    room
 }
 
 func newTCPConn(c net.Conn, s *tls.Conn) *tcpConn {
-	return &tcpConn{Conn: c, tls: s, r: bufio.NewReaderSize(c, tcpBuffer), w: bufio.NewWriterSize(c, tcpBuffer)}
+	t := &tcpConn{Conn: c, tls: s, r: bufio.NewReaderSize(c, tcpBuffer), room: room{raw: below(c)}}
+	t.w = bufio.NewWriterSize(t, tcpBuffer)
+	return t
+}
+
+// Write writes once there is room.
+func (c *tcpConn) Write(b []byte) (int, error) {
+	c.room.await()
+	return c.Conn.Write(b)
 }
 
 func (c *tcpConn) Handshake(ctx context.Context) error {
@@ -182,20 +190,13 @@ func (c *tcpConn) WriteFrame(_ int, frame []byte) error {
 		return err
 	}
 	_, err := c.w.Write(frame)
-	if err == nil && c.backlog > 0 && c.w.Buffered() >= c.backlog {
+	if half := c.room.backlog / 2; err == nil && half > 0 && c.w.Buffered() >= half {
 		err = c.w.Flush()
 	}
 	return err
 }
 
-func (c *tcpConn) SetBacklog(bytes int) {
-	raw := c.Conn
-	if c.tls != nil {
-		raw = c.tls.NetConn()
-	}
-	c.backlog = bytes
-	setUnsent(raw, bytes)
-}
+func (c *tcpConn) SetBacklog(bytes int) { c.room.set(bytes) }
 
 func (c *tcpConn) Flush() error { return c.w.Flush() }
 

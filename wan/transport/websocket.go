@@ -204,18 +204,10 @@ func (c *gated) Close() error {
 	return c.Conn.Close()
 }
 
-// below returns the connection that TLS uses, c itself if it is none of TLS.
-func below(c net.Conn) net.Conn {
-	if t, ok := c.(*tls.Conn); ok {
-		return t.NetConn()
-	}
-	return c
-}
-
 // wsConn is one end of a WebSocket.
 type wsConn struct {
 	ws      *websocket.Conn
-	raw     net.Conn // the TCP connection below
+	room    room
 	binding []byte
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -224,10 +216,11 @@ type wsConn struct {
 }
 
 func newWSConn(ws *websocket.Conn, raw net.Conn, state *tls.ConnectionState) (*wsConn, error) {
-	c := &wsConn{ws: ws, raw: below(raw)}
-	if g, ok := c.raw.(*gated); ok {
-		c.raw = g.Conn
+	raw = below(raw)
+	if g, ok := raw.(*gated); ok {
+		raw = g.Conn
 	}
+	c := &wsConn{ws: ws, room: room{raw: raw}}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if state == nil {
 		return c, nil
@@ -290,13 +283,14 @@ func (c *wsConn) WriteFrame(_ int, frame []byte) error {
 	if len(frame) == 0 {
 		return fmt.Errorf("%w: 0 bytes", ErrFrameSize)
 	}
+	c.room.await()
 	return c.ws.Write(c.ctx, websocket.MessageBinary, frame)
 }
 
 // Flush does nothing: each message is sent as it is written.
 func (c *wsConn) Flush() error { return nil }
 
-func (c *wsConn) SetBacklog(bytes int) { setUnsent(c.raw, bytes) }
+func (c *wsConn) SetBacklog(bytes int) { c.room.set(bytes) }
 
 func (c *wsConn) CloseWrite() error { return c.ws.Write(c.ctx, websocket.MessageBinary, nil) }
 
@@ -309,4 +303,4 @@ func (c *wsConn) Close() error {
 	return err
 }
 
-func (c *wsConn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+func (c *wsConn) RemoteAddr() net.Addr { return c.room.raw.RemoteAddr() }
