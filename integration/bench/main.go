@@ -6,7 +6,7 @@
 //	go run ./integration/bench -wan
 //	go run ./integration/bench -latency
 //	go run ./integration/bench -both
-//	go run ./integration/bench -soak 30m
+//	go run ./integration/bench -soak 30m [-stopped]
 //	go run ./integration/bench -sync
 //
 // It prints Markdown; docs/BENCHMARKS.md holds the last figures. It needs
@@ -51,6 +51,7 @@ func main() {
 	fsync := flag.String("fsync", "everysec", "durability of the node: always, everysec or no")
 	only := flag.String("commands", "", "measure only these, as the table names them, separated by commas")
 	long := flag.Duration("soak", 0, "instead, load two nodes for so long, and fail if memory, goroutines, files or disk grow; 30m is a good while")
+	stopped := flag.Bool("stopped", false, "with -soak: one of the two nodes stands still (SIGSTOP) all the while, and must be level afterwards")
 	states := flag.Bool("sync", false, "measure state syncs only")
 	keys := flag.Int("keys", 0, "keys for the syncs, for what keys cost, and with -both in the peer's stream; 0: a million, with -both half of that, or what -short says")
 	onlyWAN := flag.Bool("wan", false, "only what replication costs on the wire")
@@ -74,11 +75,11 @@ func main() {
 			s.backlog = *keys
 		}
 	}
-	os.Exit(run(s, *fsync, *long, parts{*states, *onlyWAN, *onlyLag, *onlyBoth}))
+	os.Exit(run(s, *fsync, *long, *stopped, parts{*states, *onlyWAN, *onlyLag, *onlyBoth}))
 }
 
 // run measures and returns the exit code.
-func run(s sizes, fsync string, long time.Duration, only parts) (code int) {
+func run(s sizes, fsync string, long time.Duration, stopped bool, only parts) (code int) {
 	b := &bench{}
 	defer func() {
 		if p := recover(); p != nil && p != any(errFailed) {
@@ -97,7 +98,7 @@ func run(s sizes, fsync string, long time.Duration, only parts) (code int) {
 	fmt.Printf("%s, %d CPUs, %s/%s, %s; fsync %s; view: a redis-server that the node starts itself.\n\n",
 		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, redisVersion(b), fsync)
 	if long > 0 {
-		soak(b, bed, long)
+		soak(b, bed, long, stopped)
 		return 0
 	}
 	all := only == parts{}
