@@ -143,8 +143,17 @@ func (w *wanSnapshot) differing(cursor, end []byte, maxBytes int, out *wan.SyncK
 			}
 			continue
 		}
-		stop := w.nextEqual(at, end)
+		stop, bucket := w.nextEqual(at, end), oplog.PosBucket(at)
 		err := w.s.EachState(at, stop, w.since.Have, func(st *oplog.State) error {
+			if b := oplog.PosBucket(st.Pos); b != bucket {
+				// No range lies in two, and the step better ends here than in the
+				// middle of one: so the asker need not look at each key.
+				bucket = b
+				if closeAt(oplog.BucketPos(b)); full() || len(out.Ranges) >= w.sizes.Ranges*3/4 {
+					out.Cursor = oplog.BucketPos(b)
+					return errFull
+				}
+			}
 			switch {
 			case full():
 				closeAt(st.Pos)

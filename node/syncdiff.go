@@ -55,6 +55,7 @@ type syncRange struct {
 	keys       uint64
 	digest     uint64
 	done       bool // merged
+	same       bool // here too, as the digests of whole buckets told last
 	rounds     int  // of questions
 	all        bool // the other has told all that it left out
 	known      map[string]knownKey
@@ -136,9 +137,8 @@ func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, erro
 // and that the other lacks or has in another form, with that, or, if it cannot
 // tell yet, what is to be asked.
 func (r *syncRange) compare(snap *oplog.Snapshot) (differ []SyncKey, ask []ownKey, err error) {
-	r.here = nil
-	if same, err := r.sameBuckets(snap); same || err != nil {
-		return nil, nil, err
+	if r.here = nil; r.same {
+		return nil, nil, nil
 	}
 	var sum uint64
 	r.here = make([]bool, len(r.sent))
@@ -201,29 +201,59 @@ func (r *syncRange) each(snap *oplog.Snapshot, fn func(pos []byte, digest uint64
 	})
 }
 
-// sameBuckets reports whether a range of whole buckets is the same here, as the
-// digests tell that are kept of them.
-func (r *syncRange) sameBuckets(snap *oplog.Snapshot) (bool, error) {
-	first, ok := 0, true
-	if len(r.from) > 0 {
-		first, ok = oplog.BucketAt(r.from)
+// sameBuckets finds the ranges that make up whole buckets which are the same
+// here, as the digests tell that are kept of them: of those no key needs to be
+// looked at.
+func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot) error {
+	begin := -1 // of the ranges from where a bucket begins
+	for i := range w.ranges {
+		r := &w.ranges[i]
+		r.same = false
+		if _, ok := oplog.BucketAt(r.from); (ok || len(r.from) == 0) && begin < 0 {
+			begin = i
+		}
+		if r.done || r.repair {
+			begin = -1
+		}
+		if _, ok := oplog.BucketAt(r.upto); !ok || begin < 0 {
+			continue
+		}
+		same, err := sameBuckets(snap, w.ranges[begin:i+1])
+		if err != nil {
+			return err
+		}
+		for k := begin; k <= i; k++ {
+			w.ranges[k].same = same
+		}
+		begin = -1
 	}
-	last, aligned := oplog.BucketAt(r.upto)
-	if !ok || !aligned || r.repair {
-		return false, nil
+	return nil
+}
+
+// sameBuckets reports whether adjacent ranges, together whole buckets, are the
+// same here.
+func sameBuckets(snap *oplog.Snapshot, ranges []syncRange) (bool, error) {
+	first, from := 0, ranges[0].from
+	if len(from) > 0 {
+		first, _ = oplog.BucketAt(from)
 	}
+	last, _ := oplog.BucketAt(ranges[len(ranges)-1].upto)
 	digests, err := snap.FullDigests(first, last)
 	if err != nil {
 		return false, err
 	}
-	sum := r.digest
+	var sum uint64
 	for _, d := range digests {
 		sum -= d
 	}
-	for _, pos := range r.sentPos {
-		err := snap.EachDigest(pos, append(bytes.Clone(pos), 0xff), func(_ []byte, d uint64) bool { sum += d; return true })
-		if err != nil {
-			return false, err
+	for i := range ranges {
+		sum += ranges[i].digest
+		for _, pos := range ranges[i].sentPos {
+			d, err := snap.KeyDigest(pos)
+			if err != nil {
+				return false, err
+			}
+			sum += d
 		}
 	}
 	return sum == 0, nil
@@ -302,6 +332,9 @@ func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err
 		return nil, err
 	}
 	defer func() { _ = snap.Close() }()
+	if err := w.sameBuckets(snap); err != nil {
+		return nil, err
+	}
 	next := c.regions
 	first := -1 // of the ranges that are merged in a row
 	raise := func(upto []byte) {

@@ -219,6 +219,16 @@ func appendSized(b, p []byte) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
 }
 
+// KeyDigest returns the digest of the key at a position, 0 if there is none.
+func (s *Snapshot) KeyDigest(pos []byte) (uint64, error) {
+	b, err := get(s.snap, append(append([]byte{rangeCells}, pos...), byte(crdt.KindAny)))
+	if err != nil || b == nil {
+		return 0, err
+	}
+	g, err := crdt.GlanceHeader(b)
+	return g.Digest, err
+}
+
 // EachDigest calls fn with the position and the digest of each key in [from, to)
 // that has a header, in order, until it returns false. The position is the
 // scan's until then.

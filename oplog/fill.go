@@ -79,7 +79,7 @@ func (f *Fill) Add(k crdt.Key, h *crdt.Header, cells []CellState) error {
 	}
 	f.keys = append(f.keys, k)
 	f.cells += uint64(len(cells))
-	f.digests[Bucket(k)] += h.Digest
+	f.digests[PosBucket(f.row[1:prefix])] += h.Digest
 	if at := flagsOfHeader(h).expiry; at != 0 {
 		f.expiries = append(f.expiries, expiryRow{at, k})
 	}
