@@ -106,6 +106,9 @@ type Cell struct {
 	Values  []Sibling // greatest dot first
 	Counts  []Count   // by stream
 	Pending Vector    // what removes have seen beyond this replica's vector
+	// Hidden is set in the expiry of a hash field whose time has passed here. It is
+	// the replica's own, and no part of the state that replicas share.
+	Hidden bool
 }
 
 // Empty reports whether nothing is left to store.

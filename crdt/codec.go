@@ -16,6 +16,7 @@ const (
 	cellHasCounts  = 1
 	cellHasPending = 2
 	cellManyValues = 63
+	cellHidden     = 1 // as the last byte
 )
 
 // AppendBinary appends the cell's encoding.
@@ -55,7 +56,20 @@ func (c *Cell) AppendBinary(b []byte) []byte {
 	if len(c.Pending) > 0 {
 		b = c.Pending.AppendBinary(b)
 	}
+	if c.Hidden {
+		b = append(b, cellHidden)
+	}
 	return b
+}
+
+// Shared returns what of an encoded cell replicas share, for a peer.
+func Shared(kind Kind, elem, cell []byte) []byte {
+	if kind == KindExpiry && len(elem) > 0 {
+		if c, err := DecodeCell(cell); err == nil && c.Hidden {
+			return cell[:len(cell)-1]
+		}
+	}
+	return cell
 }
 
 // DecodeCell reads a cell that fills the whole of b. The cell shares b's
@@ -98,6 +112,10 @@ func DecodeCell(b []byte) (*Cell, error) {
 		c.Pending = d.vector()
 		d.bad = d.bad || len(c.Pending) == 0
 	}
+	if d.More() {
+		c.Hidden = true
+		d.bad = d.Byte() != cellHidden || len(c.Values) == 0 || d.bad
+	}
 	return c, d.End("cell")
 }
 
@@ -127,6 +145,9 @@ func (h *Header) AppendBinary(b []byte) []byte {
 	for _, p := range h.Pending {
 		b = append(b, byte(p.Kind))
 		b = p.Ctx.AppendBinary(b)
+	}
+	if h.Hidden > 0 {
+		b = binary.AppendUvarint(b, uint64(h.Hidden))
 	}
 	return b
 }
@@ -165,6 +186,10 @@ func DecodeHeader(b []byte) (*Header, error) {
 				d.bad = true
 			}
 		}
+	}
+	if d.More() {
+		h.Hidden = d.uint32()
+		d.bad = d.bad || h.Hidden == 0 || h.Hidden > h.Live[KindField]
 	}
 	return h, d.End("header")
 }

@@ -56,6 +56,7 @@ func randomCell(rng *rand.Rand) *crdt.Cell {
 	if rng.IntN(2) == 0 {
 		c.Pending = randomContext(rng, 1)
 	}
+	c.Hidden = len(c.Values) > 0 && rng.IntN(4) == 0
 	return c
 }
 
@@ -77,6 +78,7 @@ func randomHeader(rng *rand.Rand) *crdt.Header {
 			h.Live[i] = rng.Uint32()
 		}
 	}
+	h.Hidden = uint32(rng.Int64N(int64(h.Live[crdt.KindField]) + 1))
 	for k := range crdt.KindExpiry + 1 {
 		if rng.IntN(4) == 0 {
 			h.Pending = append(h.Pending, crdt.KeyPending{Kind: k, Ctx: randomContext(rng, 1)})
@@ -97,7 +99,7 @@ func FuzzRoundTrip(f *testing.F) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		c := randomCell(rng)
 		back, err := crdt.DecodeCell(c.AppendBinary(nil))
-		if err != nil || len(back.Values) != len(c.Values) || len(back.Counts) != len(c.Counts) || !back.Pending.Equal(c.Pending) {
+		if err != nil || len(back.Values) != len(c.Values) || len(back.Counts) != len(c.Counts) || !back.Pending.Equal(c.Pending) || back.Hidden != c.Hidden {
 			t.Fatalf("cell %+v comes back as %+v, %v", c, back, err)
 		}
 		for i, v := range c.Values {

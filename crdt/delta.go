@@ -328,13 +328,16 @@ func (d *Delta) valid(e *Entry) bool {
 }
 
 // Valid reports whether a value can be in the cell: items of lists have
-// positions.
+// positions, expiries are a key's or a field's.
 func (id CellID) Valid() bool {
-	if id.Kind != KindItem {
-		return true
+	switch id.Kind {
+	case KindItem:
+		_, err := ParseItemPos(id.Elem)
+		return err == nil
+	case KindExpiry:
+		return id.Elem == "" || id.Elem[0] == fieldPrefix
 	}
-	_, err := ParseItemPos(id.Elem)
-	return err == nil
+	return true
 }
 
 // covers reports whether a cell is among those the delta is about.

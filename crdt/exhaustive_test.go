@@ -66,6 +66,7 @@ type menu struct {
 	nodes  int
 	lanes  []crdt.Lane
 	sync   bool // keys "k" and "j" are synced apart
+	sweeps bool // fields that have expired are hidden, at any time
 	depth  int  // operations by default
 	merges int  // operations up to which states are merged by default
 }
@@ -244,6 +245,55 @@ func persist(key crdt.Key) op {
 	}}
 }
 
+func setField(key crdt.Key, field string, keepTTL bool) op {
+	return op{fmt.Sprintf("HSET %s %s, keep %v", key.Name, field, keepTTL), func(w *crdt.Writer, value string) func() bool {
+		if t := w.Type(key); t != crdt.TypeHash && t != crdt.TypeNone {
+			return nil // WRONGTYPE
+		}
+		at := w.FieldExpiry(key, field)
+		if !keepTTL {
+			at = 0
+		}
+		value = "10" + value[1:]
+		w.SetField(key, field, []byte(value), keepTTL)
+		return func() bool {
+			return text(w, key, crdt.KindField, field) == value && w.FieldExpiry(key, field) == at
+		}
+	}}
+}
+
+func expireField(key crdt.Key, field string, after int64) op {
+	return op{fmt.Sprintf("HEXPIRE %s %s %d", key.Name, field, after), func(w *crdt.Writer, _ string) func() bool {
+		was := text(w, key, crdt.KindField, field)
+		at := w.Now() + after
+		w.SetFieldExpiry(key, field, at)
+		return func() bool {
+			return text(w, key, crdt.KindField, field) == was && (was == "(nil)" || w.FieldExpiry(key, field) == at)
+		}
+	}}
+}
+
+func persistField(key crdt.Key, field string) op {
+	return op{fmt.Sprintf("HPERSIST %s %s", key.Name, field), func(w *crdt.Writer, _ string) func() bool {
+		was := text(w, key, crdt.KindField, field)
+		w.SetFieldExpiry(key, field, crdt.Never)
+		return func() bool {
+			return text(w, key, crdt.KindField, field) == was && w.FieldExpiry(key, field) == 0
+		}
+	}}
+}
+
+// purgeField removes a field that is hidden; what shows stays.
+func purgeField(key crdt.Key, field string) op {
+	return op{fmt.Sprintf("purge of %s %s", key.Name, field), func(w *crdt.Writer, _ string) func() bool {
+		was, typ := text(w, key, crdt.KindField, field), w.Type(key)
+		w.PurgeField(crdt.FieldExpiry(key, field))
+		return func() bool {
+			return text(w, key, crdt.KindField, field) == was && w.Type(key) == typ
+		}
+	}}
+}
+
 var menus = []menu{
 	{name: "string", depth: 4, merges: 3, ops: []op{set(k), del(k), flush()}},
 	{name: "string counter", depth: 4, merges: 3, ops: []op{incr(k, crdt.KindString, ""), setNumber(k), del(k)}},
@@ -260,6 +310,11 @@ var menus = []menu{
 	{name: "score, two writers", depth: 4, merges: 4, nodes: 2, ops: []op{incr(k, crdt.KindScored, "m"), setScore(k, "m"), removeElem(k, crdt.KindScored, "m"), del(k)}},
 	{name: "expiry", depth: 3, merges: 3, ops: []op{set(k), setKeepTTL(k), expire(k, 1000), expire(k, 2000), persist(k), del(k)}},
 	{name: "expired", depth: 3, merges: 3, ops: []op{set(k), expire(k, 15), incr(k, crdt.KindField, "f"), setElem(k, crdt.KindMember, "m")}},
+	{name: "field expiry", depth: 3, merges: 3, ops: []op{setField(k, "f", false), expireField(k, "f", 1000), expireField(k, "f", 2000), persistField(k, "f"), removeElem(k, crdt.KindField, "f")}},
+	{name: "field expiry, two writers", depth: 4, merges: 3, nodes: 2, ops: []op{setField(k, "f", false), setField(k, "f", true), expireField(k, "f", 1000), del(k), flush()}},
+	{name: "field expired", depth: 3, merges: 3, nodes: 2, sweeps: true, ops: []op{setField(k, "f", false), expireField(k, "f", 15), incr(k, crdt.KindField, "f"), setField(k, "g", false), setElem(k, crdt.KindMember, "m"), purgeField(k, "f")}},
+	{name: "field expired, three writers", depth: 3, merges: 3, sweeps: true, ops: []op{setField(k, "f", true), expireField(k, "f", 15), expireField(k, "f", 25), removeElem(k, crdt.KindField, "f")}},
+	{name: "field expired beside a string", depth: 3, merges: 3, sweeps: true, nodes: 2, ops: []op{set(k), setField(k, "f", false), expireField(k, "f", 15), expire(k, 1000)}},
 	{name: "two types", depth: 3, merges: 3, ops: []op{set(k), setElem(k, crdt.KindMember, "m"), incr(k, crdt.KindField, "f"), del(k), flush()}},
 	{name: "two types of counters", depth: 3, merges: 3, ops: []op{incr(k, crdt.KindString, ""), incr(k, crdt.KindField, "f"), set(k), del(k)}},
 	{name: "registers", depth: 3, merges: 3, ops: []op{setElem(k, crdt.KindRegisters, ""), setElem(k, crdt.KindRegisters, "b"), set(k), del(k)}},
@@ -566,6 +621,11 @@ func (x *explorer) close(h *history, old int) {
 		for k := range len(h.ops) + 1 {
 			x.add(h, x.tidy(h, r, k))
 		}
+		if x.menu.sweeps {
+			for n := range len(h.ops) + 1 {
+				x.add(h, x.sweep(h, r, firstMilli+10*int64(n)))
+			}
+		}
 		if len(h.ops) <= x.merges {
 			for l := 0; l <= i; l++ {
 				if i >= old {
@@ -736,6 +796,26 @@ func (x *explorer) tidy(h *history, r *replica, upto int) *replica {
 	return x.intern(h, &replica{have: r.have, ahead: r.ahead, stops: r.stops, owed: owed, store: store})
 }
 
+// sweep hides the fields that have expired by a time.
+func (x *explorer) sweep(h *history, r *replica, now int64) *replica {
+	x.steps++
+	x.step = func() string { return fmt.Sprintf("sweep to %d of ", now-firstMilli) + r.String() }
+	ks, store := r.keyspace()
+	swept := false
+	store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, _ *crdt.Cell) bool {
+		swept = ks.SweepField(id, now) || swept
+		return true
+	})
+	x.checkTouched(h, r, ks, store, "sweep")
+	if swept != (len(ks.Touched) > 0) {
+		x.fatal(h, r, "a sweep touches what it does not hide")
+	}
+	if string(store.AppendBinary(nil)) == string(r.store.AppendBinary(nil)) {
+		return r
+	}
+	return x.intern(h, &replica{have: r.have, ahead: r.ahead, stops: r.stops, owed: r.owed, store: store})
+}
+
 // merge joins o's state into r's, at once and, for menus that say so, key by
 // key.
 func (x *explorer) merge(h *history, r, o *replica) {
@@ -815,7 +895,9 @@ func untold(before, after *crdttest.Store, touched map[crdt.Key]*crdt.Touch) str
 			for id := range cells {
 				a, inWas := was.cells[id]
 				b, inIs := is.cells[id]
-				if _, told := t.Was(id); !told && (inWas != inIs || a != b) {
+				_, told := t.Was(id)
+				_, expiry := t.Was(crdt.FieldExpiry(key, id.Elem))
+				if !told && !(expiry && id.Kind == crdt.KindField) && (inWas != inIs || a != b) {
 					return fmt.Sprintf("cell %v was changed and not touched", id)
 				}
 			}
@@ -838,8 +920,14 @@ func visible(s *crdttest.Store, key crdt.Key) view {
 	}
 	v.typ, v.expiry = h.Type, h.Expiry
 	s.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
-		if c.Live() && id.Kind.Type() == h.Type && h.Type != crdt.TypeNone {
-			v.cells[id] = string(c.Visible(id.Kind))
+		if !c.Live() || id.Kind.Type() != h.Type || h.Type == crdt.TypeNone {
+			return true
+		}
+		v.cells[id] = string(c.Visible(id.Kind))
+		if e := s.Cell(crdt.FieldExpiry(key, id.Elem)); id.Kind == crdt.KindField && e != nil {
+			if v.cells[id] += fmt.Sprint(" until ", e.Expiry()); e.Hidden {
+				delete(v.cells, id)
+			}
 		}
 		return true
 	})

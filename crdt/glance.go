@@ -36,6 +36,9 @@ func Plain(cell []byte, v Vector) (bool, error) {
 		d.Bytes()
 		plain = plain && v.Covers(dot)
 	}
+	if d.More() && d.Byte() != cellHidden {
+		d.Fail()
+	}
 	return plain, d.End("cell")
 }
 

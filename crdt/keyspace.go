@@ -15,6 +15,7 @@ type Header struct {
 	Expiry  int64            // visible expiry: Unix milliseconds, Never, or 0 for none
 	Digest  uint64           // sum of the live cells' digests
 	Swept   bool             // expired here: hidden, and not part of the digests
+	Hidden  uint32           // live fields of a hash that have expired here; see Keyspace.SweepField
 }
 
 // KeyPending is a context pending for one kind of cells under a key, or for
@@ -35,8 +36,13 @@ func (h *Header) Exists(now int64) bool {
 	return h.Type != TypeNone && (h.Expiry == 0 || h.Expiry > now)
 }
 
-// Len returns the number of live cells of a kind.
-func (h *Header) Len(k Kind) int { return int(h.Live[k]) }
+// Len returns the number of live cells of a kind, without hidden fields.
+func (h *Header) Len(k Kind) int {
+	if k == KindField {
+		return int(h.Live[k] - h.Hidden)
+	}
+	return int(h.Live[k])
+}
 
 // Store holds the cells and headers of one replica. Absent cells and headers
 // are nil. What Cell and Header return may be changed by the caller, who then
@@ -67,7 +73,7 @@ type Store interface {
 }
 
 // Touch is what a keyspace remembers of a key that was changed: enough to bring
-// the view level.
+// the view level. The expiry of a field stands for the field, too.
 type Touch struct {
 	Type   Type  // visible before
 	Expiry int64 // visible before
@@ -465,6 +471,10 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 // change runs f on a cell of a key whose header the caller holds.
 func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
 	was := c.Digest(id)
+	live, hidden, at := c.Live(), c.Hidden, int64(0)
+	if hidden {
+		at = c.Expiry()
+	}
 	h.count(id.Kind, c, -1)
 	f(c)
 	now := c.Digest(id)
@@ -476,6 +486,7 @@ func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
 	if id.Kind == KindExpiry && id.Elem == "" {
 		h.Expiry = c.Expiry()
 	}
+	ks.settleField(id, c, h, live, hidden, at)
 	ks.Store.SetCell(id, c)
 }
 
@@ -519,8 +530,8 @@ func (ks *Keyspace) finish(key Key, h *Header) {
 func (ks *Keyspace) visible(key Key, h *Header) Type {
 	var only Type
 	several := false
-	for k, n := range h.Live {
-		if t := Kind(k).Type(); n > 0 && t != TypeNone && t != only {
+	for k := range h.Live {
+		if t := Kind(k).Type(); h.Len(Kind(k)) > 0 && t != TypeNone && t != only {
 			several = several || only != TypeNone
 			only = t
 		}
@@ -528,13 +539,21 @@ func (ks *Keyspace) visible(key Key, h *Header) Type {
 	if !several {
 		return only
 	}
-	return ks.newestType(key)
+	return ks.newestType(key, h)
 }
 
-// newestType returns the type of the greatest live tag under a key.
-func (ks *Keyspace) newestType(key Key) (only Type) {
+// newestType returns the type of the greatest live tag under a key, of what is not
+// hidden.
+func (ks *Keyspace) newestType(key Key, h *Header) (only Type) {
 	var newest Dot
+	var hidden map[string]bool
+	if h.Hidden > 0 {
+		hidden = hiddenFields(ks.Store, key, h, 0)
+	}
 	ks.Store.EachCell(key, KindAny, func(id CellID, c *Cell) bool {
+		if id.Kind == KindField && hidden[id.Elem] {
+			return true
+		}
 		if d := c.Newest(); id.Kind.Type() != TypeNone && d.Compare(newest) > 0 {
 			newest, only = d, id.Kind.Type()
 		}

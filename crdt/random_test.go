@@ -213,7 +213,7 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 	value := fmt.Appendf(nil, "v%d", c.rng.IntN(1000))
 	kind := []crdt.Kind{crdt.KindField, crdt.KindMember, crdt.KindScored}[c.rng.IntN(3)]
 	may := func(t crdt.Type) bool { return w.Type(key) == crdt.TypeNone || w.Type(key) == t }
-	p := c.rng.IntN(52)
+	p := c.rng.IntN(58)
 	c.note("node %d lane %d: op %d on %v %s", n.id, w.Lane(), p, key, elem)
 	switch {
 	case p < 6:
@@ -270,6 +270,8 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 		w.SetExpiry(key, crdt.Never)
 	case p < 39:
 		w.Flush(key.DB)
+	case p >= 52:
+		c.fieldOp(w, key, elem, p, value)
 	case p >= 40:
 		c.streamOp(w, key, p, value)
 	default:
@@ -309,6 +311,37 @@ func (c *cluster) streamOp(w *crdt.Writer, key crdt.Key, p int, value []byte) {
 		if t == crdt.TypeString || t == crdt.TypeNone {
 			w.SetElem(key, crdt.KindRegisters, elem, value)
 		}
+	}
+}
+
+// fieldOp writes to a field with an expiry, or sets that.
+func (c *cluster) fieldOp(w *crdt.Writer, key crdt.Key, field string, p int, value []byte) {
+	was, had := w.Elem(key, crdt.KindField, field)
+	switch {
+	case p < 54 && (w.Type(key) == crdt.TypeHash || w.Type(key) == crdt.TypeNone):
+		at := w.FieldExpiry(key, field)
+		if p == 52 {
+			at = 0
+		}
+		w.SetField(key, field, value, p == 53)
+		if got := w.FieldExpiry(key, field); got != at {
+			c.errorf("field %s of %v expires at %d, not %d", field, key, got, at)
+		}
+	case p < 57:
+		at := c.millis + c.rng.Int64N(40)
+		w.SetFieldExpiry(key, field, at)
+		if got := w.FieldExpiry(key, field); had && at > c.millis && got != at {
+			c.errorf("field %s of %v expires at %d, not %d", field, key, got, at)
+		}
+	case p == 57:
+		if w.SetFieldExpiry(key, field, crdt.Never); had {
+			if got, _ := w.Elem(key, crdt.KindField, field); string(got) != string(was) {
+				c.errorf("field %s of %v became %s", field, key, got)
+			}
+		}
+	}
+	if c.rng.IntN(3) == 0 {
+		w.PurgeField(crdt.FieldExpiry(key, field))
 	}
 }
 
@@ -508,6 +541,15 @@ func (c *cluster) sweep(n *node) {
 		if n.ks.Sweep(k, c.millis) != due {
 			c.errorf("node %d: sweep of %v", n.id, k)
 		}
+		n.store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, c0 *crdt.Cell) bool {
+			field, of := id.Field()
+			f := n.store.Cell(crdt.CellID{Key: k, Kind: crdt.KindField, Elem: field})
+			due := of && !c0.Hidden && c0.Expiry() != 0 && c0.Expiry() <= c.millis && f != nil && f.Live()
+			if n.ks.SweepField(id, c.millis) != due {
+				c.errorf("node %d: sweep of %v", n.id, id)
+			}
+			return true
+		})
 	}
 }
 

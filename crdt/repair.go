@@ -21,6 +21,7 @@ func (ks *Keyspace) Replace(key Key, pending []KeyPending, cells map[CellID]*Cel
 		ks.Store.SetCell(id, &Cell{})
 	}
 	for id, c := range cells {
+		c.Hidden = false // the next sweep hides what has expired
 		now.count(id.Kind, c, +1)
 		now.Digest += c.Digest(id)
 		if id.Kind == KindExpiry && id.Elem == "" {

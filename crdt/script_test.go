@@ -124,6 +124,10 @@ func streamOf(node int) crdt.Stream { return crdt.NewStream(uint16(node), 1, 1) 
 func (n *scriptNode) sweep(now int64) {
 	for _, k := range n.store.Keys() {
 		n.ks.Sweep(k, now)
+		n.store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, _ *crdt.Cell) bool {
+			n.ks.SweepField(id, now)
+			return true
+		})
 	}
 }
 
@@ -188,7 +192,7 @@ func command(w *crdt.Writer, args []string) (string, error) {
 		v, _ := w.Elem(key, kind, elem)
 		return string(v), nil
 	}
-	types := map[string]crdt.Type{"INCR": crdt.TypeString, "HSET": crdt.TypeHash, "HDEL": crdt.TypeHash, "HINC": crdt.TypeHash, "SADD": crdt.TypeSet, "SREM": crdt.TypeSet}
+	types := map[string]crdt.Type{"INCR": crdt.TypeString, "HSET": crdt.TypeHash, "HDEL": crdt.TypeHash, "HINC": crdt.TypeHash, "HPEX": crdt.TypeHash, "HPER": crdt.TypeHash, "SADD": crdt.TypeSet, "SREM": crdt.TypeSet}
 	if want, have := types[args[0][:min(4, len(args[0]))]], w.Type(key); want != crdt.TypeNone && have != crdt.TypeNone && want != have {
 		return "WRONGTYPE", nil
 	}
@@ -227,6 +231,15 @@ func command(w *crdt.Writer, args []string) (string, error) {
 		did := w.Expiry(key) != 0
 		w.SetExpiry(key, crdt.Never)
 		return count(did), nil
+	case "HPEXPIRE":
+		ms, err := strconv.ParseInt(args[3], 10, 64)
+		_, did := w.Elem(key, crdt.KindField, args[2])
+		w.SetFieldExpiry(key, args[2], w.Now()+ms)
+		return count(did), err
+	case "HPERSIST":
+		did := w.FieldExpiry(key, args[2]) != 0
+		w.SetFieldExpiry(key, args[2], crdt.Never)
+		return count(did), nil
 	case "FLUSHDB":
 		w.Flush(0)
 		return "OK", nil
@@ -261,7 +274,16 @@ func (n *scriptNode) show() string {
 				hidden++
 				return true
 			case id.Kind == crdt.KindField:
+				e := n.store.Cell(crdt.FieldExpiry(key, id.Elem))
+				if e != nil && e.Hidden {
+					return true
+				}
 				fmt.Fprintf(&out, " %s=%s", id.Elem, c.Text())
+				if e != nil && e.Expiry() == crdt.Never {
+					out.WriteString(" (never expires)")
+				} else if e != nil && e.Expiry() != 0 {
+					fmt.Fprintf(&out, " (expires at %d ms)", e.Expiry()-firstMilli)
+				}
 			case id.Kind == crdt.KindMember:
 				fmt.Fprintf(&out, " %s", id.Elem)
 			default:

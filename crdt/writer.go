@@ -139,7 +139,7 @@ func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
 		return nil, false
 	}
 	c := w.ks.Store.Cell(CellID{k, kind, elem})
-	if c == nil || !c.Live() {
+	if c == nil || !c.Live() || kind == KindField && w.fieldExpiry(k, elem).past(w.now) {
 		return nil, false
 	}
 	return c.Visible(kind), true
@@ -159,8 +159,9 @@ func (w *Writer) EachElem(k Key, kind Kind, fn func(elem string, value []byte) b
 	if !w.shows(k, kind) {
 		return
 	}
+	hidden := w.hidden(k, kind)
 	w.ks.Store.EachCell(k, kind, func(id CellID, c *Cell) bool {
-		return !c.Live() || fn(id.Elem, c.Visible(kind))
+		return !c.Live() || hidden[id.Elem] || fn(id.Elem, c.Visible(kind))
 	})
 }
 
@@ -171,9 +172,18 @@ func (w *Writer) EachElemFrom(k Key, kind Kind, from string, back bool, fn func(
 	if !w.shows(k, kind) {
 		return
 	}
+	hidden := w.hidden(k, kind)
 	w.ks.Store.EachCellFrom(k, kind, from, back, func(id CellID, c *Cell) bool {
-		return !c.Live() || fn(id.Elem, c.Visible(kind))
+		return !c.Live() || hidden[id.Elem] || fn(id.Elem, c.Visible(kind))
 	})
+}
+
+// hidden returns the elements of a kind that are not to be seen.
+func (w *Writer) hidden(k Key, kind Kind) map[string]bool {
+	if kind != KindField {
+		return nil
+	}
+	return hiddenFields(w.ks.Store, k, w.ks.Store.Header(k), w.now)
 }
 
 // Expiry returns when a key expires in Unix milliseconds; 0 if it does not, or
@@ -190,8 +200,12 @@ func (w *Writer) Expiry(k Key) int64 {
 
 // SetElem sets the value of an element. If the key does not exist, it comes to
 // be with the kind's type; the caller has made sure that it is of that type
-// otherwise.
+// otherwise. A field loses its expiry.
 func (w *Writer) SetElem(k Key, kind Kind, elem string, value []byte) {
+	if kind == KindField {
+		w.SetField(k, elem, value, false)
+		return
+	}
 	w.enterKey(k)
 	w.prepare(k, kind)
 	w.put(CellID{k, kind, elem}, value)
@@ -213,6 +227,13 @@ func (w *Writer) AddElem(k Key, kind Kind, elem string, n Number) {
 	w.enterKey(k)
 	w.prepare(k, kind)
 	id := CellID{k, kind, elem}
+	if kind == KindField {
+		there := w.ks.cell(id).Live()
+		if past := w.fieldExpiry(k, elem).past(w.now); past || !there {
+			w.removeCell(id)
+			w.removeFieldExpiry(k, elem)
+		}
+	}
 	s := w.origin | Stream(w.lane)
 	a := &Add{Tag: w.tag, Epoch: w.tag, Sum: n}
 	if c := w.ks.Store.Cell(id); c != nil {
@@ -232,6 +253,9 @@ func (w *Writer) RemoveElem(k Key, kind Kind, elem string) bool {
 	w.enterKey(k)
 	w.prepare(k, kind)
 	w.removeCell(CellID{k, kind, elem})
+	if kind == KindField {
+		w.removeFieldExpiry(k, elem)
+	}
 	if h := w.ks.Store.Header(k); h != nil && h.Type == TypeNone {
 		w.clear(k)
 	}
@@ -248,6 +272,9 @@ func (w *Writer) RemoveElems(k Key, kind Kind) int {
 	w.enterKey(k)
 	w.prepare(k, kind)
 	w.removeKind(k, kind)
+	if kind == KindField {
+		w.removeFieldExpiries(k)
+	}
 	if h := w.ks.Store.Header(k); h != nil && h.Type == TypeNone {
 		w.clear(k)
 	}
@@ -352,6 +379,9 @@ func (w *Writer) prepareType(k Key, t Type) {
 			w.removeKind(k, Kind(kind))
 		}
 	}
+	if t != TypeHash {
+		w.removeFieldExpiries(k)
+	}
 }
 
 // clear removes all that is live under a key, existing or expired.
@@ -361,7 +391,7 @@ func (w *Writer) clear(k Key) {
 		return
 	}
 	for kind, n := range h.Live {
-		if n > 0 && Kind(kind) != KindString && (Kind(kind) != KindExpiry || n > 1) {
+		if n > 0 && Kind(kind) != KindString && (Kind(kind) != KindExpiry || h.FieldExpiries() > 0) {
 			w.removeKind(k, KindAny)
 			return
 		}

@@ -66,6 +66,17 @@ func (s *Store) Check() error {
 		var digest uint64
 		var newest crdt.Dot
 		typ, expiry := crdt.TypeNone, int64(0)
+		past := map[string]bool{} // fields whose expiry says so
+		s.EachCell(key, crdt.KindExpiry, func(id crdt.CellID, c *crdt.Cell) bool {
+			if field, ok := id.Field(); ok {
+				past[field] = c.Hidden
+			}
+			if c.Hidden && (id.Elem == "" || !c.Live()) {
+				errs = append(errs, fmt.Errorf("key %q: %v hides nothing", key.Name, id))
+			}
+			return true
+		})
+		var hidden uint32
 		s.EachCell(key, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
 			digest += c.Digest(id)
 			if !c.Live() {
@@ -73,6 +84,10 @@ func (s *Store) Check() error {
 				return true
 			}
 			live++
+			if id.Kind == crdt.KindField && past[id.Elem] {
+				hidden++
+				return true
+			}
 			counts[id.Kind]++
 			if id.Kind == crdt.KindExpiry && id.Elem == "" {
 				expiry = c.Expiry()
@@ -86,6 +101,9 @@ func (s *Store) Check() error {
 			if h.Len(crdt.Kind(kind)) != counts[kind] {
 				errs = append(errs, fmt.Errorf("key %q: %d live cells of kind %d, the header says %d", key.Name, counts[kind], kind, h.Live[kind]))
 			}
+		}
+		if h.Hidden != hidden {
+			errs = append(errs, fmt.Errorf("key %q: %d hidden fields, the header says %d", key.Name, hidden, h.Hidden))
 		}
 		if int(h.Rest) != rest {
 			errs = append(errs, fmt.Errorf("key %q: %d cells with nothing live, the header says %d", key.Name, rest, h.Rest))
