@@ -34,8 +34,9 @@ func (h *Header) FieldExpiries() int {
 	return n
 }
 
-// past reports whether a field with this expiry, nil for none, is not to be seen.
-func (c *Cell) past(now int64) bool {
+// Past reports whether a field with this expiry, nil for none, is not to be seen:
+// it has expired by now, or is hidden already.
+func (c *Cell) Past(now int64) bool {
 	if c == nil {
 		return false
 	}
@@ -48,7 +49,7 @@ func (c *Cell) past(now int64) bool {
 func (ks *Keyspace) SweepField(id CellID, now int64) bool {
 	name, ok := id.Field()
 	c := ks.Store.Cell(id)
-	if !ok || c == nil || c.Hidden || !c.past(now) {
+	if !ok || c == nil || c.Hidden || !c.Past(now) {
 		return false
 	}
 	field := CellID{id.Key, KindField, name}
@@ -102,16 +103,16 @@ func (h *Header) hide(more bool) {
 // hiddenFields returns the fields of a key whose time has passed by now, or
 // that are hidden already.
 func hiddenFields(s Store, k Key, h *Header, now int64) map[string]bool {
+	var out map[string]bool
 	if h == nil || h.FieldExpiries() == 0 {
 		return nil
 	}
-	var out map[string]bool
 	s.EachCell(k, KindExpiry, func(id CellID, c *Cell) bool {
-		if name, ok := id.Field(); ok && c.past(now) {
+		if field, ok := id.Field(); ok && c.Past(now) {
 			if out == nil {
 				out = map[string]bool{}
 			}
-			out[name] = true
+			out[field] = true
 		}
 		return true
 	})
@@ -130,6 +131,20 @@ func (w *Writer) FieldExpiry(k Key, field string) int64 {
 	return 0
 }
 
+// EachFieldExpiry calls fn for each field of a key that is there and expires, with
+// the time in Unix milliseconds, in order of field.
+func (w *Writer) EachFieldExpiry(k Key, fn func(field string, at int64)) {
+	if w.Type(k) != TypeHash {
+		return
+	}
+	EachFieldExpiry(w.ks.Store, k, func(field string, c *Cell) bool {
+		if at := c.Expiry(); at != Never && !c.Past(w.now) && w.ks.cell(CellID{k, KindField, field}).Live() {
+			fn(field, at)
+		}
+		return true
+	})
+}
+
 // fieldExpiry returns the cell of a field's expiry, an empty one if there is none.
 func (w *Writer) fieldExpiry(k Key, field string) *Cell {
 	if h := w.ks.Store.Header(k); h != nil && h.FieldExpiries() > 0 {
@@ -143,7 +158,7 @@ func (w *Writer) fieldExpiry(k Key, field string) *Cell {
 func (w *Writer) SetField(k Key, field string, value []byte, keepTTL bool) {
 	w.enterKey(k)
 	w.prepare(k, KindField)
-	if !keepTTL || w.fieldExpiry(k, field).past(w.now) || !w.ks.cell(CellID{k, KindField, field}).Live() {
+	if !keepTTL || w.fieldExpiry(k, field).Past(w.now) || !w.ks.cell(CellID{k, KindField, field}).Live() {
 		w.removeFieldExpiry(k, field)
 	}
 	w.put(CellID{k, KindField, field}, value)
@@ -190,17 +205,25 @@ func (w *Writer) removeFieldExpiry(k Key, field string) {
 
 // removeFieldExpiries removes those of all fields of a key.
 func (w *Writer) removeFieldExpiries(k Key) {
-	if h := w.ks.Store.Header(k); h == nil || h.FieldExpiries() == 0 {
-		return
-	}
-	var ids []CellID
-	w.ks.Store.EachCell(k, KindExpiry, func(id CellID, c *Cell) bool {
-		if _, ok := id.Field(); ok && c.Live() {
-			ids = append(ids, id)
-		}
+	var fields []string
+	EachFieldExpiry(w.ks.Store, k, func(field string, _ *Cell) bool {
+		fields = append(fields, field)
 		return true
 	})
-	for _, id := range ids {
-		w.removeCell(id)
+	for _, field := range fields {
+		w.removeCell(FieldExpiry(k, field))
 	}
+}
+
+// EachFieldExpiry calls fn for the fields of a key that have an expiry, with its
+// time, Never included, in order of field until it returns false: those that are
+// there or hidden, and those that are not there.
+func EachFieldExpiry(s Store, k Key, fn func(field string, c *Cell) bool) {
+	if h := s.Header(k); h == nil || h.FieldExpiries() == 0 {
+		return
+	}
+	s.EachCell(k, KindExpiry, func(id CellID, c *Cell) bool {
+		field, ok := id.Field()
+		return !ok || !c.Live() || fn(field, c)
+	})
 }

@@ -139,7 +139,7 @@ func (w *Writer) Elem(k Key, kind Kind, elem string) ([]byte, bool) {
 		return nil, false
 	}
 	c := w.ks.Store.Cell(CellID{k, kind, elem})
-	if c == nil || !c.Live() || kind == KindField && w.fieldExpiry(k, elem).past(w.now) {
+	if c == nil || !c.Live() || kind == KindField && w.fieldExpiry(k, elem).Past(w.now) {
 		return nil, false
 	}
 	return c.Visible(kind), true
@@ -229,7 +229,7 @@ func (w *Writer) AddElem(k Key, kind Kind, elem string, n Number) {
 	id := CellID{k, kind, elem}
 	if kind == KindField {
 		there := w.ks.cell(id).Live()
-		if past := w.fieldExpiry(k, elem).past(w.now); past || !there {
+		if past := w.fieldExpiry(k, elem).Past(w.now); past || !there {
 			w.removeCell(id)
 			w.removeFieldExpiry(k, elem)
 		}

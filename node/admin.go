@@ -276,6 +276,9 @@ func (n *Node) describeCell(id crdt.CellID, c *crdt.Cell) fields {
 		f.add("element", n.describeElem(id))
 	}
 	f.add("live", yesNo(c.Live()))
+	if c.Hidden {
+		f.add("expired", "yes")
+	}
 	if t := c.Visible(id.Kind); t != nil && id.Kind != crdt.KindExpiry && id.Kind != crdt.KindMember {
 		f.add("visible", clipValue(t))
 	}
@@ -311,6 +314,9 @@ func (n *Node) describeElem(id crdt.CellID) string {
 			fmt.Fprintf(&b, "[%d %v/%d]", l.Rank, l.Tag, l.Index)
 		}
 		return b.String()
+	}
+	if field, ok := id.Field(); ok {
+		return clipValue([]byte(field))
 	}
 	return clipValue([]byte(id.Elem))
 }

@@ -93,6 +93,7 @@ type adopted struct {
 	name   string
 	str    []byte
 	fields map[string]string
+	due    map[string]int64 // expiries of fields
 	set    []string
 	scores []redis.Z
 	list   []string
@@ -128,6 +129,9 @@ func (c *Core) adoptKeys(db uint8, keys []adopted, replace bool) error {
 		case a.fields != nil:
 			for _, f := range slices.Sorted(maps.Keys(a.fields)) {
 				c.writer.SetElem(k, crdt.KindField, f, []byte(a.fields[f]))
+			}
+			for _, f := range slices.Sorted(maps.Keys(a.due)) {
+				c.writer.SetFieldExpiry(k, f, a.due[f])
 			}
 		case a.set != nil:
 			for _, m := range a.set {
@@ -257,9 +261,13 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
+	due, err := c.fieldExpiries(ctx, keys, values)
+	if err != nil {
+		return nil, err
+	}
 	var out []adopted
 	for i, k := range keys {
-		a := adopted{name: k, exact: exact}
+		a := adopted{name: k, exact: exact, due: due[i]}
 		switch v := values[i].(type) {
 		case *redis.StringCmd:
 			b, err := v.Bytes()
@@ -298,6 +306,57 @@ func (c *viewConn) read(ctx context.Context, keys []string) ([]adopted, error) {
 			}
 		}
 		out = append(out, a)
+	}
+	return out, nil
+}
+
+// fieldExpiries asks for the expiries of the fields of those keys of which the
+// value is a hash that was read.
+func (c *viewConn) fieldExpiries(ctx context.Context, keys []string, values []any) ([]map[string]int64, error) {
+	out := make([]map[string]int64, len(keys))
+	if !c.fields {
+		return out, nil
+	}
+	type asked struct {
+		key    int
+		fields []string
+		reply  *redis.Cmd
+	}
+	var all []asked
+	pipe := c.conn.Pipeline()
+	for i, k := range keys {
+		hash, ok := values[i].(*redis.MapStringStringCmd)
+		if !ok {
+			continue
+		}
+		for part := range slices.Chunk(slices.Sorted(maps.Keys(hash.Val())), elemsPerUpdate) {
+			args := []any{"HPEXPIRETIME", k, "FIELDS", len(part)}
+			for _, f := range part {
+				args = append(args, f)
+			}
+			all = append(all, asked{i, part, pipe.Do(ctx, args...)})
+		}
+	}
+	if len(all) == 0 {
+		return out, nil
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	for _, a := range all {
+		times, err := a.reply.Int64Slice()
+		if err != nil || len(times) != len(a.fields) {
+			return nil, fmt.Errorf("HPEXPIRETIME %q answered %v", keys[a.key], a.reply.Val())
+		}
+		for i, at := range times {
+			if at < 0 {
+				continue
+			}
+			if out[a.key] == nil {
+				out[a.key] = map[string]int64{}
+			}
+			out[a.key][a.fields[i]] = at
+		}
 	}
 	return out, nil
 }

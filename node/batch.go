@@ -50,6 +50,8 @@ type Batch struct {
 	// if the view was lost on the way and not all of them have one.
 	Done []func(err error)
 
+	// fields says that the view knows expiries of fields.
+	fields bool
 	// marker is a value that no list holds: it marks an item for the moment
 	// until the update after it.
 	marker []byte
@@ -152,6 +154,14 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 			b.update(k.DB, del, name)
 			was = 0
 			b.update(k.DB, placeholder(name)...)
+		}
+	} else if h.Type == crdt.TypeHash {
+		if whole = whole || t.Type != h.Type; whole {
+			b.update(k.DB, []byte("DEL"), name)
+			was = 0
+		}
+		if renderHash(b, s, k, h, t, whole, now) && expiry != 0 {
+			was = 0
 		}
 	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
 		b.update(k.DB, del, name)
@@ -271,7 +281,6 @@ func kindOf(t crdt.Type) crdt.Kind {
 }
 
 var verbs = map[crdt.Type][2][]byte{
-	crdt.TypeHash: {[]byte("HSET"), []byte("HDEL")},
 	crdt.TypeSet:  {[]byte("SADD"), []byte("SREM")},
 	crdt.TypeZSet: {[]byte("ZADD"), []byte("ZREM")},
 	crdt.TypeList: {[]byte("RPUSH")}, // and see renderList
@@ -293,8 +302,6 @@ func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(
 		switch t {
 		case crdt.TypeZSet:
 			args = append(args, crdt.FormatScore(c.Score()), []byte(id.Elem))
-		case crdt.TypeHash:
-			args = append(args, []byte(id.Elem), c.Text())
 		case crdt.TypeList:
 			args = append(args, c.Text())
 		default:

@@ -59,6 +59,9 @@ type Core struct {
 	// by entry: a view of an earlier one cannot be caught up from the log.
 	generation uint64
 
+	// fields says that the view knows expiries of fields.
+	fields bool
+
 	waiters waiters
 	news    news
 	marker  []byte // see Batch
@@ -89,6 +92,7 @@ type CoreStats struct {
 	Entries, Duplicates, Gaps, Skewed uint64
 	LocalEntries, LocalDeltas         uint64
 	Updates, Swept, Purged, Tidied    uint64
+	SweptFields                       uint64
 	SyncedKeys, SyncedCells           uint64
 	Conflicts                         [crdt.NumTypes]uint64 // by the type that shows
 }
@@ -181,7 +185,7 @@ func (c *Core) begin() {
 	if len(c.regions.parts) > 0 {
 		c.ks.HaveOf, c.ks.PendingOf = c.haveOf, c.pendingOf
 	}
-	c.batch = &Batch{marker: c.marker}
+	c.batch = &Batch{marker: c.marker, fields: c.fields}
 	c.sweep()
 	c.endUnit(nil)
 }
@@ -438,7 +442,7 @@ func (c *Core) Rewrite(keys []crdt.Key) error {
 	}
 	c.begin()
 	now := c.Now()
-	b := &Batch{Keys: keys}
+	b := &Batch{Keys: keys, fields: c.fields}
 	for _, k := range keys {
 		c.replies.changed(k)
 		materialise(b, c.group, k, &crdt.Touch{Whole: true}, now)
@@ -464,9 +468,9 @@ func (c *Core) Rebuilding() (*oplog.Snapshot, error) {
 // Rebuild returns the updates that write keys of a snapshot, from a position on,
 // into a view that is empty: up to n keys, and not much more than viewBatchSize.
 // It returns the position behind them, nil when none are left. now is in Unix
-// milliseconds.
-func Rebuild(snap *oplog.Snapshot, pos []byte, n int, now int64) (b *Batch, next []byte, err error) {
-	b = &Batch{}
+// milliseconds; fields says that the view knows expiries of fields.
+func Rebuild(snap *oplog.Snapshot, pos []byte, n int, now int64, fields bool) (b *Batch, next []byte, err error) {
+	b = &Batch{fields: fields}
 	var one oneKey
 	err = snap.Each(pos, nil, math.MaxInt, func(st *oplog.KeyState) error {
 		if len(b.Keys) == n || b.Bytes > viewBatchSize {

@@ -156,6 +156,7 @@ func (n *Node) infoView(s *resp.Section) {
 	number("core_gaps", c.Gaps)
 	number("core_skewed", c.Skewed)
 	number("core_expired", c.Swept)
+	number("core_expired_fields", c.SweptFields)
 	number("core_purged", c.Purged)
 	number("core_remnants_dropped", c.Tidied)
 	number("core_synced_keys", c.SyncedKeys)

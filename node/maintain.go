@@ -68,7 +68,7 @@ func (co *Company) agree(lives []crdt.Stream) bool {
 	return mine != 0 && !slices.ContainsFunc(co.Members, func(m uint16) bool { return co.Heard[m].Census != mine })
 }
 
-// SweepDue reports whether a key has expired that is not hidden yet.
+// SweepDue reports whether a key or a field has expired that is not hidden yet.
 func (c *Core) SweepDue(now int64) bool {
 	next := c.log.NextExpiry()
 	return next != 0 && next <= now && c.log.Failed() == nil
@@ -76,7 +76,8 @@ func (c *Core) SweepDue(now int64) bool {
 
 // sweep hides the keys that have expired, also those whose expiry the open group
 // has brought, so that what commands find, what the view shows and what digests
-// cover agree on the moment of expiry.
+// cover agree on the moment of expiry. Fields that have expired are found and shown
+// by nobody anyhow; they are hidden once they are committed.
 func (c *Core) sweep() {
 	now := c.Now()
 	var due []crdt.Key
@@ -86,17 +87,29 @@ func (c *Core) sweep() {
 		}
 	}
 	slices.SortFunc(due, compareKeys)
-	if c.SweepDue(now) {
-		due = append(due, c.log.Expired(now, sweepPerGroup)...)
-	}
 	was := c.news.watching // what expires is not changed by the command that runs
 	c.news.watching = false
 	defer func() { c.news.watching = was }()
 	for _, k := range due {
-		if c.ks.Sweep(k, now) {
-			c.Stats.Swept++
-			c.news.expired(k)
+		c.sweepKey(k, now)
+	}
+	if !c.SweepDue(now) {
+		return
+	}
+	for _, id := range c.log.Expired(now, sweepPerGroup) {
+		if id.Elem == "" {
+			c.sweepKey(id.Key, now)
+		} else if c.ks.SweepField(id, now) {
+			c.Stats.SweptFields++
+			c.news.fieldExpired(id.Key)
 		}
+	}
+}
+
+func (c *Core) sweepKey(k crdt.Key, now int64) {
+	if c.ks.Sweep(k, now) {
+		c.Stats.Swept++
+		c.news.expired(k)
 	}
 }
 
@@ -143,14 +156,19 @@ func (c *Core) Maintain(co *Company) (bool, error) {
 			did = true
 		}
 	}
-	for _, k := range c.log.Swept(maintainPerStep) {
-		if c.purgeable(k, co) {
-			c.startLocal()
-			c.writer.SetLane(c.laneOfKey(k))
-			c.writer.Purge(k)
-			c.Stats.Purged++
-			did = true
+	for _, id := range c.log.Swept(maintainPerStep) {
+		if !c.purgeable(id, co) {
+			continue
 		}
+		c.startLocal()
+		c.writer.SetLane(c.laneOfKey(id.Key))
+		if id.Elem == "" {
+			c.writer.Purge(id.Key)
+		} else {
+			c.writer.PurgeField(id)
+		}
+		c.Stats.Purged++
+		did = true
 	}
 	return did, c.Commit()
 }
@@ -188,21 +206,25 @@ func (c *Core) complete(h *wan.Heard) bool {
 	return true
 }
 
-// purgeable reports whether this node is to remove the expired key, and no
-// member can write to it any more without removing it first: each is known to
-// have seen the expiry and to be past it. A grace period covers a member that
-// is just joining.
+// purgeable reports whether this node is to remove the expired key or field, given
+// the cell of its expiry, and no member can write to it any more without removing
+// it first: each is known to have seen the expiry and to be past it. A grace period
+// covers a member that is just joining.
 //
 // The removal is logged, by one node for all. Were the cells dropped by each
 // node for itself, one that had done so could write to the key anew, and the
 // others, where the old expiry is still there, would take the new for old.
-func (c *Core) purgeable(k crdt.Key, co *Company) bool {
-	h := c.group.Header(k)
-	if h == nil || !h.Swept || h.Expiry+purgeGraceMillis > c.Now() {
+func (c *Core) purgeable(id crdt.CellID, co *Company) bool {
+	h, cell := c.group.Header(id.Key), c.group.Cell(id)
+	if h == nil || cell == nil {
 		return false
 	}
-	cell := c.group.Cell(crdt.CellID{Key: k, Kind: crdt.KindExpiry})
-	if cell == nil {
+	hidden := h.Swept
+	if id.Elem != "" {
+		hidden = cell.Hidden && !h.Swept // else it goes with the key
+	}
+	expiry := cell.Expiry()
+	if !hidden || expiry+purgeGraceMillis > c.Now() {
 		return false
 	}
 	if c.purger(cell, co.Members) != c.log.Identity().Node {
@@ -210,7 +232,7 @@ func (c *Core) purgeable(k crdt.Key, co *Company) bool {
 	}
 	for _, m := range co.Members {
 		was, ok := co.Heard[m]
-		if !ok || was.Tag.Millis() <= h.Expiry || !c.complete(&was) {
+		if !ok || was.Tag.Millis() <= expiry || !c.complete(&was) {
 			return false
 		}
 		for _, v := range cell.Values {
@@ -222,7 +244,7 @@ func (c *Core) purgeable(k crdt.Key, co *Company) bool {
 	return true
 }
 
-// purger returns the node that purges a key with the given expiry: the one
+// purger returns the node that purges what has the given expiry: the one
 // that set it, if it still is a member, else the one with the lowest id.
 func (c *Core) purger(expiry *crdt.Cell, members []uint16) uint16 {
 	lowest := c.log.Identity().Node

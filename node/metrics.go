@@ -125,7 +125,8 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		count("entries_refused_total", "Entries not applied.", s.Gaps, "why", "gap")
 		count("entries_refused_total", "Entries not applied.", s.Skewed, "why", "clock_skew")
 		count("keys_expired_total", "Keys hidden because they expired.", s.Swept)
-		count("keys_purged_total", "Expired keys whose cells were dropped.", s.Purged)
+		count("fields_expired_total", "Fields of hashes hidden because they expired.", s.SweptFields)
+		count("keys_purged_total", "Expired keys and fields whose cells were dropped.", s.Purged)
 		for t, n := range s.Conflicts {
 			if t > 0 {
 				count("conflicts_total", "Concurrent values that met here, by the type of the one that shows.", n, "type", crdt.Type(t).String())

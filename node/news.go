@@ -255,6 +255,20 @@ func (n *news) expired(k crdt.Key) {
 	}
 }
 
+// fieldExpired notes that a field of a hash, or several in a row, have expired.
+func (n *news) fieldExpired(k crdt.Key) {
+	if some, _ := n.to.Notifies(); !some {
+		return
+	}
+	e := command.Event{Class: command.ClassHash, Name: "hexpired", Key: k}
+	if l := len(n.events); l == 0 || n.events[l-1] != e {
+		n.events = append(n.events, e)
+	}
+	if !n.core.exists(k) {
+		n.events = append(n.events, command.Event{Class: command.ClassGeneric, Name: "del", Key: k})
+	}
+}
+
 // arrived notes what peers' entries have changed since watch.
 func (n *news) arrived() {
 	n.events = append(n.events, command.RemoteEvents(n.changes(), n.elements)...)
@@ -272,6 +286,19 @@ func (n *news) elements(k crdt.Key, t crdt.Type) (e command.Elements) {
 	}
 	for _, cell := range touch.Cells() {
 		id := cell.ID
+		if field, ok := id.Field(); ok {
+			field := crdt.CellID{Key: k, Kind: crdt.KindField, Elem: field}
+			_, also := touch.Was(field)
+			if c := n.core.group.Cell(field); t == crdt.TypeHash && !also && c != nil && c.Live() {
+				at := crdt.Never
+				if c := n.core.group.Cell(id); c != nil && c.Live() {
+					at = c.Expiry()
+				}
+				e.Expires = e.Expires || at != crdt.Never
+				e.Persists = e.Persists || at == crdt.Never
+			}
+			continue
+		}
 		switch kind := id.Kind; {
 		case kind.Type() != t || t == crdt.TypeStream && kind != crdt.KindEntry:
 			continue

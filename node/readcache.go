@@ -137,6 +137,9 @@ func (r *readCache) seen(req *resp.Request, g interface {
 	if h == nil || h.Swept || !h.Exists(now) || h.Type == crdt.TypeStream {
 		return v // who misses a key is to be noticed: there are events of that
 	}
+	if h.FieldExpiries() > 0 {
+		return v // which of its fields expires next is not at hand
+	}
 	v.until = math.MaxInt64
 	if h.Expiry != 0 && h.Expiry != crdt.Never {
 		v.until = h.Expiry

@@ -157,7 +157,7 @@ func (r *recovery) level(ctx context.Context) error {
 	}
 	lost := r.pump.TakeLost()
 	var generation uint64
-	if err := r.exec.Run(func(c *Core) { c.Remember(lost); generation = c.generation }); err != nil {
+	if err := r.exec.Run(func(c *Core) { c.Remember(lost); generation = c.generation; c.fields = conn.fields }); err != nil {
 		return err
 	}
 	raw, err := conn.readMark()
@@ -297,8 +297,8 @@ func changedSince(log *oplog.Log, since crdt.Vector) (keys []crdt.Key, ok bool, 
 	for range 2 { // the first round begins somewhere
 		for full := true; full && len(touched) <= catchUpKeys; {
 			hidden := log.Swept(rewriteStep)
-			for _, k := range hidden {
-				touched[k] = struct{}{}
+			for _, id := range hidden {
+				touched[id.Key] = struct{}{}
 			}
 			full = len(hidden) == rewriteStep
 		}
@@ -323,7 +323,7 @@ func (r *recovery) rebuild(conn *viewConn) func(context.Context) (int, error) {
 		var pos []byte
 		done, told := 0, time.Now()
 		for ctx.Err() == nil {
-			b, next, err := Rebuild(snap, pos, rewriteStep, now)
+			b, next, err := Rebuild(snap, pos, rewriteStep, now, conn.fields)
 			if err != nil {
 				return done, err
 			}

@@ -275,6 +275,8 @@ func (c *Core) differsFromView(k crdt.Key, shown *adopted) string {
 		return ""
 	case !there:
 		return "it was made"
+	case shown == nil && c.aboutToEnd(k, h):
+		return ""
 	case shown == nil:
 		return "it was deleted"
 	case shown.kind() != h.Type:
@@ -314,7 +316,56 @@ func (a *adopted) kind() crdt.Type {
 	return crdt.TypeString
 }
 
+// aboutToEnd reports whether all fields of a hash expire about now.
+func (c *Core) aboutToEnd(k crdt.Key, h *crdt.Header) bool {
+	if h.Type != crdt.TypeHash || h.FieldExpiries() == 0 {
+		return false
+	}
+	now, lasting := c.Now(), h.Len(crdt.KindField)
+	crdt.EachFieldExpiry(c.group, k, func(field string, e *crdt.Cell) bool {
+		f := c.group.Cell(crdt.CellID{Key: k, Kind: crdt.KindField, Elem: field})
+		if at := e.Expiry(); !e.Hidden && at-now < expiryMargin && f != nil && f.Live() {
+			lasting--
+		}
+		return true
+	})
+	return lasting <= 0
+}
+
+// sameFields is sameValue for hashes. What expires about now may be there or not.
+func (c *Core) sameFields(k crdt.Key, shown *adopted) bool {
+	now := c.Now()
+	expiries := map[string]int64{}
+	crdt.EachFieldExpiry(c.group, k, func(field string, e *crdt.Cell) bool {
+		expiries[field] = e.Expiry()
+		return true
+	})
+	same, count := true, 0
+	c.group.EachCell(k, crdt.KindField, func(id crdt.CellID, x *crdt.Cell) bool {
+		if !x.Live() {
+			return true
+		}
+		at := expiries[id.Elem]
+		v, ok := shown.fields[id.Elem]
+		switch {
+		case at != 0 && at < now-expiryMargin: // is not to be there
+			return true
+		case at != 0 && at < now+expiryMargin && !ok:
+			return true
+		case at == crdt.Never:
+			at = 0
+		}
+		same = ok && v == string(x.Text()) && (!c.fields || shown.due[id.Elem] == at)
+		count++
+		return same
+	})
+	return same && count == len(shown.fields)
+}
+
 func (c *Core) sameValue(k crdt.Key, h *crdt.Header, shown *adopted) bool {
+	if h.Type == crdt.TypeHash {
+		return c.sameFields(k, shown)
+	}
 	if h.Type == crdt.TypeString {
 		return bytes.Equal(stringOf(c.group, k), shown.str)
 	}
@@ -335,9 +386,6 @@ func (c *Core) sameValue(k crdt.Key, h *crdt.Header, shown *adopted) bool {
 			return true
 		}
 		switch h.Type {
-		case crdt.TypeHash:
-			v, ok := shown.fields[id.Elem]
-			same = ok && v == string(x.Text())
 		case crdt.TypeSet:
 			same = members[id.Elem]
 		case crdt.TypeZSet:
@@ -350,5 +398,5 @@ func (c *Core) sameValue(k crdt.Key, h *crdt.Header, shown *adopted) bool {
 		count++
 		return same
 	})
-	return same && count == len(shown.fields)+len(shown.set)+len(shown.scores)+len(shown.list)
+	return same && count == len(shown.set)+len(shown.scores)+len(shown.list)
 }

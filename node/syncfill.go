@@ -98,7 +98,8 @@ func (f *fillWindow) noteTag(s crdt.Stream, t crdt.Tag) {
 }
 
 // plainHeader returns the header of a key with nothing but live cells that need
-// no comparing with each other: of one type, each with one value at most.
+// no comparing with each other: of one type, each with one value at most, and no
+// field with an expiry of its own.
 func (k *SyncKey) plainHeader() (*crdt.Header, bool) {
 	if len(k.Pending) > 0 || k.Key.DB == command.SystemDB {
 		return nil, false
@@ -107,7 +108,8 @@ func (k *SyncKey) plainHeader() (*crdt.Header, bool) {
 	for i := range k.Cells {
 		c := &k.Cells[i]
 		t := c.Kind.Type()
-		if !c.Cell.Live() || c.Cell.Remnant() || len(c.Cell.Values) > 1 || t != crdt.TypeNone && h.Type != crdt.TypeNone && t != h.Type {
+		_, ofField := crdt.CellID{Kind: c.Kind, Elem: c.Elem}.Field()
+		if ofField || !c.Cell.Live() || c.Cell.Remnant() || len(c.Cell.Values) > 1 || t != crdt.TypeNone && h.Type != crdt.TypeNone && t != h.Type {
 			return nil, false
 		}
 		h.Add(crdt.CellID{Key: k.Key, Kind: c.Kind, Elem: c.Elem}, c.Cell)

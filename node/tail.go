@@ -147,7 +147,9 @@ func lines(e *crdt.Entry) []Line {
 		if d.Level != crdt.LevelDB {
 			text(d.ID.Key.Name, &l.Key, &l.Key64)
 		}
-		if d.Level == crdt.LevelCell && d.ID.Elem != "" {
+		if field, ok := d.ID.Field(); ok {
+			text(field, &l.Elem, &l.Elem64)
+		} else if d.Level == crdt.LevelCell && d.ID.Elem != "" {
 			text(d.ID.Elem, &l.Elem, &l.Elem64)
 		}
 		switch {

@@ -290,7 +290,7 @@ func (c *Core) takeBack() {
 	}
 	g := c.log.Begin()
 	defer g.Discard()
-	b := &Batch{Keys: keys}
+	b := &Batch{Keys: keys, fields: c.fields}
 	for _, k := range keys {
 		materialise(b, g, k, &crdt.Touch{Whole: true}, c.Now())
 	}

@@ -249,6 +249,7 @@ type viewConn struct {
 	// resp2 says why the view does not speak RESP3; "" if it does.
 	resp2    string
 	embedded bool // the store inside this process
+	fields   bool // it knows expiries of fields
 	hidden   int  // database of the watermark
 	filter   bool
 }
@@ -260,6 +261,9 @@ type viewReply struct {
 
 // markKey is the watermark's key in the view. No client can mean it by chance.
 const markKey = "\x00replicatord\x00watermark"
+
+// noKey is the name of a key that is never there.
+const noKey = "\x00replicatord\x00none"
 
 // pipeline sends the commands of batches and returns their raw replies in
 // order; on an error, those that came.

@@ -303,6 +303,8 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 	} else {
 		c.proto = 3
 	}
+	_, err := c.do(0, "HPEXPIRETIME", noKey, "FIELDS", 1, "f")
+	c.fields = err == nil
 	for _, db := range []int{userDBs, userDBs - 1} {
 		if _, err := c.do(db, "PING"); err == nil {
 			c.hidden, c.filter = db, db < userDBs

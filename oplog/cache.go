@@ -193,7 +193,7 @@ func (ks *keyState) settled(seq uint64) {
 		if !cs.dirty {
 			continue
 		}
-		now := flagsOfCell(cs.cell)
+		now := flagsOfCell(cs.key, cs.cell)
 		if cs.seq == 0 && now.exists && !cs.stored.exists {
 			cs.fresh = seq
 		}

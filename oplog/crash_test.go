@@ -38,6 +38,9 @@ func (w *workload) step() error {
 		x.AddElem(crdt.Key{Name: "n"}, crdt.KindString, "", crdt.Int(1))
 		x.SetElem(crdt.Key{Name: "s"}, crdt.KindMember, fmt.Sprint(n), nil)
 		x.SetExpiry(crdt.Key{Name: "k1"}, w.r.now.UnixMilli()+int64(1000+n))
+		h := crdt.Key{Name: "h"}
+		x.SetField(h, "f", fmt.Append(nil, n), n%2 == 0)
+		x.SetFieldExpiry(h, "f", w.r.now.UnixMilli()+int64(2000+n))
 		if n%5 == 0 {
 			x.Remove(crdt.Key{Name: "s"})
 		}
@@ -69,6 +72,11 @@ func check(t *testing.T, fs vfs.FS, o Options, tags []crdt.Tag, atLeast int) int
 			if got := strings.TrimRight(string(b), "x"); m > 0 && got != fmt.Sprint(m) {
 				t.Errorf("part of a group: k%d is %q, %d groups are there", i, got, m)
 			}
+		}
+		h := crdt.Key{Name: "h"}
+		b, _ := w.Elem(h, crdt.KindField, "f")
+		if at := w.FieldExpiry(h, "f"); m > 0 && (string(b) != fmt.Sprint(m) || at != r.now.UnixMilli()+int64(2000+m)) {
+			t.Errorf("part of a group: field f is %q until %d, %d groups are there", b, at, m)
 		}
 		if got, want := w.Len(crdt.Key{Name: "s"}, crdt.KindMember), m%5; got != want {
 			t.Errorf("%d members after %d groups", got, m)

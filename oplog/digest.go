@@ -49,7 +49,11 @@ func PosBucket(pos []byte) int {
 // to, those that were swept included: equal vectors mean equal full digests.
 func (s *Snapshot) FullDigests(from, to int) ([]uint64, error) {
 	out := append([]uint64(nil), s.Digests[from:to]...)
-	err := s.rows(rangeSwept, BucketPos(from), BucketPos(to), func(pos []byte) error {
+	err := s.rows(rangeSwept, BucketPos(from), BucketPos(to), func(row []byte) error {
+		pos, field, err := splitPos(row)
+		if err != nil || len(field) > 0 { // a hidden field counts as any other
+			return err
+		}
 		b, err := get(s.snap, append(append([]byte{rangeCells}, pos...), byte(crdt.KindAny)))
 		if err != nil {
 			return err
@@ -172,6 +176,7 @@ func eachState(it *pebble.Iterator, known crdt.Vector, fn func(*State) error) er
 		if len(rest) == 0 || rest[0] == 0 || rest[0] > byte(crdt.KindExpiry) {
 			return errKey(row)
 		}
+		v = crdt.Shared(crdt.Kind(rest[0]), rest[1:], v)
 		data = append(data, rest[0])
 		data = appendSized(data, rest[1:])
 		data = appendSized(data, v)

@@ -184,7 +184,7 @@ func (g *Group) Fill(from, upto []byte, f *Fill) {
 // index adds what is indexed of the table's keys.
 func (f *fillRange) index(w *groupWriter) {
 	for _, e := range f.expiries {
-		w.set(appendExpiryKey(w.key[:0], e.at, e.key), nil)
+		w.set(appendExpiryKey(w.key[:0], e.at, crdt.CellID{Key: e.key}), nil)
 		if w.earliest == 0 || e.at < w.earliest {
 			w.earliest = e.at
 		}

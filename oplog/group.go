@@ -56,18 +56,26 @@ func (k cellKey) compare(o cellKey) int {
 }
 
 // cellFlags and headerFlags say what is committed of a cell or header.
-type cellFlags struct{ exists, remnant bool }
+type cellFlags struct {
+	exists, remnant, swept bool
+	expiry                 int64 // of a field, as indexed; 0 if it is not
+}
 
 type headerFlags struct {
 	exists, remnant, swept bool
 	expiry                 int64 // as indexed; 0 if it is not
 }
 
-func flagsOfCell(c *crdt.Cell) cellFlags {
+func flagsOfCell(k cellKey, c *crdt.Cell) cellFlags {
 	if c == nil || c.Empty() {
 		return cellFlags{}
 	}
-	f := cellFlags{exists: true, remnant: len(c.Pending) > 0}
+	f := cellFlags{exists: true, remnant: len(c.Pending) > 0, swept: c.Hidden}
+	if k.kind == crdt.KindExpiry && k.elem != "" && !c.Hidden {
+		if at := c.Expiry(); at != crdt.Never {
+			f.expiry = at
+		}
+	}
 	for i := range c.Counts {
 		f.remnant = f.remnant || !c.Counts[i].Live()
 	}
@@ -213,7 +221,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			if err != nil {
 				g.fail(fmt.Errorf("cell %v: %w", id, err))
 			} else {
-				cs.cell, cs.stored = c, flagsOfCell(c)
+				cs.cell, cs.stored = c, flagsOfCell(ck, c)
 			}
 		}
 	}

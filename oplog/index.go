@@ -40,8 +40,8 @@ func (c *expiryCache) committed(added int64, gone bool) {
 	}
 }
 
-// NextExpiry returns when the next key expires, in Unix milliseconds, 0 if none
-// does. It costs nothing between changes.
+// NextExpiry returns when the next key or field expires, in Unix milliseconds, 0
+// if none does. It costs nothing between changes.
 func (l *Log) NextExpiry() int64 {
 	c := &l.expiry
 	c.mu.Lock()
@@ -51,7 +51,7 @@ func (l *Log) NextExpiry() int64 {
 		return next
 	}
 	next = 0
-	_ = l.eachExpiry(floor, math.MaxInt64, func(at int64, _ crdt.Key) bool {
+	_ = l.eachExpiry(floor, math.MaxInt64, func(at int64, _ crdt.CellID) bool {
 		next = at
 		return false
 	}) // a store that cannot be read says so to whoever needs it next
@@ -66,30 +66,30 @@ func (l *Log) NextExpiry() int64 {
 	return next
 }
 
-// Expired returns up to limit keys whose expiry is not after now, the earliest
-// first: those that are due to be swept.
-func (l *Log) Expired(now int64, limit int) []crdt.Key {
+// Expired returns up to limit expiries, of keys and of fields, that are not after
+// now, the earliest first: those that are due to be swept.
+func (l *Log) Expired(now int64, limit int) []crdt.CellID {
 	l.expiry.mu.Lock()
 	floor := l.expiry.floor
 	l.expiry.mu.Unlock()
-	var out []crdt.Key
-	_ = l.eachExpiry(floor, now, func(_ int64, k crdt.Key) bool {
-		out = append(out, k)
+	var out []crdt.CellID
+	_ = l.eachExpiry(floor, now, func(_ int64, id crdt.CellID) bool {
+		out = append(out, id)
 		return len(out) < limit
 	})
 	return out
 }
 
-func (l *Log) eachExpiry(from, to int64, fn func(at int64, k crdt.Key) bool) error {
-	low := appendExpiryKey(nil, from, crdt.Key{})[:9]
+func (l *Log) eachExpiry(from, to int64, fn func(at int64, id crdt.CellID) bool) error {
+	low := appendExpiryKey(nil, from, crdt.CellID{})[:9]
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: []byte{rangeExpiries + 1}})
 	if err != nil {
 		return err
 	}
 	for ok := it.First(); ok; ok = it.Next() {
 		var at int64
-		var k crdt.Key
-		if at, k, err = cutExpiryKey(it.Key()); err != nil || at > to || !fn(at, k) {
+		var id crdt.CellID
+		if at, id, err = cutExpiryKey(it.Key()); err != nil || at > to || !fn(at, id) {
 			break
 		}
 	}
@@ -129,14 +129,14 @@ func (l *Log) round(r byte, cursor *[]byte, limit int, fn func(key []byte) error
 	return errors.Join(err, it.Error(), it.Close())
 }
 
-// Swept returns up to limit keys that have expired and been hidden, for the
-// caller to purge. Each call goes on where the last one ended; after the end
-// it begins anew.
-func (l *Log) Swept(limit int) []crdt.Key {
-	var out []crdt.Key
+// Swept returns up to limit expiries of keys and fields that have expired and been
+// hidden, for the caller to purge. Each call goes on where the last one ended;
+// after the end it begins anew.
+func (l *Log) Swept(limit int) []crdt.CellID {
+	var out []crdt.CellID
 	_ = l.round(rangeSwept, &l.cursors.swept, limit, func(b []byte) error {
-		k, _, _, err := cutPos(b)
-		out = append(out, k)
+		id, err := cutExpiry(b)
+		out = append(out, id)
 		return err
 	})
 	return out

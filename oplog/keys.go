@@ -14,8 +14,8 @@ const (
 	rangeLog      byte = 2 // stream · tag → entry
 	rangeStreams  byte = 3 // stream → streamRow
 	rangeFloors   byte = 4 // stream → floorRow
-	rangeExpiries byte = 5 // Unix ms · position → nothing
-	rangeSwept    byte = 6 // position → nothing
+	rangeExpiries byte = 5 // Unix ms · position · element of a field's expiry → nothing
+	rangeSwept    byte = 6 // position · element of a field's expiry → nothing
 	rangeRemnants byte = 7 // as cells → nothing
 	rangeDigests  byte = 8 // bucket → digest
 	rangePending  byte = 9 // database → vector
@@ -103,19 +103,28 @@ func appendStreamKey(b []byte, r byte, s crdt.Stream) []byte {
 	return binary.BigEndian.AppendUint64(append(b, r), uint64(s))
 }
 
-func appendExpiryKey(b []byte, at int64, k crdt.Key) []byte {
-	return appendPos(binary.BigEndian.AppendUint64(append(b, rangeExpiries), uint64(at)), k)
+// appendExpiryKey appends the row that tells when a key or a field expires, given
+// the cell of its expiry.
+func appendExpiryKey(b []byte, at int64, id crdt.CellID) []byte {
+	return append(appendPos(binary.BigEndian.AppendUint64(append(b, rangeExpiries), uint64(at)), id.Key), id.Elem...)
 }
 
-func cutExpiryKey(b []byte) (at int64, k crdt.Key, err error) {
+func cutExpiryKey(b []byte) (at int64, id crdt.CellID, err error) {
 	if len(b) < 9 {
-		return 0, k, errKey(b)
+		return 0, id, errKey(b)
 	}
-	k, _, rest, err := cutPos(b[9:])
-	if err == nil && len(rest) > 0 {
-		err = errKey(b)
-	}
-	return int64(binary.BigEndian.Uint64(b[1:])), k, err
+	id, err = cutExpiry(b[9:])
+	return int64(binary.BigEndian.Uint64(b[1:])), id, err
+}
+
+func appendSweptKey(b []byte, id crdt.CellID) []byte {
+	return append(appendKeyPrefix(b, rangeSwept, id.Key), id.Elem...)
+}
+
+// cutExpiry reads a position and the element of an expiry behind it.
+func cutExpiry(b []byte) (crdt.CellID, error) {
+	k, _, rest, err := cutPos(b)
+	return crdt.CellID{Key: k, Kind: crdt.KindExpiry, Elem: string(rest)}, err
 }
 
 func digestKey(b []byte, bucket int) []byte {

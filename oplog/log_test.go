@@ -425,6 +425,7 @@ func TestSnapshotIsOneMoment(t *testing.T) {
 func TestVerifyFindsDamage(t *testing.T) {
 	k := crdt.Key{Name: "a"}
 	id := crdt.CellID{Key: k, Kind: crdt.KindString}
+	h := crdt.Key{Name: "h"}
 	for name, damage := range map[string]func(r *replica) error{
 		"nothing":      func(*replica) error { return nil },
 		"cell lost":    func(r *replica) error { return r.log.db.Delete(appendCellKey(nil, rangeCells, id), nil) },
@@ -434,7 +435,19 @@ func TestVerifyFindsDamage(t *testing.T) {
 		"expiry missing": func(r *replica) error {
 			return r.log.db.DeleteRange([]byte{rangeExpiries}, []byte{rangeExpiries + 1}, nil)
 		},
-		"expiry extra": func(r *replica) error { return r.log.db.Set(appendExpiryKey(nil, 5, k), nil, nil) },
+		"expiry extra": func(r *replica) error {
+			return r.log.db.Set(appendExpiryKey(nil, 5, crdt.CellID{Key: k}), nil, nil)
+		},
+		"field's expiry extra": func(r *replica) error {
+			return r.log.db.Set(appendExpiryKey(nil, 5, crdt.FieldExpiry(h, "f")), nil, nil)
+		},
+		"field's expiry missing": func(r *replica) error {
+			return r.log.db.Delete(appendExpiryKey(nil, r.now.UnixMilli()+1000, crdt.FieldExpiry(h, "g")), nil)
+		},
+		"hidden field not told": func(r *replica) error { return r.log.db.Delete(appendSweptKey(nil, crdt.FieldExpiry(h, "f")), nil) },
+		"field hidden": func(r *replica) error {
+			return r.log.db.Set(appendSweptKey(nil, crdt.FieldExpiry(h, "g")), nil, nil)
+		},
 		"entry lost": func(r *replica) error {
 			e := r.entries(nil)[0]
 			return r.log.db.Delete(appendLogKey(nil, e.Stream, e.Tag), nil)
@@ -454,7 +467,17 @@ func TestVerifyFindsDamage(t *testing.T) {
 			r.must(func(w *crdt.Writer) {
 				w.SetString(k, []byte("v"), false)
 				w.SetExpiry(k, r.now.UnixMilli()+1000)
+				w.SetString(h, []byte("hidden behind the hash"), false)
 			})
+			r.must(func(w *crdt.Writer) {
+				w.Remove(h)
+				for _, f := range []string{"f", "g"} {
+					w.SetField(h, f, []byte("v"), false)
+				}
+				w.SetFieldExpiry(h, "f", r.now.UnixMilli()+1)
+				w.SetFieldExpiry(h, "g", r.now.UnixMilli()+1000)
+			})
+			sweepFields(t, r, r.now.UnixMilli()+1)
 			r.set("b", "w")
 			r.drain()
 			if err := damage(r); err != nil {

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -408,6 +409,102 @@ func TestEachCellMaySetWhatItShows(t *testing.T) {
 	r.verify()
 }
 
+// sweepFields hides the fields that have expired by now, and returns how many they
+// were.
+func sweepFields(t *testing.T, r *replica, now int64) (n int) {
+	t.Helper()
+	g := r.log.Begin()
+	ks := &crdt.Keyspace{Store: g, Have: g.Vector()}
+	for _, id := range r.log.Expired(now, 100) {
+		if ks.SweepField(id, now) {
+			n++
+		}
+	}
+	if err := g.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Fields expire one by one, beside their key, and the index follows what becomes of
+// them: also over a restart.
+func TestFieldExpiryIndex(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	r := openReplica(t, o)
+	defer func() { r.close() }()
+	now, h := r.now.UnixMilli(), crdt.Key{Name: "h"}
+	r.must(func(w *crdt.Writer) {
+		for _, f := range []string{"", "f", "g", "i", "lasting"} {
+			w.SetField(h, f, []byte("v"), false)
+		}
+		w.SetExpiry(h, now+900)
+	})
+	r.must(func(w *crdt.Writer) {
+		for i, f := range []string{"", "f", "g", "i"} {
+			w.SetFieldExpiry(h, f, now+int64(100*(i+1)))
+		}
+		w.SetFieldExpiry(h, "lasting", crdt.Never)
+	})
+	next := func(want int64) {
+		t.Helper()
+		if got := r.log.NextExpiry(); got != now+want {
+			t.Errorf("next expiry in %d ms, want %d", got-now, want)
+		}
+	}
+	next(100)
+	r.must(func(w *crdt.Writer) { w.SetField(h, "", []byte("w"), false) }) // takes its expiry
+	next(200)
+	if n := sweepFields(t, r, now+300); n != 2 {
+		t.Errorf("%d fields were hidden", n)
+	}
+	next(400)
+	r.verify()
+	tag := r.tag
+	r.close()
+	r = openReplica(t, o)
+	r.tag = max(r.tag, tag)
+	next(400)
+	g := r.log.Begin()
+	if head := g.Header(h); head.Hidden != 2 || head.Len(crdt.KindField) != 3 {
+		t.Errorf("after a restart: %+v", *head)
+	}
+	g.Discard()
+	if got := r.log.Swept(10); !slices.Equal(got, []crdt.CellID{crdt.FieldExpiry(h, "f"), crdt.FieldExpiry(h, "g")}) {
+		t.Errorf("hidden are %v", got)
+	}
+	// What others hear of is the same whether it is hidden here or not.
+	s, err := r.log.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := s.FullDigests(0, Buckets)
+	if err != nil || !slices.Equal(full, s.Digests[:]) {
+		t.Errorf("hidden fields change the full digests: %v", err)
+	}
+	_ = s.EachState(nil, nil, s.Vector, func(st *State) error {
+		if want := bytes.Count(st.Data, []byte("v")); want == 0 || !st.Plain {
+			t.Errorf("state %q", st.Data)
+		}
+		return nil
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.must(func(w *crdt.Writer) {
+		for _, id := range r.log.Swept(10) {
+			w.PurgeField(id)
+		}
+	})
+	if got := r.log.Swept(10); len(got) != 0 {
+		t.Errorf("after the purge hidden are %v", got)
+	}
+	r.must(func(w *crdt.Writer) { w.Remove(h) })
+	if next := r.log.NextExpiry(); next != 0 {
+		t.Errorf("nothing is left, and expires at %d", next)
+	}
+	r.verify()
+}
+
 func TestExpiryIndex(t *testing.T) {
 	r := openReplica(t, testOptions(vfs.NewMem()))
 	defer r.close()
@@ -430,14 +527,15 @@ func TestExpiryIndex(t *testing.T) {
 		t.Errorf("next expiry in %d ms", got-now)
 	}
 	due := r.log.Expired(now+400, 100)
-	if want := []crdt.Key{{Name: "k8"}, {Name: "k7"}, {Name: "k6"}}; !slices.Equal(due, want) {
+	expiry := func(name string) crdt.CellID { return crdt.CellID{Key: crdt.Key{Name: name}, Kind: crdt.KindExpiry} }
+	if want := []crdt.CellID{expiry("k8"), expiry("k7"), expiry("k6")}; !slices.Equal(due, want) {
 		t.Errorf("due: %v", due)
 	}
 	g := r.log.Begin()
 	ks := &crdt.Keyspace{Store: g, Have: g.Vector()}
-	for _, k := range due {
-		if !ks.Sweep(k, now+400) {
-			t.Errorf("%v was not swept", k)
+	for _, id := range due {
+		if !ks.Sweep(id.Key, now+400) {
+			t.Errorf("%v was not swept", id)
 		}
 	}
 	if err := g.Commit(); err != nil {
@@ -457,8 +555,8 @@ func TestExpiryIndex(t *testing.T) {
 	ks.Store = g
 	ks.Have = g.Vector()
 	w := crdt.NewWriter(ks, r.log.Identity().Origin, crdt.TagAt(now+1000, r.log.Identity().Node), now+1000)
-	for _, k := range r.log.Swept(10) {
-		w.Purge(k)
+	for _, id := range r.log.Swept(10) {
+		w.Purge(id.Key)
 	}
 	for _, e := range w.Entries() {
 		if err := g.Append(&e); err != nil {

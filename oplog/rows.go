@@ -88,7 +88,7 @@ func (w *groupWriter) row(now, was, through, never bool) {
 }
 
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
-	now := flagsOfCell(cs.cell)
+	now := flagsOfCell(cs.key, cs.cell)
 	w.key = appendCellKey(w.key[:0], rangeCells, id)
 	if now.exists {
 		w.cells++
@@ -96,6 +96,8 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	}
 	w.row(now.exists, cs.stored.exists, through, cs.fresh > w.begun)
 	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
+	w.index(now.swept, cs.stored.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
+	w.expiry(now.expiry, cs.stored.expiry, id)
 }
 
 func (w *groupWriter) header(k crdt.Key, ks *keyState) {
@@ -109,18 +111,24 @@ func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})
-	w.index(now.swept, was.swept, func(b []byte) []byte { return appendKeyPrefix(b, rangeSwept, k) })
-	if now.expiry == was.expiry {
+	id := crdt.CellID{Key: k, Kind: crdt.KindExpiry}
+	w.index(now.swept, was.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
+	w.expiry(now.expiry, was.expiry, id)
+}
+
+// expiry brings the row of an expiry level: 0 is none.
+func (w *groupWriter) expiry(now, was int64, id crdt.CellID) {
+	if now == was {
 		return
 	}
-	if was.expiry != 0 {
-		w.delete(appendExpiryKey(w.key[:0], was.expiry, k))
+	if was != 0 {
+		w.delete(appendExpiryKey(w.key[:0], was, id))
 		w.goneExpiry = true
 	}
-	if now.expiry != 0 {
-		w.set(appendExpiryKey(w.key[:0], now.expiry, k), nil)
-		if w.earliest == 0 || now.expiry < w.earliest {
-			w.earliest = now.expiry
+	if now != 0 {
+		w.set(appendExpiryKey(w.key[:0], now, id), nil)
+		if w.earliest == 0 || now < w.earliest {
+			w.earliest = now
 		}
 	}
 }

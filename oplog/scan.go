@@ -101,7 +101,7 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 			g.fail(fmt.Errorf("cell %v: %w", id, err))
 			return
 		}
-		g.cell = shownCell{id, c, flagsOfCell(c), true}
+		g.cell = shownCell{id, c, flagsOfCell(ck, c), true}
 		if !fn(id, c) {
 			return
 		}

@@ -178,8 +178,15 @@ func (v *verifier) cells() {
 		if c.Empty() {
 			v.fault("cell %v: empty", id)
 		}
-		if flagsOfCell(c).remnant {
+		f := flagsOfCell(cellKey{id.Kind, id.Elem}, c)
+		if f.remnant {
 			v.indexed(appendCellKey(nil, rangeRemnants, id))
+		}
+		if f.swept {
+			v.indexed(appendSweptKey(nil, id))
+		}
+		if f.expiry != 0 {
+			v.indexed(appendExpiryKey(nil, f.expiry, id))
 		}
 		ks.Change(id, func(empty *crdt.Cell, _ *crdt.Header) { *empty = *c })
 	})
@@ -194,7 +201,7 @@ func (v *verifier) header(key crdt.Key, stored *crdt.Header, mem *memStore) {
 	if stored == nil {
 		stored = &crdt.Header{}
 	}
-	if stored.Live != want.Live || stored.Type != want.Type || stored.Expiry != want.Expiry || stored.Digest != want.Digest || stored.Rest != want.Rest {
+	if stored.Live != want.Live || stored.Type != want.Type || stored.Expiry != want.Expiry || stored.Digest != want.Digest || stored.Rest != want.Rest || stored.Hidden != want.Hidden {
 		v.fault("header of %v: is %+v, its cells give %+v", key, *stored, *want)
 	}
 	if !stored.Swept {
@@ -202,10 +209,10 @@ func (v *verifier) header(key crdt.Key, stored *crdt.Header, mem *memStore) {
 	}
 	f := flagsOfHeader(stored)
 	if f.expiry != 0 {
-		v.indexed(appendExpiryKey(nil, f.expiry, key))
+		v.indexed(appendExpiryKey(nil, f.expiry, crdt.CellID{Key: key}))
 	}
 	if f.swept {
-		v.indexed(appendKeyPrefix(nil, rangeSwept, key))
+		v.indexed(appendSweptKey(nil, crdt.CellID{Key: key}))
 	}
 	if f.remnant {
 		v.indexed(append(appendKeyPrefix(nil, rangeRemnants, key), byte(crdt.KindAny)))
@@ -227,19 +234,28 @@ func (v *verifier) wanted(row []byte) bool {
 	var err error
 	switch row[0] {
 	case rangeExpiries:
-		at, id.Key, err = cutExpiryKey(row)
+		at, id, err = cutExpiryKey(row)
 	case rangeSwept:
-		id.Key, _, _, err = cutPos(row[1:])
+		id, err = cutExpiry(row[1:])
 	default:
 		id, _, err = cutCell(row[1:])
 	}
 	if err != nil {
 		return false
 	}
-	if id.Kind != crdt.KindAny {
+	if row[0] == rangeRemnants && id.Kind != crdt.KindAny || id.Elem != "" {
 		b, _ := get(v.db, appendCellKey(nil, rangeCells, id))
 		c, err := crdt.DecodeCell(b)
-		return b != nil && err == nil && flagsOfCell(c).remnant
+		f := flagsOfCell(cellKey{id.Kind, id.Elem}, c)
+		switch {
+		case b == nil || err != nil:
+			return false
+		case row[0] == rangeExpiries:
+			return f.expiry == at
+		case row[0] == rangeSwept:
+			return f.swept
+		}
+		return f.remnant
 	}
 	b, _ := get(v.db, headerKey(nil, id.Key))
 	h, err := crdt.DecodeHeader(b)
@@ -368,10 +384,21 @@ type memCell struct {
 
 var _ crdt.Store = (*memStore)(nil)
 
-func (m *memStore) Cell(crdt.CellID) *crdt.Cell { return nil }
+// Cell returns fields, of which it is asked whether they are there: cells come in
+// order, each once.
+func (m *memStore) Cell(id crdt.CellID) *crdt.Cell {
+	i, ok := slices.BinarySearchFunc(m.cells, id, func(c memCell, id crdt.CellID) int {
+		return cellKey{c.id.Kind, c.id.Elem}.compare(cellKey{id.Kind, id.Elem})
+	})
+	if !ok || id.Kind != crdt.KindField {
+		return nil
+	}
+	return m.cells[i].cell
+}
+
 func (m *memStore) SetCell(id crdt.CellID, c *crdt.Cell) {
 	// All are needed to find the visible type, but not their values.
-	slim := &crdt.Cell{Counts: c.Counts}
+	slim := &crdt.Cell{Counts: c.Counts, Hidden: c.Hidden}
 	if len(c.Values) > 0 {
 		slim.Values = []crdt.Sibling{{Dot: c.Values[0].Dot}}
 	}
@@ -379,9 +406,9 @@ func (m *memStore) SetCell(id crdt.CellID, c *crdt.Cell) {
 }
 func (m *memStore) Header(crdt.Key) *crdt.Header         { return m.header }
 func (m *memStore) SetHeader(_ crdt.Key, h *crdt.Header) { m.header = h }
-func (m *memStore) EachCell(_ crdt.Key, _ crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
+func (m *memStore) EachCell(_ crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
 	for _, c := range m.cells {
-		if !m.whole || !fn(c.id, c.cell) {
+		if !m.whole || (kind == crdt.KindAny || kind == c.id.Kind) && !fn(c.id, c.cell) {
 			return
 		}
 	}

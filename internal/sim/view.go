@@ -192,7 +192,7 @@ func (p *proc) catchUp(keys []crdt.Key) {
 }
 
 func (p *proc) rebuildFrom(pos []byte) {
-	b, pos, err := node.Rebuild(p.rebuilding, pos, rewriteStep, p.core.Now())
+	b, pos, err := node.Rebuild(p.rebuilding, pos, rewriteStep, p.core.Now(), false)
 	p.w.check(err, "rebuilding the view")
 	p.Send(b)
 	if pos != nil {

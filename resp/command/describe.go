@@ -263,7 +263,7 @@ var commandTips = map[string][]string{
 
 	"CLIENT|INFO": {tipRandom}, "CLIENT|LIST": {tipRandom}, "DUMP": {tipRandom}, "LASTSAVE": {tipRandom}, "TIME": {tipRandom},
 	"OBJECT|ENCODING": {tipRandom}, "OBJECT|FREQ": {tipRandom}, "OBJECT|IDLETIME": {tipRandom}, "OBJECT|REFCOUNT": {tipRandom},
-	"PTTL": {tipRandom}, "TTL": {tipRandom}, "HRANDFIELD": {tipRandom}, "HSCAN": {tipRandom},
+	"PTTL": {tipRandom}, "TTL": {tipRandom}, "HTTL": {tipRandom}, "HPTTL": {tipRandom}, "HRANDFIELD": {tipRandom}, "HSCAN": {tipRandom},
 	"SPOP": {tipRandom}, "SRANDMEMBER": {tipRandom}, "SSCAN": {tipRandom}, "ZRANDMEMBER": {tipRandom}, "ZSCAN": {tipRandom},
 	"XADD": {tipRandom}, "XTRIM": {tipRandom}, "XCLAIM": {tipRandom}, "XAUTOCLAIM": {tipRandom}, "XPENDING": {tipRandom}, "XINFO|CONSUMERS": {tipRandom},
 

@@ -195,6 +195,7 @@ func (c *Context) takeScratch(k crdt.Key) []byte {
 		for i := 0; i+1 < len(list); i += 2 {
 			c.SetElem(k, crdt.KindField, string(list[i]), list[i+1])
 		}
+		return c.takeFieldExpiries(k, list)
 	case "+set":
 		for _, m := range list {
 			c.SetElem(k, crdt.KindMember, string(m), nil)
@@ -202,6 +203,37 @@ func (c *Context) takeScratch(k crdt.Key) []byte {
 	case "+zset":
 		for i := 0; i+1 < len(list); i += 2 {
 			c.SetElem(k, crdt.KindScored, string(list[i]), crdt.FormatScore(crdt.ParseScore(list[i+1])))
+		}
+	}
+	return nil
+}
+
+// takeFieldExpiries sets the expiries of the fields of the view's scratch key, of
+// which these are the fields and values. A view that knows no such expiries has
+// read none.
+func (c *Context) takeFieldExpiries(k crdt.Key, pairs [][]byte) []byte {
+	for part := range slices.Chunk(pairs, 2*pushChunk) {
+		args := [][]byte{[]byte("HPEXPIRETIME"), scratchKey, []byte("FIELDS"), strconv.AppendInt(nil, int64(len(part)/2), 10)}
+		for i := 0; i < len(part); i += 2 {
+			args = append(args, part[i])
+		}
+		raw := c.ask(c.DB, args...)
+		if bytes.HasPrefix(raw, []byte("-ERR unknown command")) {
+			return nil
+		}
+		v, rest, err := parseValue(raw, 0)
+		if raw[0] == '-' {
+			return raw
+		}
+		if err != nil || len(rest) > 0 || len(v.list) != len(part)/2 {
+			out := Reply{}
+			out.Error("ERR " + errViewReply.Error())
+			return out.Buf
+		}
+		for i := range v.list {
+			if at := v.list[i].n; at > 0 {
+				c.SetFieldExpiry(k, string(part[2*i]), at)
+			}
 		}
 	}
 	return nil
@@ -227,6 +259,10 @@ func (c *Context) innerOn(k crdt.Key, args ...[]byte) []byte {
 	return in.inner(args...)
 }
 
+// refusedDump is the error for a hash with more than the view can write down.
+const refusedDump = "ERR fields of this hash expire, which only a Redis of version 7.4 or a Valkey of version 9 can put in serialised form: " +
+	"there is none of these behind this node"
+
 func dump(c *Context) {
 	k := c.Key(1)
 	switch c.Type(k) {
@@ -235,6 +271,12 @@ func dump(c *Context) {
 		return
 	case crdt.TypeStream:
 	default:
+		expires := false
+		c.EachFieldExpiry(k, func(string, int64) { expires = true })
+		if expires && c.ask(c.DB, []byte("HPEXPIRETIME"), scratchKey, []byte("FIELDS"), []byte("1"), []byte("f"))[0] == '-' {
+			c.Out.Error(refusedDump)
+			return
+		}
 		c.Out.Raw(c.ask(c.DB, c.Args...))
 		return
 	}

@@ -33,6 +33,15 @@ const (
 	errExpireNX       = "ERR NX and XX, GT or LT options at the same time are not compatible"
 	errExpireGTLT     = "ERR GT and LT options at the same time are not compatible"
 
+	errFieldExpireTime = "ERR invalid expire time, must be >= 0"
+	errFieldsMissing   = "ERR Mandatory argument FIELDS is missing or not at the right position"
+	errFieldsPositive  = "ERR Parameter `numFields` should be greater than 0"
+	errFieldsNumber    = "ERR Number of fields must be a positive integer"
+	errFieldsCount     = "ERR The `numfields` parameter must match the number of arguments"
+	errFieldsInvalid   = "ERR invalid number of fields"
+	errFieldsCondition = "ERR Only one of FXX or FNX arguments can be specified"
+	errFieldsExpiry    = "ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified"
+
 	errZAddNXXX        = "ERR XX and NX options at the same time are not compatible"
 	errZAddGTLT        = "ERR GT, LT, and/or NX options at the same time are not compatible"
 	errZAddIncr        = "ERR INCR option supports a single increment-element pair"

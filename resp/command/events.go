@@ -15,6 +15,7 @@ const (
 	ClassExpired = 'x'
 	ClassMiss    = 'm'
 	ClassNew     = 'n'
+	ClassHash    = 'h'
 )
 
 // Event is what subscribers to keyspace notifications are told of a key.
@@ -78,6 +79,8 @@ var eventRules = map[string]eventRule{
 	"EVAL": {own: noEvents}, "EVALSHA": {own: noEvents}, "FCALL": {own: noEvents}, "FUNCTION": {own: noEvents},
 
 	"HMSET": {name: called("hset")}, "HSETNX": {name: called("hset")}, "HDEL": {takes: true},
+	"HEXPIRE": {own: noEvents}, "HPEXPIRE": {own: noEvents}, "HEXPIREAT": {own: noEvents}, "HPEXPIREAT": {own: noEvents}, // they tell themselves
+	"HPERSIST": {own: noEvents}, "HGETEX": {own: noEvents}, "HSETEX": {own: noEvents}, "HGETDEL": {own: noEvents},
 
 	"LPUSHX": {name: called("lpush")}, "RPUSHX": {name: called("rpush")},
 	"LPOP": {takes: true}, "RPOP": {takes: true}, "LREM": {takes: true}, "LTRIM": {takes: true},
@@ -306,6 +309,12 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) Elemen
 		if e.Removed && v.remove != "" && ch.Was == ch.Is {
 			out = append(out, ch.event(v.class, v.remove))
 		}
+		if e.Expires {
+			out = append(out, ch.event(ClassHash, "hexpire"))
+		}
+		if e.Persists && !e.Expires {
+			out = append(out, ch.event(ClassHash, "hpersist"))
+		}
 		if ch.Before != ch.Expiry {
 			name := "expire"
 			if ch.Expiry == 0 {
@@ -320,8 +329,9 @@ func RemoteEvents(changes []Change, touched func(k crdt.Key, t crdt.Type) Elemen
 }
 
 // Elements says what became of the elements of a key: whether some were put or
-// changed, the first of them too, and whether some went.
-type Elements struct{ Added, First, Removed bool }
+// changed, the first of them too, whether some went, and whether some fields that
+// stay are to expire now, or are not to any more.
+type Elements struct{ Added, First, Removed, Expires, Persists bool }
 
 // remoteVerbs are the events of elements that came and went.
 var remoteVerbs = map[crdt.Type]struct {

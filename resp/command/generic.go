@@ -102,6 +102,13 @@ func persistKey(c *Context, k crdt.Key) bool {
 type content struct {
 	elems  []element
 	expiry int64
+	due    []fieldExpiry
+}
+
+// fieldExpiry is when a field of a hash expires.
+type fieldExpiry struct {
+	field string
+	at    int64
 }
 
 type element struct {
@@ -123,6 +130,7 @@ func readKey(c *Context, k crdt.Key) content {
 			return true
 		})
 	}
+	c.EachFieldExpiry(k, func(field string, at int64) { v.due = append(v.due, fieldExpiry{field, at}) })
 	return v
 }
 
@@ -131,6 +139,9 @@ func (v *content) write(c *Context, k crdt.Key) {
 	c.Remove(k)
 	for _, e := range v.elems {
 		c.SetElem(k, e.kind, e.name, e.value)
+	}
+	for _, e := range v.due {
+		c.SetFieldExpiry(k, e.field, e.at)
 	}
 	if v.expiry != 0 {
 		c.SetExpiry(k, v.expiry)

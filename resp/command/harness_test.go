@@ -327,17 +327,28 @@ type redisConn struct {
 // test. Without one installed the test fails.
 func startRedis(t *testing.T) *redisConn {
 	t.Helper()
+	return startServer(t, "redis-server", "these tests need redis-server")
+}
+
+// startRedis8 starts a server that knows expiries of hash fields.
+func startRedis8(t *testing.T) *redisConn {
+	t.Helper()
+	return startServer(t, "../../bin/redis8/redis-server", "this test needs Redis 8, which scripts/new-redis bin/redis8 puts there")
+}
+
+func startServer(t *testing.T, binary, without string) *redisConn {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "redis") // t.TempDir may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket := filepath.Join(dir, "s")
-	cmd := exec.Command("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
+	cmd := exec.Command(binary, "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("these tests need redis-server: %v", err)
+		t.Fatalf("%s: %v", without, err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -352,6 +363,17 @@ func startRedis(t *testing.T) *redisConn {
 			t.Fatalf("redis-server does not answer: %s", log.String())
 		}
 	}
+}
+
+// redial opens another connection to a server.
+func redial(t *testing.T, c *redisConn) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	conn, err := net.Dial("unix", c.conn.RemoteAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn, bufio.NewReader(conn)
 }
 
 // do sends a command and returns its raw reply.

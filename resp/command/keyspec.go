@@ -95,6 +95,8 @@ var keyAccess = map[string]KeyAccess{
 
 	"HDEL": KeyRW | KeyDelete, "HSET": KeyRW | KeyUpdate, "HMSET": KeyRW | KeyUpdate, "HSETNX": KeyRW | KeyInsert,
 	"HINCRBY": modifyAccess, "HINCRBYFLOAT": modifyAccess,
+	"HEXPIRE": KeyRW | KeyUpdate, "HPEXPIRE": KeyRW | KeyUpdate, "HEXPIREAT": KeyRW | KeyUpdate, "HPEXPIREAT": KeyRW | KeyUpdate,
+	"HPERSIST": KeyRW | KeyUpdate, "HGETEX": modifyAccess, "HSETEX": KeyRW | KeyUpdate, "HGETDEL": moveAccess,
 	"ZADD": KeyRW | KeyUpdate, "ZINCRBY": modifyAccess, "ZREM": KeyRW | KeyDelete,
 	"ZREMRANGEBYLEX": KeyRW | KeyDelete, "ZREMRANGEBYRANK": KeyRW | KeyDelete, "ZREMRANGEBYSCORE": KeyRW | KeyDelete,
 	"ZPOPMIN": moveAccess, "ZPOPMAX": moveAccess, "BZPOPMIN": moveAccess, "BZPOPMAX": moveAccess,

@@ -19,6 +19,7 @@ var tables = [][]*Command{
 	bitmapCommands,
 	genericCommands,
 	hashCommands,
+	hashExpiryCommands,
 	setCommands,
 	listCommands,
 	zsetCommands,

@@ -41,7 +41,14 @@ type Tx interface {
 	// no key.
 	Expiry(k crdt.Key) int64
 
-	// SetElem sets an element; a key that is not there comes to be.
+	// FieldExpiry returns when a field of a hash expires in Unix milliseconds, 0 for
+	// never or no field.
+	FieldExpiry(k crdt.Key, field string) int64
+	// EachFieldExpiry calls fn for each field of a hash that expires.
+	EachFieldExpiry(k crdt.Key, fn func(field string, at int64))
+
+	// SetElem sets an element; a key that is not there comes to be. A field of a
+	// hash then expires no more.
 	SetElem(k crdt.Key, kind crdt.Kind, elem string, value []byte)
 	// SetString makes the key a string, whatever it was before.
 	SetString(k crdt.Key, value []byte, keepTTL bool)
@@ -67,6 +74,11 @@ type Tx interface {
 	// SetExpiry sets when an existing key expires (Unix milliseconds, or
 	// crdt.Never to make it lasting); a time not after Now removes the key.
 	SetExpiry(k crdt.Key, at int64)
+	// SetField is SetElem for a field of a hash; keepTTL leaves its expiry.
+	SetField(k crdt.Key, field string, value []byte, keepTTL bool)
+	// SetFieldExpiry sets when a field that is there expires (Unix milliseconds, or
+	// crdt.Never to make it lasting); a time not after Now removes it.
+	SetFieldExpiry(k crdt.Key, field string, at int64)
 	// Flush removes every key of a database.
 	Flush(db uint8)
 
