@@ -412,6 +412,9 @@ func (c *Core) Defer(done func(error)) {
 	c.dones = append(c.dones, done)
 }
 
+// ViewKnowsFields says whether the view to come knows expiries of fields.
+func (c *Core) ViewKnowsFields(knows bool) { c.fields = knows }
+
 // ViewDown tells the core that the view is gone: changes are remembered until
 // ViewUp.
 func (c *Core) ViewDown() {

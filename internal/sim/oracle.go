@@ -428,10 +428,21 @@ func (st *state) audit() {
 		var digest uint64
 		var newest crdt.Dot
 		rest, typ, expiry := 0, crdt.TypeNone, int64(0)
+		hidden, past := uint32(0), map[string]bool{} // fields
+		for _, c := range ks.cells {
+			if field, ok := c.id.Field(); ok && c.cell.Hidden {
+				w.must(c.cell.Expiry() != 0 && c.cell.Expiry() <= st.now, "node %d: key %v: field %s is hidden at %d: %+v", node, k, field, st.now, *c.cell)
+				past[field] = true
+			}
+		}
 		for _, c := range ks.cells {
 			digest += c.cell.Digest(c.id)
 			if !c.cell.Live() {
 				rest++
+				continue
+			}
+			if c.id.Kind == crdt.KindField && past[c.id.Elem] {
+				hidden++
 				continue
 			}
 			live[c.id.Kind]++
@@ -445,6 +456,7 @@ func (st *state) audit() {
 		for kind := range h.Live {
 			w.must(h.Len(crdt.Kind(kind)) == live[kind], "node %d: key %v has %d live cells of kind %d, the header says %d", node, k, live[kind], kind, h.Live[kind])
 		}
+		w.must(h.Hidden == hidden, "node %d: key %v has %d hidden fields, the header says %d", node, k, hidden, h.Hidden)
 		w.must(int(h.Rest) == rest && h.Type == typ && h.Expiry == expiry && h.Digest == digest,
 			"node %d: key %v: rest %d, type %v, expiry %d, digest %x; the header says %d, %v, %d, %x", node, k, rest, typ, expiry, digest, h.Rest, h.Type, h.Expiry, h.Digest)
 		if !h.Swept {
@@ -490,7 +502,16 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 	if ks.header == nil || st.hidden(k) || ks.header.Type == crdt.TypeNone {
 		return nil
 	}
-	v := &redisKey{typ: ks.header.Type, elems: map[string]string{}}
+	v := &redisKey{typ: ks.header.Type, elems: map[string]string{}, due: map[string]int64{}}
+	past := map[string]bool{} // fields
+	for _, c := range ks.cells {
+		if field, ok := c.id.Field(); ok && c.cell.Live() {
+			past[field] = c.cell.Expiry() <= st.now
+			if st.p.site.redis.fields && c.cell.Expiry() != crdt.Never {
+				v.due[field] = c.cell.Expiry()
+			}
+		}
+	}
 	if ks.header.Expiry != crdt.Never {
 		v.expiry = ks.header.Expiry
 	}
@@ -503,7 +524,9 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 		case crdt.TypeString:
 			str = append(str, c)
 		case crdt.TypeHash:
-			v.elems[c.id.Elem] = string(c.cell.Text())
+			if !past[c.id.Elem] {
+				v.elems[c.id.Elem] = string(c.cell.Text())
+			}
 		case crdt.TypeZSet:
 			v.elems[c.id.Elem] = scoreText(c.cell.Score())
 		case crdt.TypeList:

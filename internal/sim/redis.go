@@ -22,8 +22,10 @@ type redis struct {
 	mark *mark
 	now  func() int64 // Unix milliseconds
 	rand *rand.Rand
+	// fields says that it knows expiries of fields, as Redis does since 7.4.
+	fields bool
 
-	// expired counts the keys that went by themselves.
+	// expired counts the keys and fields that went by themselves.
 	expired int
 }
 
@@ -41,6 +43,7 @@ type redisKey struct {
 	str    []byte
 	elems  map[string]string // of hashes, sets and sorted sets
 	items  []string          // of lists
+	due    map[string]int64  // expiries of fields
 	expiry int64             // 0: never
 }
 
@@ -48,6 +51,7 @@ func (k *redisKey) clone() *redisKey {
 	c := *k
 	c.str = bytes.Clone(k.str)
 	c.elems = maps.Clone(k.elems)
+	c.due = maps.Clone(k.due)
 	c.items = slices.Clone(k.items)
 	return &c
 }
@@ -68,6 +72,17 @@ func (r *redis) expire() {
 		if v.expiry != 0 && v.expiry <= now {
 			delete(r.keys, k)
 			r.expired++
+			continue
+		}
+		for f, at := range v.due {
+			if at <= now {
+				delete(v.due, f)
+				delete(v.elems, f)
+				r.expired++
+			}
+		}
+		if v.typ == crdt.TypeHash && len(v.elems) == 0 {
+			delete(r.keys, k)
 		}
 	}
 }
@@ -170,6 +185,7 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 				n++
 			}
 			k.elems[string(args[i])] = string(args[i+step-1])
+			delete(k.due, string(args[i]))
 		}
 		out.Int(int64(n))
 	case "XADD":
@@ -195,6 +211,7 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 			if _, ok := k.elems[string(a)]; ok {
 				n++
 				delete(k.elems, string(a))
+				delete(k.due, string(a))
 			}
 			if len(k.elems) == 0 {
 				delete(r.keys, key)
@@ -202,6 +219,26 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 			}
 		}
 		out.Int(int64(n))
+	case "HPEXPIREAT":
+		if !r.fields || len(args) < 6 || string(args[3]) != "FIELDS" || int(number(args[4])) != len(args)-5 {
+			panic(fmt.Sprintf("the view was sent %q", args))
+		}
+		if !of(crdt.TypeHash) {
+			return
+		}
+		out.Array(len(args) - 5)
+		for _, f := range args[5:] {
+			if _, ok := k.elem(string(f)); !ok {
+				out.Int(-2)
+				continue
+			}
+			if k.due == nil {
+				k.due = map[string]int64{}
+			}
+			k.due[string(f)] = number(args[2])
+			out.Int(1)
+		}
+		r.expire()
 	case "PEXPIREAT":
 		if k == nil {
 			out.Int(0)
@@ -337,6 +374,9 @@ func (k *redisKey) String() string {
 	for _, n := range k.names() {
 		if k.typ != crdt.TypeSet {
 			fmt.Fprintf(&b, " %q=%q", n, k.elems[n])
+			if at := k.due[n]; at != 0 {
+				fmt.Fprintf(&b, " until %d", at)
+			}
 		} else {
 			fmt.Fprintf(&b, " %q", n)
 		}

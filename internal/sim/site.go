@@ -63,7 +63,7 @@ type site struct {
 
 func newSite(w *world, id uint16) *site {
 	s := &site{w: w, id: id, fs: vfs.NewCrashableMem(), tags: map[crdt.Stream]crdt.Tag{}, knows: map[uint16]bool{}}
-	s.redis = &redis{keys: map[crdt.Key]*redisKey{}, now: func() int64 { return s.wall().UnixMilli() },
+	s.redis = &redis{keys: map[crdt.Key]*redisKey{}, fields: s.id%2 == 0, now: func() int64 { return s.wall().UnixMilli() },
 		rand: rand.New(rand.NewPCG(w.opts.Seed, uint64(id)<<8|1))}
 	return s
 }
@@ -101,6 +101,8 @@ type proc struct {
 	markedAt   time.Duration
 
 	synced bool // a step of a state sync was merged
+
+	hidden uint64 // fields, as last counted
 
 	// What the data links said.
 	heard    map[uint16]wan.Heard
@@ -378,6 +380,8 @@ func (p *proc) maintain() {
 		purged := p.core.Stats.Purged
 		_, err := p.core.Maintain(co)
 		p.w.check(err, "maintenance")
+		p.w.oracle.counts["fields hidden"] += int(p.core.Stats.SweptFields - p.hidden)
+		p.hidden = p.core.Stats.SweptFields
 		if n := p.core.Stats.Purged - purged; n > 0 {
 			p.w.say("node %d purges %d keys", p.site.id, n)
 			p.w.oracle.counts["purged"] += int(n)
