@@ -201,7 +201,11 @@ func (l *load) shared(c *redis.Client, r *rand.Rand) error {
 	v := r.IntN(100)
 	return l.call(func(ctx context.Context) error {
 		var err error
-		switch r.IntN(8) {
+		switch r.IntN(10) {
+		case 8:
+			err = c.Do(ctx, "HSETEX", k, "PX", (1+v)*20, "FIELDS", 1, v%5, v).Err()
+		case 9:
+			err = c.Do(ctx, "HPEXPIRE", k, (1+v)*20, "FIELDS", 2, v%5, v%3).Err()
 		case 0:
 			err = c.Set(ctx, k, v, 0).Err()
 		case 1:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,14 +139,33 @@ func DiffData(a, b map[string]string) []string {
 	return out
 }
 
-// lasting drops the keys that have expired, or do within a moment.
+// expiringField is a field of a hash with an expiry, as Dataset prints it.
+var expiringField = regexp.MustCompile(` "(?:[^"\\]|\\.)*"="(?:[^"\\]|\\.)*" until (\d+)`)
+
+// lasting drops the keys, and the fields of hashes, that have expired or do within
+// a moment.
 func lasting(data map[string]string) map[string]string {
 	out := map[string]string{}
+	soon := time.Now().UnixMilli() + 50
 	for k, v := range data {
-		_, expiry, _ := strings.Cut(v[strings.LastIndex(v, " expires "):], " expires ")
-		if at, err := strconv.ParseInt(expiry, 10, 64); err != nil || at < 0 || at > time.Now().UnixMilli()+50 {
-			out[k] = v
+		at := strings.LastIndex(v, " expires ")
+		_, expiry, _ := strings.Cut(v[at:], " expires ")
+		if n, err := strconv.ParseInt(expiry, 10, 64); err == nil && n >= 0 && n <= soon {
+			continue
 		}
+		if strings.HasPrefix(v, "hash ") {
+			fields := expiringField.ReplaceAllStringFunc(v[:at], func(f string) string {
+				if n, err := strconv.ParseInt(f[strings.LastIndexByte(f, ' ')+1:], 10, 64); err == nil && n <= soon {
+					return ""
+				}
+				return f
+			})
+			if fields == "hash" {
+				continue
+			}
+			v = fields + v[at:]
+		}
+		out[k] = v
 	}
 	return out
 }
@@ -241,6 +261,10 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
+	due, err := fieldExpiries(c, keys, values)
+	if err != nil {
+		return err
+	}
 	for i, k := range keys {
 		var value string
 		switch v := values[i].(type) {
@@ -253,7 +277,11 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		case *redis.MapStringStringCmd:
 			var parts []string
 			for _, f := range slices.Sorted(maps.Keys(v.Val())) {
-				parts = append(parts, fmt.Sprintf("%q=%q", f, v.Val()[f]))
+				part := fmt.Sprintf("%q=%q", f, v.Val()[f])
+				if at := due[i][f]; at > 0 {
+					part += fmt.Sprint(" until ", at)
+				}
+				parts = append(parts, part)
 			}
 			value = strings.Join(parts, " ")
 		case *redis.StringSliceCmd:
@@ -275,6 +303,48 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 		out[fmt.Sprintf("%d/%s", db, k)] = fmt.Sprintf("%s %s expires %v", types[i].Val(), value, expiries[i].Val())
 	}
 	return nil
+}
+
+// fieldExpiries asks for the expiries of the fields of hashes; a plain Redis before
+// 7.4 knows none.
+func fieldExpiries(c *redis.Client, keys []string, values []redis.Cmder) ([]map[string]int64, error) {
+	ctx := context.Background()
+	out := make([]map[string]int64, len(keys))
+	fields := make([][]string, len(keys))
+	replies := make([]*redis.Cmd, len(keys))
+	pipe := c.Pipeline()
+	for i, k := range keys {
+		hash, ok := values[i].(*redis.MapStringStringCmd)
+		if !ok || len(hash.Val()) == 0 {
+			continue
+		}
+		fields[i] = slices.Sorted(maps.Keys(hash.Val()))
+		args := []any{"HPEXPIRETIME", k, "FIELDS", len(fields[i])}
+		for _, f := range fields[i] {
+			args = append(args, f)
+		}
+		replies[i] = pipe.Do(ctx, args...)
+	}
+	if pipe.Len() == 0 {
+		return out, nil
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !strings.Contains(err.Error(), "unknown command") && !strings.HasPrefix(err.Error(), "WRONGTYPE") {
+		return nil, err
+	}
+	for i := range keys {
+		if replies[i] == nil || replies[i].Err() != nil {
+			continue
+		}
+		times, err := replies[i].Int64Slice()
+		if err != nil {
+			return nil, err
+		}
+		out[i] = map[string]int64{}
+		for j, at := range times {
+			out[i][fields[i][j]] = at
+		}
+	}
+	return out, nil
 }
 
 // Rebuilt demands that the node's Redis holds what the cells say: it restarts

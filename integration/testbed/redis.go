@@ -23,6 +23,8 @@ type RedisOptions struct {
 	Persist bool
 	// Databases: 0 is Redis's own default of 16.
 	Databases int
+	// Version8 makes it a Redis 8 (scripts/new-redis) instead of the installed one.
+	Version8 bool
 	// Args are further arguments.
 	Args []string
 }
@@ -34,6 +36,19 @@ type Redis struct {
 	Socket string // path, or empty
 	Dir    string
 	opts   RedisOptions
+}
+
+// Redis8 returns the path of a redis-server that knows expiries of hash fields.
+func (b *Bed) Redis8() string {
+	b.Helper()
+	path, err := filepath.Abs("../bin/redis8/redis-server")
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		b.Fatalf("this test needs Redis 8, which scripts/new-redis bin/redis8 puts there: %v", err)
+	}
+	return path
 }
 
 // Redis starts a redis-server.
@@ -57,7 +72,11 @@ func (b *Bed) Redis(opts RedisOptions) *Redis {
 }
 
 func (r *Redis) args() []string {
-	args := []string{"redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(r.Port), "--dir", r.Dir,
+	binary := "redis-server"
+	if r.opts.Version8 {
+		binary = r.bed.Redis8()
+	}
+	args := []string{binary, "--bind", "127.0.0.1", "--port", strconv.Itoa(r.Port), "--dir", r.Dir,
 		"--save", "", "--daemonize", "no", "--loglevel", "warning"}
 	if r.Socket != "" {
 		args = append(args, "--unixsocket", r.Socket)
