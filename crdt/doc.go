@@ -68,9 +68,10 @@
 // # Expiry
 //
 // Each replica hides an expired key for itself (Sweep), and it leaves the
-// digest: replicas compare digests after sweeping to the same time. Purge
-// deletes it once nobody can bring it back. Neither is an operation of the
-// model: no delta tells of them.
+// digest: replicas compare digests after sweeping to the same time. An expired
+// field of a hash is hidden too (SweepField), and stays in the digest: what of it is
+// hidden is only counted. Purge and PurgeField delete them once nobody can bring them
+// back. Hiding is no operation of the model: no delta tells of it.
 //
 // # Aliasing
 //

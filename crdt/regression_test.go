@@ -516,3 +516,36 @@ func TestValidate(t *testing.T) {
 		}
 	}
 }
+
+// What REPAIR puts in place of a key whose fields are hidden is hidden anew.
+func TestReplaceOfHiddenFields(t *testing.T) {
+	s := &small{t: t}
+	a := s.node(1)
+	a.write(func(w *crdt.Writer) {
+		w.SetField(k, "f", []byte("v"), false)
+		w.SetFieldExpiry(k, "f", firstMilli+100)
+		w.SetField(k, "g", []byte("v"), false)
+	})
+	id := crdt.FieldExpiry(k, "f")
+	if !a.ks.SweepField(id, firstMilli+200) || a.ks.SweepField(id, firstMilli+300) {
+		t.Error("a field is hidden once")
+	}
+	cells := map[crdt.CellID]*crdt.Cell{}
+	a.store.EachCell(k, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
+		cells[id] = c
+		return true
+	})
+	a.ks.Replace(k, nil, cells)
+	if err := a.store.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if h := a.store.Header(k); h.Hidden != 0 || h.Len(crdt.KindField) != 2 {
+		t.Errorf("after the repair: %+v", *h)
+	}
+	if !a.ks.SweepField(id, firstMilli+400) {
+		t.Error("the field was not hidden anew")
+	}
+	if err := a.store.Check(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -59,7 +59,10 @@ func renderHash(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touc
 		}
 	}
 	u.flush()
-	return !whole && b.fields && h.FieldExpiries() > 0
+	return !whole && (h.FieldExpiries() > 0 || slices.ContainsFunc(t.Cells(), func(c crdt.TouchedCell) bool {
+		_, ok := c.ID.Field()
+		return ok
+	}))
 }
 
 // past stands for an expiry that has passed.

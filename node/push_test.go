@@ -80,14 +80,20 @@ func (c *rawClient) reply() string {
 // plainRedis starts a redis-server of its own and returns its socket.
 func plainRedis(t *testing.T) string {
 	t.Helper()
+	return serverOf(t, "redis-server", "the test needs redis-server")
+}
+
+// serverOf starts a server of a binary and returns its socket.
+func serverOf(t *testing.T, binary, without string) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		t.Fatal(err)
 	}
 	sock := filepath.Join(dir, "s")
-	cmd := exec.Command("redis-server", "--port", "0", "--unixsocket", sock, "--dir", dir, "--save", "")
+	cmd := exec.Command(binary, "--port", "0", "--unixsocket", sock, "--dir", dir, "--save", "")
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("the test needs redis-server: %v", err)
+		t.Fatalf("%s: %v", without, err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()

@@ -218,6 +218,8 @@ func FuzzDecodeEntry(f *testing.F) {
 		e := randomEntry(r)
 		f.Add(EncodeEntry(nil, &e))
 	}
+	expiry := crdt.Delta{Level: crdt.LevelCell, ID: crdt.FieldExpiry(crdt.Key{Name: "h"}, "field"), Put: &crdt.Put{Tag: 9, Value: make([]byte, 8)}}
+	f.Add(EncodeEntry(nil, &crdt.Entry{Stream: crdt.NewStream(1, 1, 0), Tag: 9, Deltas: []crdt.Delta{expiry}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := DecodeEntry(b)
 		if err != nil {

@@ -17,6 +17,8 @@ var rewrite = flag.Bool("rewrite", false, "write what is generated anew")
 var differs = map[string]string{
 	"INCRBYFLOAT":     "adds in decimals, exactly, where Redis rounds to a C `long double`",
 	"HINCRBYFLOAT":    "adds in decimals, exactly, where Redis rounds to a C `long double`",
+	"HLEN":            "counts what shows; Redis counts also fields that have expired and that it has not reclaimed yet",
+	"HSETEX":          "`KEEPTTL` makes a field that has expired anew, and lasting; in Redis it has the expiry that has passed until it is reclaimed",
 	"COMMAND":         "in order of name; without what the node refuses",
 	"COMMAND|DOCS":    "only summary, version and group",
 	"SWAPDB":          "renames every key across, up to 100,000 elements in all; writes of other nodes that this one has not seen stay in the database where they were made",

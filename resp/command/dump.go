@@ -353,7 +353,7 @@ func swapdb(c *Context) {
 				continue // the node's own
 			}
 			v := readKey(c, k)
-			if size += len(v.elems); size > maxSwap {
+			if size += len(v.elems) + len(v.due); size > maxSwap {
 				c.Out.Error(refusedSwapSize)
 				return
 			}
