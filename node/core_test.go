@@ -76,11 +76,20 @@ func TestKeysExpireWithinAGroup(t *testing.T) {
 	if err := c.Commit(); err != nil {
 		t.Fatal(err)
 	}
+	do("HSETEX", "hash", "PX", "1000", "FIELDS", "1", "f", "v")
+	do("HSET", "hash", "lasting", "v")
+	do("HSETEX", "passed", "PX", "1000", "FIELDS", "1", "f", "v")
+	do("EXPIRE", "passed", "1000")
+	if err := c.Commit(); err != nil {
+		t.Fatal(err)
+	}
 	g := c.log.Begin()
 	store := &crdt.Keyspace{Store: g}
 	w := crdt.NewWriter(store, crdt.NewStream(2, 1, 0), crdt.TagAt(now.UnixMilli(), 2), now.UnixMilli())
 	w.SetString(crdt.Key{Name: "came"}, []byte("v"), false)
 	w.SetExpiry(crdt.Key{Name: "came"}, now.UnixMilli()+500)
+	w.SetField(crdt.Key{Name: "camehash"}, "f", []byte("v"), false)
+	w.SetFieldExpiry(crdt.Key{Name: "camehash"}, "f", now.UnixMilli()+500)
 	entries := w.Entries()
 	g.Discard()
 	e := entries[0]
@@ -95,11 +104,19 @@ func TestKeysExpireWithinAGroup(t *testing.T) {
 			t.Errorf("PERSIST %s: %q", k, got)
 		}
 	}
+	for words, want := range map[string]string{
+		"HPERSIST hash FIELDS 1 f": "*1\r\n:-2\r\n", "HPERSIST camehash FIELDS 1 f": "*1\r\n:-2\r\n", "PERSIST camehash": ":0\r\n",
+		"PERSIST passed": ":0\r\n", "HPERSIST hash FIELDS 1 lasting": "*1\r\n:-1\r\n",
+	} {
+		if got := do(strings.Fields(words)...); got != want {
+			t.Errorf("%s: %q", words, got)
+		}
+	}
 	view.cmds = nil
 	if err := c.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(view.cmds, "; "); got != "DEL came here" {
+	if got := strings.Join(view.cmds, "; "); got != "DEL came; HDEL hash f; DEL here passed" {
 		t.Errorf("the view was sent %q", got)
 	}
 }

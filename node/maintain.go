@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"time"
@@ -76,41 +77,63 @@ func (c *Core) SweepDue(now int64) bool {
 
 // sweep hides the keys that have expired, also those whose expiry the open group
 // has brought, so that what commands find, what the view shows and what digests
-// cover agree on the moment of expiry. Fields that have expired are found and shown
-// by nobody anyhow; they are hidden once they are committed.
+// cover agree on the moment of expiry. Of fields it is the same.
 func (c *Core) sweep() {
 	now := c.Now()
-	var due []crdt.Key
-	for k := range c.ks.Touched {
-		if h := c.group.Header(k); h != nil && h.Expiry != 0 && h.Expiry <= now {
-			due = append(due, k)
+	var due []crdt.CellID
+	for k, t := range c.ks.Touched {
+		h := c.group.Header(k)
+		if h == nil {
+			continue
 		}
+		if h.Expiry != 0 && h.Expiry <= now {
+			due = append(due, crdt.CellID{Key: k, Kind: crdt.KindExpiry})
+		}
+		due = append(due, c.dueFields(k, h, t, now)...)
 	}
-	slices.SortFunc(due, compareKeys)
+	slices.SortFunc(due, func(a, b crdt.CellID) int {
+		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Elem, b.Elem))
+	})
 	was := c.news.watching // what expires is not changed by the command that runs
 	c.news.watching = false
 	defer func() { c.news.watching = was }()
-	for _, k := range due {
-		c.sweepKey(k, now)
+	if c.SweepDue(now) {
+		due = append(due, c.log.Expired(now, sweepPerGroup)...)
 	}
-	if !c.SweepDue(now) {
-		return
-	}
-	for _, id := range c.log.Expired(now, sweepPerGroup) {
-		if id.Elem == "" {
-			c.sweepKey(id.Key, now)
-		} else if c.ks.SweepField(id, now) {
+	for _, id := range due {
+		switch {
+		case id.Elem == "" && c.ks.Sweep(id.Key, now):
+			c.Stats.Swept++
+			c.news.expired(id.Key)
+		case id.Elem != "" && c.ks.SweepField(id, now):
 			c.Stats.SweptFields++
 			c.news.fieldExpired(id.Key)
 		}
 	}
 }
 
-func (c *Core) sweepKey(k crdt.Key, now int64) {
-	if c.ks.Sweep(k, now) {
-		c.Stats.Swept++
-		c.news.expired(k)
+// dueFields lists the expiries of fields, of those that the open group has changed
+// of a key, that have passed and hide nothing yet.
+func (c *Core) dueFields(k crdt.Key, h *crdt.Header, t *crdt.Touch, now int64) (due []crdt.CellID) {
+	if h.FieldExpiries() == 0 {
+		return nil
 	}
+	check := func(field string, e *crdt.Cell) bool {
+		if !e.Hidden && e.Past(now) {
+			due = append(due, crdt.FieldExpiry(k, field))
+		}
+		return true
+	}
+	if t.Whole {
+		crdt.EachFieldExpiry(c.group, k, check)
+		return due
+	}
+	for _, field := range touchedFields(t) {
+		if e := c.group.Cell(crdt.FieldExpiry(k, field)); e != nil {
+			check(field, e)
+		}
+	}
+	return due
 }
 
 // Maintain does one bounded step of what has no hurry: expired keys are swept,

@@ -1,7 +1,10 @@
 package node
 
 import (
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/wan"
@@ -64,5 +67,61 @@ func TestOver(t *testing.T) {
 				t.Errorf("over is %t", got)
 			}
 		})
+	}
+}
+
+// A field that has expired is purged by one node, once every member is known to
+// have seen the expiry and to be past it.
+func TestPurgeOfFields(t *testing.T) {
+	now := time.Now()
+	c := newBareCore(t, func() time.Time { return now }, &sentView{})
+	for _, words := range []string{"HSETEX h PX 1000 FIELDS 1 f v", "HSET h lasting v", "HSETEX alone PX 1000 FIELDS 2 f v g v", "EXPIRE alone 1000000"} {
+		q := request(nil, strings.Fields(words)...)
+		if c.Do(q); q.Out[0] == '-' {
+			t.Fatalf("%s: %s", words, q.Out)
+		}
+	}
+	if err := c.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (out []string) {
+		c.begin()
+		for _, k := range []crdt.Key{{Name: "alone"}, {Name: "h"}} {
+			c.group.EachCell(k, crdt.KindAny, func(id crdt.CellID, cell *crdt.Cell) bool {
+				if cell.Live() {
+					out = append(out, k.Name+" "+id.Kind.Name()+" "+id.Elem)
+				}
+				return true
+			})
+		}
+		_ = c.Commit()
+		return out
+	}
+	whole := left()
+	have := c.log.Vector()
+	before := crdt.TagAt(now.UnixMilli()+500, 2)
+	now = now.Add(10 * time.Minute)
+	after := crdt.TagAt(now.UnixMilli(), 2)
+	for _, step := range []struct {
+		name  string
+		heard map[uint16]wan.Heard
+		want  []string
+	}{
+		{"before a member was heard", nil, whole},
+		{"while a member is not past it", map[uint16]wan.Heard{2: {Origin: crdt.NewStream(2, 1, 0), Tag: before, Durable: have}}, whole},
+		{"while a member has not seen it", map[uint16]wan.Heard{2: {Origin: crdt.NewStream(2, 1, 0), Tag: after}}, whole},
+		{"when all have", map[uint16]wan.Heard{2: {Origin: crdt.NewStream(2, 1, 0), Tag: after, Durable: have}}, []string{"h field lasting"}},
+	} {
+		for range 3 {
+			if _, err := c.Maintain(&Company{Members: []uint16{2}, Heard: step.heard}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := left(); !slices.Equal(got, step.want) {
+			t.Errorf("%s there are %q, want %q", step.name, got, step.want)
+		}
+	}
+	if c.Stats.SweptFields != 3 || c.Stats.Purged != 3 {
+		t.Errorf("%d fields hidden, %d purged", c.Stats.SweptFields, c.Stats.Purged)
 	}
 }
