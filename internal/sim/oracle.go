@@ -507,7 +507,7 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 	for _, c := range ks.cells {
 		if field, ok := c.id.Field(); ok && c.cell.Live() {
 			past[field] = c.cell.Expiry() <= st.now
-			if st.p.site.redis.fields && c.cell.Expiry() != crdt.Never {
+			if v.typ == crdt.TypeHash && st.p.site.redis.fields && c.cell.Expiry() != crdt.Never {
 				v.due[field] = c.cell.Expiry()
 			}
 		}
