@@ -59,8 +59,8 @@ type Core struct {
 	// by entry: a view of an earlier one cannot be caught up from the log.
 	generation uint64
 
-	// fields says that the view knows expiries of fields.
-	fields bool
+	// The view knows expiries of fields, and cannot count HyperLogLogs.
+	fields, countless bool
 
 	waiters waiters
 	news    news
@@ -412,8 +412,14 @@ func (c *Core) Defer(done func(error)) {
 	c.dones = append(c.dones, done)
 }
 
-// ViewKnowsFields says whether the view to come knows expiries of fields.
-func (c *Core) ViewKnowsFields(knows bool) { c.fields = knows }
+// ViewIs says of the view to come whether it knows expiries of fields, and
+// whether it cannot count HyperLogLogs.
+func (c *Core) ViewIs(fields, countless bool) { c.fields, c.countless = fields, countless }
+
+// byView reports whether the view answers a request.
+func (c *Core) byView(q *resp.Request) bool {
+	return q.Cmd.ByView(q.Args) && !(c.countless && q.Cmd.Name == "PFCOUNT")
+}
 
 // ViewDown tells the core that the view is gone: changes are remembered until
 // ViewUp.

@@ -740,3 +740,29 @@ func TestInvalidationAfterWait(t *testing.T) {
 		}
 	}
 }
+
+// HyperLogLogs are counted whatever view is behind the node: the embedded store
+// cannot read their strings.
+func TestCountsWithAnyView(t *testing.T) {
+	model := dialRaw(t, "unix", plainRedis(t))
+	for _, view := range []string{RedisSpawn, RedisEmbedded} {
+		t.Run(view, func(t *testing.T) {
+			n := startTestNode(t, 1, func(c *Config) { c.Redis = view })
+			c := dialRaw(t, "tcp", n.cfg.Addr())
+			many := "PFADD big"
+			for i := range 5000 {
+				many += fmt.Sprint(" ", i)
+			}
+			model.do("FLUSHALL")
+			for _, line := range []string{"PFADD small a b c", many, "PFADD big x", "SET string v", "PFCOUNT small", "PFCOUNT big", "PFCOUNT small big none", "PFCOUNT none",
+				"PFCOUNT string", "PFCOUNT small string", "MULTI", "PFADD small d", "PFCOUNT small", "GET string", "PFCOUNT big small", "EXEC", "PFCOUNT small",
+				"PFMERGE all small big", "PFCOUNT all", "HELLO 3", "PFCOUNT all"} {
+				got, want := c.do(line), model.do(line)
+				if got != want && line != "HELLO 3" {
+					t.Errorf("%.40s: got %q, want %q", line, got, want)
+				}
+			}
+			model.do("HELLO 2")
+		})
+	}
+}

@@ -157,7 +157,7 @@ func (r *recovery) level(ctx context.Context) error {
 	}
 	lost := r.pump.TakeLost()
 	var generation uint64
-	if err := r.exec.Run(func(c *Core) { c.Remember(lost); generation = c.generation; c.ViewKnowsFields(conn.fields) }); err != nil {
+	if err := r.exec.Run(func(c *Core) { c.Remember(lost); generation = c.generation; c.ViewIs(conn.fields, conn.embedded) }); err != nil {
 		return err
 	}
 	raw, err := conn.readMark()

@@ -95,7 +95,7 @@ func (c *Core) Do(req *resp.Request) {
 	switch {
 	case len(req.Subs) > 0:
 		c.transaction(req)
-	case req.Cmd.ByView(req.Args):
+	case c.byView(req):
 		c.begin()
 		c.read(req)
 		return
@@ -134,7 +134,7 @@ func (c *Core) transaction(req *resp.Request) {
 	c.writer.Begin(lane)
 	t := c.unit()
 	for _, q := range req.Subs {
-		if q.Cmd.ByView(q.Args) {
+		if c.byView(q) {
 			c.read(q)
 			t.held = true
 		} else {
@@ -156,7 +156,11 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	ctx.NoWait = noWait
 	c.news.by = req
 	c.news.begin(req.Cmd, ctx)
-	req.Cmd.Run(ctx)
+	if run := req.Cmd.Run; run != nil {
+		run(ctx)
+	} else {
+		req.Cmd.Local(ctx) // for the view
+	}
 	c.news.end(req.Cmd, ctx)
 	req.Out, req.Counted = ctx.Out.Buf, ctx.Counted
 	if ctx.Waits != nil {

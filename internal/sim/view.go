@@ -119,7 +119,7 @@ func (p *proc) attach() {
 	p.step(func() {
 		p.core.ViewDown()
 		p.core.Remember(p.lost)
-		p.core.ViewKnowsFields(p.site.redis.fields)
+		p.core.ViewIs(p.site.redis.fields, false)
 		p.lost = nil
 		keys, rebuild := p.plan()
 		p.attached = true

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"strconv"
 
@@ -337,6 +338,82 @@ func pfmerge(c *Context) {
 	}
 	to.write(true)
 	c.Out.OK()
+}
+
+// pfcount answers PFCOUNT as the view does. Of one key that a client has set as a
+// string Redis believes the count that is in there, if it says that it holds.
+func pfcount(c *Context) {
+	var all *hyperLogLog
+	for i := 1; i < len(c.Args); i++ {
+		h := openHLL(c, c.Key(i))
+		if h == nil {
+			return
+		}
+		if s := h.foreign; s != nil && len(c.Args) == 2 && s[hllStaleAt]&hllStale == 0 {
+			c.Out.Int(int64(binary.LittleEndian.Uint64(s[hllHeader-8:])))
+			return
+		}
+		if !h.load() {
+			return
+		}
+		if all == nil {
+			all = h
+			continue
+		}
+		for r, n := range h.regs {
+			all.regs[r] = max(all.regs[r], n)
+		}
+	}
+	c.Out.Int(hllCount(&all.regs))
+}
+
+// hllCount estimates how many elements have made the registers what they are, by
+// O. Ertl's improved raw estimator ("New cardinality estimation algorithms for
+// HyperLogLog sketches", 2017, algorithm 6), as Redis does.
+func hllCount(regs *[hllRegisters]byte) int64 {
+	var of [64]int // registers by value
+	for _, n := range regs {
+		of[n&63]++
+	}
+	const m, q = float64(hllRegisters), 64 - 14
+	z := m * hllTau((m-float64(of[q+1]))/m)
+	for k := q; k >= 1; k-- {
+		z = (z + float64(of[k])) * 0.5
+	}
+	z += m * hllSigma(float64(of[0])/m)
+	return int64(math.Round(0.5 / math.Ln2 * m * m / z))
+}
+
+func hllSigma(x float64) float64 {
+	if x == 1 {
+		return math.Inf(1)
+	}
+	y, z := 1.0, x
+	for {
+		was := z
+		x *= x
+		z += x * y
+		y += y
+		if z == was {
+			return z
+		}
+	}
+}
+
+func hllTau(x float64) float64 {
+	if x == 0 || x == 1 {
+		return 0
+	}
+	y, z := 1.0, 1-x
+	for {
+		was := z
+		x = math.Sqrt(x)
+		y *= 0.5
+		z -= (1 - x) * (1 - x) * y
+		if z == was {
+			return z / 3
+		}
+	}
 }
 
 func pfdebug(c *Context) {

@@ -92,6 +92,22 @@ func randomHyperLogLogCommand(h *harness) []string {
 	}
 }
 
+// TestLocalCount: what the cells count is what Redis counts.
+func TestLocalCount(t *testing.T) {
+	for _, seed := range seeds() {
+		h := newHarness(t, seed)
+		for range 300 {
+			h.run(randomHyperLogLogCommand(h)...)
+			args := append([]string{"PFCOUNT", pick(h, keyNames)}, keyNames[:h.rng.IntN(4)]...)
+			c := &Context{Tx: testTx{h.writer, h}, Args: bytesOf(args), Out: Reply{Proto: 2}}
+			pfcount(c)
+			if want := h.model.do(c.Args...); !bytes.Equal(c.Out.Buf, want) {
+				t.Fatalf("seed %d: %q: got %q, want %q", seed, args, c.Out.Buf, want)
+			}
+		}
+	}
+}
+
 // TestHyperLogLogPatch makes sure that patching the dense string does what
 // making it anew does.
 func TestHyperLogLogPatch(t *testing.T) {

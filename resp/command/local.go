@@ -7,8 +7,8 @@ import (
 )
 
 // localReads answer simple reads from the cells, in scripts, where a round trip
-// to the view for each would be slow. What has an order that cells lack is not
-// here.
+// to the view for each would be slow, and where the view cannot. What has an order
+// that cells lack is not here.
 var localReads = map[string]func(*Context){
 	"GET": func(c *Context) {
 		k := c.Key(1)
@@ -81,6 +81,7 @@ var localReads = map[string]func(*Context){
 			localScore(c, k, c.Args[2])
 		}
 	},
+	"PFCOUNT": pfcount,
 	"ZMSCORE": func(c *Context) {
 		k := c.Key(1)
 		if wrongKind(c, k, crdt.TypeZSet) {

@@ -69,7 +69,7 @@ func TestLocalReads(t *testing.T) {
 			}
 			seen[args[0]] = true
 		}
-		if len(seen) != len(localReads)-1 { // PTTL moves too fast
+		if len(seen) != len(localReads)-2 { // PTTL moves too fast, PFCOUNT has its own test
 			t.Errorf("%d of %d commands were tried", len(seen), len(localReads))
 		}
 	}
