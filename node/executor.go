@@ -24,19 +24,31 @@ const (
 	groupRanges   = 64
 )
 
+// After a group with peers' ranges the clients have a turn as long as that took,
+// if any have been there of late: it ends before when none has a command for a
+// moment.
+const (
+	clientsLately = 50 * time.Millisecond
+	turnIdle      = 300 * time.Microsecond
+)
+
 // tickEvery is how often the executor looks for keys that have expired.
 const tickEvery = 50 * time.Millisecond
 
 // executor is the one goroutine that owns the core. Everything that touches
-// state comes to it through one ordered queue; it drains what is waiting into
+// state comes to it through two ordered queues, one of them for the ranges of
+// peers, with which clients share its time evenly; it drains what is waiting into
 // a commit group, so that groups grow and cost per command falls as load rises.
 type executor struct {
-	core  *Core
-	queue chan work
-	stop  chan struct{}
-	done  chan struct{}
-	slog  *slog.Logger
-	held  []work // came while a script was busy
+	core   *Core
+	queue  chan work
+	ranges chan work
+	stop   chan struct{}
+	done   chan struct{}
+	slog   *slog.Logger
+	held   []work    // came while a script was busy
+	turn   time.Time // until when it is the clients'
+	served time.Time // when a client's commands were last carried out
 
 	latency func(event string, took time.Duration) // is told what held clients up; nil, or set before they come
 	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
@@ -66,7 +78,7 @@ func (r *requests) release() {
 }
 
 func newExecutor(core *Core, logger *slog.Logger) *executor {
-	x := &executor{core: core, queue: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
+	x := &executor{core: core, queue: make(chan work, queueLen), ranges: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
 	core.scripts.Busy = x.busy
 	return x
 }
@@ -104,7 +116,7 @@ func (x *executor) Execute(reqs []*resp.Request) {
 	r := &requests{list: reqs}
 	r.left.Store(1)
 	r.replied.Add(1)
-	if !x.enqueue(work{reqs: r}) {
+	if !x.enqueue(x.queue, work{reqs: r}) {
 		for _, q := range reqs {
 			fail(q, "LOADING replicatord is stopping")
 		}
@@ -116,7 +128,7 @@ func (x *executor) Execute(reqs []*resp.Request) {
 // Apply hands over consecutive ranges of peers' streams; done is called when
 // they are committed or refused.
 func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
-	if !x.enqueue(work{ranges: ranges, done: done}) {
+	if !x.enqueue(x.ranges, work{ranges: ranges, done: done}) {
 		done(context.Canceled)
 	}
 }
@@ -124,7 +136,7 @@ func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
 // Run runs fn between groups and waits for it.
 func (x *executor) Run(fn func(*Core)) error {
 	ran := make(chan struct{})
-	if !x.enqueue(work{fn: func(c *Core) { defer close(ran); fn(c) }}) {
+	if !x.enqueue(x.queue, work{fn: func(c *Core) { defer close(ran); fn(c) }}) {
 		return context.Canceled
 	}
 	select {
@@ -136,16 +148,16 @@ func (x *executor) Run(fn func(*Core)) error {
 }
 
 // Post runs fn between groups without waiting.
-func (x *executor) Post(fn func(*Core)) bool { return x.enqueue(work{fn: fn}) }
+func (x *executor) Post(fn func(*Core)) bool { return x.enqueue(x.queue, work{fn: fn}) }
 
-func (x *executor) enqueue(w work) bool {
+func (x *executor) enqueue(queue chan work, w work) bool {
 	select {
 	case <-x.stop:
 		return false
 	default:
 	}
 	select {
-	case x.queue <- w:
+	case queue <- w:
 		return true
 	case <-x.stop:
 		return false
@@ -166,6 +178,8 @@ func (x *executor) loop() {
 	defer tick.Stop()
 	deadline := time.NewTimer(tickEvery)
 	defer deadline.Stop()
+	pause := time.NewTimer(tickEvery)
+	defer pause.Stop()
 	for {
 		if at := x.core.NextDeadline(); at != 0 {
 			deadline.Reset(time.Until(time.UnixMilli(at)))
@@ -176,9 +190,18 @@ func (x *executor) loop() {
 			x.group(w)
 			continue
 		}
+		ranges, idle := x.ranges, (<-chan time.Time)(nil)
+		if left := time.Until(x.turn); left > 0 {
+			pause.Reset(min(left, turnIdle))
+			ranges, idle = nil, pause.C
+		}
 		select {
 		case w := <-x.queue:
 			x.group(w)
+		case w := <-ranges:
+			x.group(w)
+		case <-idle:
+			x.turn = time.Time{}
 		case <-deadline.C:
 			x.core.TimeOut(time.Now().UnixMilli())
 		case <-tick.C:
@@ -197,6 +220,8 @@ func (x *executor) loop() {
 				select {
 				case w := <-x.queue:
 					x.group(w)
+				case w := <-x.ranges:
+					x.group(w)
 				default:
 					for q := range x.core.waiters.all {
 						x.core.Unblock(q, []byte("-LOADING replicatord is stopping\r\n"))
@@ -208,44 +233,55 @@ func (x *executor) loop() {
 	}
 }
 
-// group runs one item and what waits behind it, and commits.
+// group runs one item and what waits behind it, and commits: peers' ranges, as
+// many as wait or, while clients wait, one; then the clients' commands.
 func (x *executor) group(w work) {
-	ranges, bytes, yielded := 0, 0, false
-	for {
-		switch {
-		case w.fn != nil:
+	begun, peers := time.Now(), w.done != nil
+	bytes, yielded, more := 0, false, true
+	for n := 0; more && w.done != nil; n++ {
+		x.core.Apply(w.ranges, w.done)
+		if w, more = waiting(x.queue); !more && n < groupRanges && !x.full(bytes) {
+			w, more = waiting(x.ranges)
+		}
+	}
+	for more {
+		if w.fn != nil {
 			x.commit()
 			w.fn(x.core)
 			x.core.wake()
-		case w.reqs != nil:
+		} else {
 			bytes += x.commands(w.reqs)
-		default:
-			x.core.Apply(w.ranges, w.done)
-			ranges++
+			x.served = begun
 		}
-		cmds, size := x.core.Size()
-		if cmds >= groupCommands || bytes+size >= groupBytes || ranges >= groupRanges || len(x.held) > 0 {
+		if x.full(bytes) {
 			break
 		}
-		var more bool
-		if w, more = x.waiting(); !more && !yielded {
+		if w, more = waiting(x.queue); !more && !yielded {
 			// Connections whose commands have come get to queue them: a larger group
 			// costs less for each, and nobody waits for what has not come.
 			yielded = true
 			runtime.Gosched()
-			w, more = x.waiting()
-		}
-		if !more {
-			break
+			w, more = waiting(x.queue)
 		}
 	}
 	x.commit()
+	if peers && begun.Sub(x.served) < clientsLately {
+		now := time.Now()
+		x.turn = now.Add(now.Sub(begun))
+	}
+}
+
+// full reports whether the group is to be committed; bytes is the size of its
+// commands.
+func (x *executor) full(bytes int) bool {
+	cmds, size := x.core.Size()
+	return cmds >= groupCommands || bytes+size >= groupBytes || len(x.held) > 0
 }
 
 // waiting takes what is queued, if anything is.
-func (x *executor) waiting() (w work, ok bool) {
+func waiting(queue chan work) (w work, ok bool) {
 	select {
-	case w = <-x.queue:
+	case w = <-queue:
 		return w, true
 	default:
 		return w, false

@@ -1,0 +1,78 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp"
+)
+
+// However much of peers waits, a client's command is behind one piece of it at
+// most; and what peers sent is applied all the same while clients never rest.
+func TestClientsAndPeersTakeTurns(t *testing.T) {
+	c := newBareCore(t, time.Now, &sentView{})
+	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	const pieces = 200
+	stream := crdt.NewStream(2, 1, 0)
+	ks := &crdt.Keyspace{Have: crdt.Vector{}}
+	var prev crdt.Tag
+	done := make(chan int, pieces)
+	g := c.log.Begin()
+	ks.Store = g
+	for i := range pieces {
+		w := crdt.NewWriter(ks, stream, crdt.TagAt(time.Now().UnixMilli(), 2)+crdt.Tag(i), time.Now().UnixMilli())
+		w.SetString(crdt.Key{Name: fmt.Sprint("of a peer ", i)}, []byte("v"), false)
+		e := w.Entries()[0]
+		e.Prev, prev = prev, e.Tag
+		x.Apply([]crdt.Entry{e}, func(err error) {
+			if err != nil {
+				t.Error(err)
+			}
+			done <- i
+		})
+		ks.Have.Raise(e.Stream, e.Tag)
+	}
+	g.Discard()
+	replied := make(chan struct{})
+	go func() { // it comes behind all of them
+		defer close(replied)
+		x.Execute([]*resp.Request{request(nil, "SET", "k", "v")})
+	}()
+	for len(x.queue) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	x.group(<-x.ranges)
+	<-replied
+	if n := len(done); n != 1 {
+		t.Errorf("a client's command was behind %d pieces", n)
+	}
+	go x.loop()
+	defer x.Stop()
+	stop := make(chan struct{})
+	for i := range 4 {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					x.Execute([]*resp.Request{request(nil, "INCR", fmt.Sprint("counter", i))})
+				}
+			}
+		}()
+	}
+	for i := range pieces {
+		select {
+		case got := <-done:
+			if got != i {
+				t.Fatalf("piece %d was applied as number %d", got, i)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("%d pieces were applied while clients were busy", i)
+		}
+	}
+	close(stop)
+}
