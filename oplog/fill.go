@@ -63,16 +63,16 @@ func (l *Log) NewFill() (*Fill, error) {
 
 // Add adds a key, all of whose cells are live: its header, which is not swept and
 // has nothing pending, and its encoded cells, by kind and element. Keys come in
-// order of position.
+// order of position; after an error the table is of no use.
 func (f *Fill) Add(k crdt.Key, h *crdt.Header, cells []CellState) error {
 	f.row = headerKey(f.row[:0], k)
 	f.value = h.AppendBinary(f.value[:0])
 	err := f.table.Set(f.row, f.value)
 	f.row = f.row[:len(f.row)-1]
 	prefix := len(f.row)
-	for i := range cells {
+	for i := 0; i < len(cells) && err == nil; i++ {
 		f.row = append(append(f.row[:prefix], byte(cells[i].Kind)), cells[i].Elem...)
-		err = errors.Join(err, f.table.Set(f.row, cells[i].Data))
+		err = f.table.Set(f.row, cells[i].Data)
 	}
 	if err != nil {
 		return fmt.Errorf("table of a state: %w", err)
