@@ -2,6 +2,8 @@ package node
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -109,7 +111,7 @@ func (k *SyncKey) plainHeader() (*crdt.Header, bool) {
 		c := &k.Cells[i]
 		t := c.Kind.Type()
 		_, ofField := crdt.CellID{Kind: c.Kind, Elem: c.Elem}.Field()
-		if ofField || !c.Cell.Live() || c.Cell.Remnant() || len(c.Cell.Values) > 1 || t != crdt.TypeNone && h.Type != crdt.TypeNone && t != h.Type {
+		if ofField || c.Cell.Hidden || !c.Cell.Live() || c.Cell.Remnant() || len(c.Cell.Values) > 1 || t != crdt.TypeNone && h.Type != crdt.TypeNone && t != h.Type {
 			return nil, false
 		}
 		h.Add(crdt.CellID{Key: k.Key, Kind: c.Kind, Elem: c.Elem}, c.Cell)
@@ -159,7 +161,7 @@ func (c *Core) fillIn(s *SyncState, w *SyncWindow) (bool, error) {
 	return true, c.mergeKeys(s, f.rest, make([]bool, len(f.rest)))
 }
 
-// oneKey shows the state of one key.
+// oneKey shows the state of one key, whose cells are in order.
 type oneKey struct {
 	crdt.Store // for nothing else is asked
 	key        *SyncKey
@@ -185,12 +187,13 @@ func (o *oneKey) read(st *oplog.KeyState) error {
 func (o *oneKey) Header(crdt.Key) *crdt.Header { return o.header }
 
 func (o *oneKey) Cell(id crdt.CellID) *crdt.Cell {
-	for i := range o.key.Cells {
-		if c := &o.key.Cells[i]; c.Kind == id.Kind && c.Elem == id.Elem {
-			return c.Cell
-		}
+	i, ok := slices.BinarySearchFunc(o.key.Cells, id, func(c SyncCell, id crdt.CellID) int {
+		return cmp.Or(cmp.Compare(c.Kind, id.Kind), cmp.Compare(c.Elem, id.Elem))
+	})
+	if !ok {
+		return nil
 	}
-	return nil
+	return o.key.Cells[i].Cell
 }
 
 func (o *oneKey) EachCell(_ crdt.Key, kind crdt.Kind, fn func(crdt.CellID, *crdt.Cell) bool) {
