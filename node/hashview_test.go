@@ -82,7 +82,7 @@ func TestHashView(t *testing.T) {
 					touch.Whole = touch.Whole || rng.IntN(20) == 0
 					materialise(b, ks.Store, k, touch, now)
 				}
-				clear(ks.Touched)
+				ks.Untouch()
 				for _, cmd := range b.Cmds {
 					args := make([]any, len(cmd.Args))
 					for i, a := range cmd.Args {
@@ -107,7 +107,7 @@ func TestHashThatTheViewLetGo(t *testing.T) {
 	w.SetField(k, "f", []byte("v"), false)
 	w.SetFieldExpiry(k, "f", 2000)
 	w.SetExpiry(k, 9000)
-	clear(ks.Touched)
+	ks.Untouch()
 	w.SetField(k, "g", []byte("v"), false)
 	b := &Batch{fields: true}
 	materialise(b, ks.Store, k, ks.Touched[k], 1000)

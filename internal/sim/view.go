@@ -193,7 +193,7 @@ func (p *proc) catchUp(keys []crdt.Key) {
 }
 
 func (p *proc) rebuildFrom(pos []byte) {
-	b, pos, err := node.Rebuild(p.rebuilding, pos, rewriteStep, p.core.Now(), false)
+	b, pos, err := node.Rebuild(p.rebuilding, pos, rewriteStep, p.core.Now(), p.site.redis.fields)
 	p.w.check(err, "rebuilding the view")
 	p.Send(b)
 	if pos != nil {
