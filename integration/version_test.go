@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"embed"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -150,12 +151,15 @@ func listen(c net.Conn, version uint32, beats chan<- uint64) error {
 		switch t := f[0]; {
 		case t == 3:
 			m, err := wire.DecodeHelloAck(payload)
-			if err != nil || m.Version != version {
-				return fmt.Errorf("HelloAck: %+v, %v", m, err)
+			if err == nil && m.Version != version {
+				err = errors.New("another version")
+			}
+			if err != nil {
+				return fmt.Errorf("HelloAck: %+v, %w", m, err)
 			}
 		case t == 4:
 			m, err := wire.DecodeSessionError(payload)
-			return fmt.Errorf("the node ended the session: %+v, %v", m, err)
+			return errors.Join(fmt.Errorf("the node ended the session: %+v", m), err)
 		case t == frameHeartbeat:
 			m, err := wire.DecodeHeartbeat(payload)
 			if err != nil {

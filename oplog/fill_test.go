@@ -21,7 +21,6 @@ import (
 // a state sync does: each step says how far it came.
 type filler struct {
 	keys []*KeyState // of the source, in order
-	sum  uint64
 	r    *replica
 	own  int // keys of its own, where it has been
 }
