@@ -22,7 +22,8 @@ func TestScrubbing(t *testing.T) {
 			t.Parallel()
 			bed := testbed.New(t)
 			r := bed.Redis(testbed.RedisOptions{})
-			args := append([]string{"--set", "view.scrub=" + mode, "--set", "view.scrub_interval=200ms"}, quick...)
+			// Without a read cache: what clients see is then what is in the Redis.
+			args := append([]string{"--set", "view.scrub=" + mode, "--set", "view.scrub_interval=200ms", "--set", "view.read_cache=0"}, quick...)
 			a := bed.Node(testbed.Options{ID: 1, View: r.Address(), Args: args})
 			b := bed.Node(testbed.Options{ID: 2, Args: quick, Meet: []*testbed.Node{a}})
 			fill(a, "", 200)
