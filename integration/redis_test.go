@@ -202,7 +202,14 @@ func TestRedisFrozenLong(t *testing.T) {
 	n := bed.Node(testbed.Options{ID: 1, View: r.Address()})
 	fill(n, "", 50)
 	before := n.Dataset()
+	if _, err := n.Try("GET", "string2"); err != nil {
+		t.Fatal(err)
+	}
 	r.Freeze()
+	if v, err := n.Try("GET", "string2"); err != nil || v == nil { // is known still
+		t.Fatalf("what was read before is %v, %v", v, err)
+	}
+	n.Do("SET", "string1", 1) // as it was, but to be read anew
 	begun := time.Now()
 	_, err := n.Try("GET", "string1")
 	if err == nil || !strings.HasPrefix(err.Error(), "LOADING") {
