@@ -205,6 +205,9 @@ func (w *Writer) removeFieldExpiry(k Key, field string) {
 
 // removeFieldExpiries removes those of all fields of a key.
 func (w *Writer) removeFieldExpiries(k Key) {
+	if h := w.ks.Store.Header(k); h == nil || h.FieldExpiries() == 0 {
+		return // without the closure below, which each write would pay for
+	}
 	var fields []string
 	EachFieldExpiry(w.ks.Store, k, func(field string, _ *Cell) bool {
 		fields = append(fields, field)
