@@ -59,6 +59,7 @@ func (o *oracle) step() {
 		if p == nil {
 			continue
 		}
+		s.latest = max(s.latest, p.core.Now())
 		was := o.seen[s.id]
 		now := seenState{proc: p, vector: p.log.Vector(), durable: p.log.Durable()}
 		_, now.total, _ = p.log.Digests()
@@ -431,7 +432,9 @@ func (st *state) audit() {
 		hidden, past := uint32(0), map[string]bool{} // fields
 		for _, c := range ks.cells {
 			if field, ok := c.id.Field(); ok && c.cell.Hidden {
-				w.must(c.cell.Expiry() != 0 && c.cell.Expiry() <= st.now, "node %d: key %v: field %s is hidden at %d: %+v", node, k, field, st.now, *c.cell)
+				// It stays hidden when the clock goes back.
+				latest := st.p.site.latest
+				w.must(c.cell.Expiry() != 0 && c.cell.Expiry() <= latest, "node %d: key %v: field %s is hidden, and it never was later than %d: %+v", node, k, field, latest, *c.cell)
 				past[field] = true
 			}
 		}
@@ -506,7 +509,7 @@ func (st *state) visible(k crdt.Key, ks *keyState) *redisKey {
 	past := map[string]bool{} // fields
 	for _, c := range ks.cells {
 		if field, ok := c.id.Field(); ok && c.cell.Live() {
-			past[field] = c.cell.Expiry() <= st.now
+			past[field] = c.cell.Hidden || c.cell.Expiry() <= st.now
 			if v.typ == crdt.TypeHash && st.p.site.redis.fields && c.cell.Expiry() != crdt.Never {
 				v.due[field] = c.cell.Expiry()
 			}

@@ -42,6 +42,7 @@ type site struct {
 
 	offset time.Duration // of the wall clock
 	drift  int64         // of the wall clock, in millionths
+	latest int64         // hybrid time, in Unix milliseconds, that was ever read here
 	backup *vfs.MemFS
 	paused bool
 	// midSync says that the directory holds parts of a state sync, or may, while
@@ -70,7 +71,9 @@ func newSite(w *world, id uint16) *site {
 
 // wall reads the machine's clock.
 func (s *site) wall() time.Time {
-	return start.Add(s.w.now + s.offset + s.w.now/1_000_000*time.Duration(s.drift))
+	t := start.Add(s.w.now + s.offset + s.w.now/1_000_000*time.Duration(s.drift))
+	s.latest = max(s.latest, t.UnixMilli())
+	return t
 }
 
 // proc is a node's process.
