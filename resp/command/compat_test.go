@@ -29,7 +29,7 @@ var differs = map[string]string{
 	"OBJECT|FREQ":     "does not hear of reads that the node answers from its read cache (`read_cache` in `[view]`)",
 	"SORT":            "`STORE` keeps the result as it was at this node",
 	"XADD":            "the second part of an id that `*` makes ends with the node's id in its last four decimal digits, so that two nodes never make the same; `~` as with `XTRIM`",
-	"XTRIM":           "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry, whatever their size",
+	"XTRIM":           "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry ever, whatever their size, where Redis begins anew when a stream was empty",
 	"XINFO|STREAM":    "the radix tree is that of full nodes",
 	"MEMORY|USAGE":    "of a stream, what its placeholder in the view takes",
 	"FLUSHDB":         "removes what this node has seen; a write of another node still under way stays",
