@@ -27,6 +27,9 @@ type Writer struct {
 // the hybrid time in Unix milliseconds by which keys are expired.
 func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
 	w := &Writer{ks: ks, origin: origin.Origin(), tag: tag, now: now, ctx: ks.Have.Clone()}
+	// A node that lost its last writes, and whose clock was set back, may use a tag
+	// of its earlier life again. Its items must not have the same positions.
+	w.items = uint32(origin.Incarnation()&(1<<16-1)) << 14
 	for l := range Stream(Lanes) {
 		if t := w.ctx.Get(w.origin | l); t >= w.tag {
 			w.tag = t.next()
