@@ -217,3 +217,58 @@ func TestTableOfBadSteps(t *testing.T) {
 		t.Errorf("before the step: %+v", f)
 	}
 }
+
+// The next step may come as soon as one is merged, before that is over: each is
+// merged once all the same.
+func TestStepsAreMergedOnce(t *testing.T) {
+	h := newHistory(t, 1, 2)
+	a, x := h.nodes[0], h.nodes[1]
+	for i := range 60 {
+		h.do(a, fmt.Sprintf("SET k%d v", i))
+	}
+	snap, err := a.log.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newWanSnapshot(snap, nil, defaultSyncSizes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var posted []func(*Core)
+	taker := &SyncTaker{Go: func(fn func()) { fn() }, Post: func(fn func(*Core)) bool { posted = append(posted, fn); return true }}
+	b := s.Begin(nil)
+	if _, err := taker.Begin(a.id, &b, h.now); err != nil {
+		t.Fatal(err)
+	}
+	var cursor []byte
+	steps, merged := 0, 0
+	var next func()
+	next = func() {
+		m, _, err := s.Next(cursor, 200)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cursor = m.Cursor
+		steps++
+		taker.Keys(a.id, &m, func(err error) {
+			if merged++; err != nil {
+				t.Error(err)
+			}
+			if !m.Last {
+				next()
+			}
+		})
+	}
+	for next(); len(posted) > 0; {
+		fn := posted[0]
+		posted = posted[1:]
+		fn(x.core)
+		if err := x.core.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if merged != steps || steps < 3 {
+		t.Errorf("%d steps were merged %d times", steps, merged)
+	}
+}

@@ -31,14 +31,15 @@ type SyncTaker struct {
 	// Merged, if set, is told of each step that was merged, or refused.
 	Merged func(from uint16, last bool, p SyncProgress, err error)
 
-	mu     sync.Mutex
-	life   uint64 // of the sync under way
-	from   uint16
-	state  *SyncState
-	cursor []byte
-	steps  []*takenStep // the first is being merged, or waits for answers
-	repair bool         // the next sync replaces what differs
-	done   SyncProgress
+	mu      sync.Mutex
+	life    uint64 // of the sync under way
+	from    uint16
+	state   *SyncState
+	cursor  []byte
+	steps   []*takenStep
+	running bool // the first step is being merged, or waits for answers
+	repair  bool // the next sync replaces what differs
+	done    SyncProgress
 }
 
 // takenStep is a step that was received.
@@ -46,7 +47,6 @@ type takenStep struct {
 	state  *SyncState
 	window *SyncWindow
 	last   bool
-	ready  bool // its table was made, if any is to be
 	done   func(error)
 }
 
@@ -93,7 +93,7 @@ func (t *SyncTaker) Begin(from uint16, b *wan.SyncBegin, now time.Time) (fresh b
 // reset forgets what is under way. t.mu is held.
 func (t *SyncTaker) reset() {
 	t.life++
-	t.from, t.steps, t.repair, t.done = 0, nil, false, SyncProgress{}
+	t.from, t.steps, t.running, t.repair, t.done = 0, nil, false, false, SyncProgress{}
 }
 
 // Repair says that the next sync is to replace what differs.
@@ -135,11 +135,9 @@ func (t *SyncTaker) Keys(from uint16, m *wan.SyncKeys, done func(error)) {
 	}
 	t.cursor = w.upto
 	t.steps = append(t.steps, &takenStep{state: t.state, window: w, last: m.Last, done: done})
-	first, life := len(t.steps) == 1, t.life
+	life := t.life
 	t.mu.Unlock()
-	if first {
-		t.run(life)
-	}
+	t.run(life)
 }
 
 // Rest takes answers to what the first step has asked.
@@ -147,11 +145,13 @@ func (t *SyncTaker) Rest(from uint16, parts []wan.SyncRestPart, done func(error)
 	t.mu.Lock()
 	life, ready := t.life, false
 	var err error
+	var step *takenStep
 	for i := range parts {
 		if t.from != from || len(t.steps) == 0 {
 			err = errOutOfOrder
 		} else {
-			ready, err = t.steps[0].window.Answer(&parts[i])
+			step = t.steps[0]
+			ready, err = step.window.Answer(&parts[i])
 		}
 		if err != nil {
 			break
@@ -160,29 +160,27 @@ func (t *SyncTaker) Rest(from uint16, parts []wan.SyncRestPart, done func(error)
 	t.mu.Unlock()
 	done(err)
 	if ready && err == nil {
-		t.run(life)
+		t.post(life, from, step)
 	}
 }
 
-// run has the first step merged.
+// run has the first step merged, unless it is being merged already.
 func (t *SyncTaker) run(life uint64) {
 	t.mu.Lock()
-	if t.life != life || len(t.steps) == 0 {
+	if t.life != life || t.running || len(t.steps) == 0 {
 		t.mu.Unlock()
 		return
 	}
+	t.running = true
 	step, from := t.steps[0], t.from
-	if !step.ready {
-		step.ready = true
-		if t.fills(step) {
-			horizon := t.done.Begun.Add(fillHorizon).UnixMilli()
-			t.mu.Unlock()
-			t.Go(func() {
-				step.window.fill, _ = step.window.newFill(t.Log, horizon) // merged one by one, if it fails
-				t.post(life, from, step)
-			})
-			return
-		}
+	if t.fills(step) {
+		horizon := t.done.Begun.Add(fillHorizon).UnixMilli()
+		t.mu.Unlock()
+		t.Go(func() {
+			step.window.fill, _ = step.window.newFill(t.Log, horizon) // merged one by one, if it fails
+			t.post(life, from, step)
+		})
+		return
 	}
 	t.mu.Unlock()
 	t.post(life, from, step)
@@ -241,7 +239,7 @@ func (t *SyncTaker) merged(life uint64, from uint16, step *takenStep, err error)
 	t.mu.Lock()
 	current := t.life == life
 	if current {
-		t.steps = t.steps[1:]
+		t.steps, t.running = t.steps[1:], false
 		t.done.Keys += keys
 		t.done.Filled += filled
 		t.done.Moved = t.done.Moved || step.window.moved
