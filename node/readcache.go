@@ -90,8 +90,12 @@ func (r *readCache) missCount() uint64 {
 }
 
 func (r *readCache) stampOf(db uint8, key []byte) *atomic.Uint32 {
-	h := maphash.Bytes(r.seed, key) + uint64(db)*0x9e3779b97f4a7c15
-	return &r.stamps[h%keyStamps]
+	return r.stampAt(db, maphash.Bytes(r.seed, key))
+}
+
+// stampAt returns the stamp of a key by the hash of its name.
+func (r *readCache) stampAt(db uint8, hash uint64) *atomic.Uint32 {
+	return &r.stamps[(hash+uint64(db)*0x9e3779b97f4a7c15)%keyStamps]
 }
 
 // changed says that a key is about to change.
@@ -99,8 +103,7 @@ func (r *readCache) changed(k crdt.Key) {
 	if r == nil {
 		return
 	}
-	h := maphash.String(r.seed, k.Name) + uint64(k.DB)*0x9e3779b97f4a7c15
-	if r.stamps[h%keyStamps].Add(1) == 0 { // once round: what has the next stamps may be old
+	if r.stampAt(k.DB, maphash.String(r.seed, k.Name)).Add(1) == 0 { // once round: what has the next stamps may be old
 		r.epoch.Add(1)
 	}
 }
@@ -154,8 +157,7 @@ func (r *readCache) keep(req *resp.Request, v validity, reply []byte) {
 		return
 	}
 	var buf [128]byte
-	b := make([]byte, 0, 512)
-	b = append(b, reply...)
+	b := append(make([]byte, 0, len(reply)+validitySize), reply...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(v.until))
 	b = binary.LittleEndian.AppendUint64(b, v.epoch)
 	b = binary.LittleEndian.AppendUint32(b, v.stamp)

@@ -87,6 +87,20 @@ func parseFields(args [][]byte, name, badCount string) ([][]byte, string) {
 	return args[2:], ""
 }
 
+// openFields reads the arguments of a command that takes nothing but a hash and
+// FIELDS. If they are wrong, it has replied, and ok is false.
+func openFields(c *Context, name string) (k crdt.Key, fields [][]byte, ok bool) {
+	k = c.Key(1)
+	if wrongKind(c, k, crdt.TypeHash) {
+		return k, nil, false
+	}
+	fields, e := parseFields(c.Args[2:], name, errFieldsNumber)
+	if e != "" {
+		c.Out.Error(e)
+	}
+	return k, fields, e == ""
+}
+
 // hexpireBy makes the Run of HEXPIRE and its kin.
 func hexpireBy(name string, unit timeUnit) func(*Context) {
 	return func(c *Context) {
@@ -160,13 +174,8 @@ func (t *fieldTally) tell(c *Context, k crdt.Key) {
 // hashTTL makes the Run of HTTL and its kin.
 func hashTTL(unit timeUnit) func(*Context) {
 	return func(c *Context) {
-		k := c.Key(1)
-		if wrongKind(c, k, crdt.TypeHash) {
-			return
-		}
-		fields, e := parseFields(c.Args[2:], "HTTL", errFieldsNumber)
-		if e != "" {
-			c.Out.Error(e)
+		k, fields, ok := openFields(c, "HTTL")
+		if !ok {
 			return
 		}
 		c.Out.Array(len(fields))
@@ -192,13 +201,8 @@ func hashTTL(unit timeUnit) func(*Context) {
 }
 
 func hpersist(c *Context) {
-	k := c.Key(1)
-	if wrongKind(c, k, crdt.TypeHash) {
-		return
-	}
-	fields, e := parseFields(c.Args[2:], "HPERSIST", errFieldsNumber)
-	if e != "" {
-		c.Out.Error(e)
+	k, fields, ok := openFields(c, "HPERSIST")
+	if !ok {
 		return
 	}
 	var t fieldTally
@@ -364,13 +368,8 @@ func hsetex(c *Context) {
 }
 
 func hgetdel(c *Context) {
-	k := c.Key(1)
-	if wrongKind(c, k, crdt.TypeHash) {
-		return
-	}
-	fields, e := parseFields(c.Args[2:], "HGETDEL", errFieldsNumber)
-	if e != "" {
-		c.Out.Error(e)
+	k, fields, ok := openFields(c, "HGETDEL")
+	if !ok {
 		return
 	}
 	var t fieldTally
