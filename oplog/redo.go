@@ -66,6 +66,13 @@ func redoKey(b []byte, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, rangeRedo), seq)
 }
 
+func redoSeq(k []byte) (uint64, error) {
+	if len(k) != 9 {
+		return 0, errKey(k)
+	}
+	return binary.BigEndian.Uint64(k[1:]), nil
+}
+
 // appendRedo adds what a record tells of a row.
 func appendRedo(b []byte, op redoOp, row, value []byte) []byte {
 	b = append(b, byte(op))
@@ -109,8 +116,10 @@ func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
 
 // eachRow calls fn once for every row that the records in (after, upto] tell of
 // and that the store does not have so: with its value, or nil if it is to be
-// deleted; deletes come last. The slices are not kept.
-func eachRow(r pebble.Reader, after, upto uint64, fn func(row, value []byte) error) error {
+// deleted; deletes come last. What the records up to reached tell may be in the
+// store already, as after a drain that did not get to its end: a row that is new
+// in one of them has to be deleted all the same. The slices are not kept.
+func eachRow(r pebble.Reader, after, upto, reached uint64, fn func(row, value []byte) error) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, after+1), UpperBound: redoKey(nil, upto+1)})
 	if err != nil {
 		return err
@@ -129,6 +138,10 @@ func eachRow(r pebble.Reader, after, upto uint64, fn func(row, value []byte) err
 		if err != nil {
 			return err
 		}
+		seq, err := redoSeq(it.Key())
+		if err != nil {
+			return err
+		}
 		err = eachRedo(b, func(op redoOp, row, value []byte) error {
 			state := rows[string(row)]
 			switch {
@@ -142,6 +155,8 @@ func eachRow(r pebble.Reader, after, upto uint64, fn func(row, value []byte) err
 				}
 			case op == redoDelete:
 				rows[string(row)] = deleted
+			case op == redoNew && state == deleted && seq <= reached:
+				rows[string(row)] = removed
 			case op == redoNew:
 				rows[string(row)] = gone
 			case op == redoStored && state == deleted:
@@ -172,7 +187,7 @@ func (l *Log) drain() error {
 	l.redo.running.Lock()
 	defer l.redo.running.Unlock()
 	l.commit.Lock()
-	upto, bytes := l.redo.seq, l.redo.written.Load()
+	upto, reached, bytes := l.redo.seq, l.redo.begun, l.redo.written.Load()
 	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
 	l.commit.Unlock()
 	defer func() {
@@ -180,7 +195,7 @@ func (l *Log) drain() error {
 		l.redo.through = nil
 		l.commit.Unlock()
 	}()
-	return l.drainTo(upto, bytes, &l.commit)
+	return l.drainTo(upto, reached, bytes, &l.commit)
 }
 
 // level brings the rows level with all records, and returns holding
@@ -193,14 +208,16 @@ func (l *Log) level() error {
 	if err != nil {
 		return err
 	}
+	reached := l.redo.begun
 	l.redo.begun = l.redo.seq
-	return l.drainTo(l.redo.seq, l.redo.written.Load(), nil)
+	return l.drainTo(l.redo.seq, reached, l.redo.written.Load(), nil)
 }
 
 // drainTo writes the rows that the records up to upto tell of; bytes is how many
-// had been written then. lock is taken for each step; what has gone through
-// meanwhile is newer. nil if it is held.
-func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
+// had been written then, and up to reached an earlier drain may have written some.
+// lock is taken for each step; what has gone through meanwhile is newer. nil if it
+// is held.
+func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err error) {
 	from := l.redo.drained.Load()
 	if upto <= from {
 		return nil
@@ -241,7 +258,7 @@ func (l *Log) drainTo(upto uint64, bytes int64, lock sync.Locker) (err error) {
 		batch.Reset()
 		return nil
 	}
-	err = eachRow(l.db, from, upto, func(k, v []byte) error {
+	err = eachRow(l.db, from, upto, reached, func(k, v []byte) error {
 		step = append(step, row{slices.Clone(k), slices.Clone(v)})
 		if size += len(k) + len(v); size < drainStep {
 			return nil
@@ -324,16 +341,12 @@ func (l *Log) recover() error {
 		return err
 	}
 	if it.Last() {
-		if k := it.Key(); len(k) == 9 {
-			l.redo.seq = binary.BigEndian.Uint64(k[1:])
-		} else {
-			err = errKey(k)
-		}
+		l.redo.seq, err = redoSeq(it.Key())
 	}
 	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return err
 	}
-	return l.drainTo(l.redo.seq, 0, nil)
+	return l.drainTo(l.redo.seq, l.redo.seq, 0, nil)
 }
 
 type noLock struct{}

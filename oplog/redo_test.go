@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,8 +16,9 @@ import (
 )
 
 // Every history of one row, up to six changes, each told in a record or gone
-// through, and drained at any point: the row ends as it was last, and no delete
-// is written for one that never was in the store.
+// through, and drained at any point, also half: the row reached, its records
+// still there. The row ends as it was last, and no delete is written for one that
+// never was in the store.
 func TestRedoOfARow(t *testing.T) {
 	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: quiet{}})
 	if err != nil {
@@ -28,10 +30,12 @@ func TestRedoOfARow(t *testing.T) {
 		stored, now string // "": there is none
 		records     [][]byte
 		drained     int
+		reached     int // by a drain that did not end
 	}
 	seq := uint64(0)
 	drain := func(w world, path string) world {
 		from := seq
+		reached := from + uint64(max(w.reached-w.drained, 0))
 		for _, b := range w.records[w.drained:] {
 			seq++
 			if err := db.Set(redoKey(nil, seq), b, pebble.NoSync); err != nil {
@@ -39,11 +43,11 @@ func TestRedoOfARow(t *testing.T) {
 			}
 		}
 		calls := 0
-		err := eachRow(db, from, seq, func(k, v []byte) error {
+		err := eachRow(db, from, seq, reached, func(k, v []byte) error {
 			if calls++; !bytes.Equal(k, row) {
 				t.Fatalf("%s: row %x", path, k)
 			}
-			if v == nil && w.stored == "" {
+			if v == nil && w.stored == "" && reached == from {
 				t.Errorf("%s: a delete of what never was in the store", path)
 			}
 			w.stored = string(v)
@@ -65,6 +69,9 @@ func TestRedoOfARow(t *testing.T) {
 		}
 		if w.drained < len(w.records) {
 			step(drain(w, path), left-1, path+" drain")
+			half := drain(w, path)
+			half.drained, half.reached = w.drained, len(w.records)
+			step(half, left-1, path+" half")
 		}
 		tell := func(w world, op redoOp, value, how string) {
 			w.records = append(w.records[:len(w.records):len(w.records)], appendRedo(nil, op, row, []byte(value)))
@@ -184,6 +191,64 @@ func TestWriteBackAgainstModel(t *testing.T) {
 		r.verify()
 		r.close()
 	}
+}
+
+// between does something when a drain is about to write a step.
+type between struct {
+	sync.Locker
+	do func()
+}
+
+func (b between) Lock() {
+	b.do()
+	b.Locker.Lock()
+}
+
+// The process is killed while a drain is under way: a cell that was new in what it
+// writes and is gone since stays gone.
+func TestKilledInTheMiddleOfADrain(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	o := testOptions(mem)
+	o.RedoBytes, o.KeyBytes, o.CacheBytes = 1<<30, 1<<30, 1<<20
+	r := openReplica(t, o)
+	defer r.close()
+	k := crdt.Key{Name: "h"}
+	const n = 300
+	r.must(func(w *crdt.Writer) {
+		for i := range n {
+			w.SetElem(k, crdt.KindField, fmt.Sprint(i), bytes.Repeat([]byte("v"), 200))
+		}
+	})
+	l := r.log
+	l.redo.running.Lock()
+	l.commit.Lock()
+	upto, reached := l.redo.seq, l.redo.begun
+	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
+	l.commit.Unlock()
+	steps := 0
+	err := l.drainTo(upto, reached, l.redo.written.Load(), between{&l.commit, func() {
+		steps++
+		at := steps
+		r.must(func(w *crdt.Writer) {
+			for i := at; i < n; i += 7 {
+				w.RemoveElem(k, crdt.KindField, fmt.Sprint(i))
+			}
+		})
+		dead := o
+		dead.FS = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		again := openReplica(t, dead)
+		defer again.close()
+		again.verify()
+		if d, _, _ := again.log.Digests(); d != l.digests {
+			t.Errorf("step %d: not what it was after a crash", at)
+		}
+	}})
+	l.redo.through = nil
+	l.redo.running.Unlock()
+	if err != nil || steps < 3 {
+		t.Fatal(steps, err)
+	}
+	r.verify()
 }
 
 // A queue that is drained all the while: what was taken does not come back, also
