@@ -54,10 +54,10 @@ type executor struct {
 	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
 }
 
-// work is one item of the queue: a connection's commands, peers' ranges, or a
+// work is one item of the queue: connections' commands, peers' ranges, or a
 // function to run between groups.
 type work struct {
-	reqs   *requests
+	reqs   *requests // the first
 	ranges []crdt.Entry
 	done   func(error)
 	fn     func(*Core)
@@ -65,16 +65,25 @@ type work struct {
 
 // requests are the commands of one connection that await their replies.
 type requests struct {
-	list    []*resp.Request
-	ran     int          // how many the executor has come to
-	left    atomic.Int32 // groups and batches still to report
-	replied sync.WaitGroup
+	list []*resp.Request
+	ran  int          // how many the executor has come to
+	left atomic.Int32 // groups and batches still to report
+	done func()       // is called when all have
+	next *requests    // of another connection, in the same work
 }
 
 func (r *requests) release() {
 	if r.left.Add(-1) == 0 {
-		r.replied.Done()
+		r.done()
 	}
+}
+
+// fail answers all of a connection's commands with an error.
+func (r *requests) fail(why string) {
+	for _, q := range r.list {
+		fail(q, why)
+	}
+	r.release()
 }
 
 func newExecutor(core *Core, logger *slog.Logger) *executor {
@@ -94,10 +103,9 @@ func (x *executor) busy() {
 				x.held = append(x.held, w)
 				continue
 			}
-			for _, q := range w.reqs.list {
-				fail(q, why)
+			for r := w.reqs; r != nil; r = r.next {
+				r.fail(why)
 			}
-			w.reqs.release()
 		default:
 			return
 		}
@@ -107,22 +115,32 @@ func (x *executor) busy() {
 // Execute runs the commands of one connection in order and returns when every
 // one has its reply.
 func (x *executor) Execute(reqs []*resp.Request) {
-	if why := x.loading.Load(); why != nil {
-		for _, r := range reqs {
-			fail(r, *why)
-		}
-		return
+	var replied sync.WaitGroup
+	replied.Add(1)
+	x.Start([]resp.Batch{{Requests: reqs, Done: replied.Done}})
+	replied.Wait()
+}
+
+// Start has the commands of several connections run, each connection's in order,
+// and does not wait for the replies.
+func (x *executor) Start(batches []resp.Batch) {
+	var first *requests
+	for i := len(batches) - 1; i >= 0; i-- {
+		r := &requests{list: batches[i].Requests, done: batches[i].Done, next: first}
+		r.left.Store(1)
+		first = r
 	}
-	r := &requests{list: reqs}
-	r.left.Store(1)
-	r.replied.Add(1)
-	if !x.enqueue(x.queue, work{reqs: r}) {
-		for _, q := range reqs {
-			fail(q, "LOADING replicatord is stopping")
+	why := x.loading.Load()
+	if why == nil {
+		if first == nil || x.enqueue(x.queue, work{reqs: first}) {
+			return
 		}
-		return
+		stopping := "LOADING replicatord is stopping"
+		why = &stopping
 	}
-	r.replied.Wait()
+	for r := first; r != nil; r = r.next {
+		r.fail(*why)
+	}
 }
 
 // Apply hands over consecutive ranges of peers' streams; done is called when
@@ -250,7 +268,12 @@ func (x *executor) group(w work) {
 			w.fn(x.core)
 			x.core.wake()
 		} else {
-			bytes += x.commands(w.reqs)
+			for r := w.reqs; r != nil; r = r.next {
+				if bytes += x.commands(r); r.next != nil && x.full(bytes) {
+					x.commit()
+					bytes = 0
+				}
+			}
 			x.served = begun
 		}
 		if x.full(bytes) {
@@ -297,10 +320,7 @@ func (x *executor) commit() {
 // commands runs a connection's commands in the open group.
 func (x *executor) commands(r *requests) (bytes int) {
 	if why := x.loading.Load(); why != nil {
-		for _, q := range r.list {
-			fail(q, *why)
-		}
-		r.release()
+		r.fail(*why)
 		return 0
 	}
 	readOnly := x.core.log.Failed()

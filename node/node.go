@@ -557,6 +557,9 @@ func (n *Node) Unblock(s *resp.Session, reply []byte) bool { return n.exec.Unblo
 // Execute implements resp.Backend.
 func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
 
+// Start implements resp.Backend.
+func (n *Node) Start(batches []resp.Batch) { n.exec.Start(batches) }
+
 // Recall implements resp.Backend.
 func (n *Node) Recall(dst []byte, req *resp.Request) ([]byte, bool) {
 	return n.replies.recall(dst, req)

@@ -34,6 +34,12 @@ type Request struct {
 	whole *Request // the transaction it is one of
 }
 
+// Batch is what Backend.Start carries out of one connection, as Execute does.
+type Batch struct {
+	Requests []*Request
+	Done     func()
+}
+
 // Backend is the node behind a server. Its methods are called from many
 // goroutines at once, but for any one session by one at a time.
 type Backend interface {
@@ -43,6 +49,10 @@ type Backend interface {
 	// one else has them. A request left without a reply, or a panic, becomes
 	// an error for the client.
 	Execute(reqs []*Request)
+	// Start is Execute for several connections at once, and waits for none of
+	// them: Done of each is called, by any goroutine, when it has its replies. It does
+	// not panic.
+	Start(batches []Batch)
 	// Recall appends the reply to a request to dst, if the backend has it at hand: as
 	// it would be if it were carried out now. Any goroutine may call it.
 	Recall(dst []byte, req *Request) ([]byte, bool)

@@ -45,7 +45,7 @@ func (c *Session) await() error {
 	}
 	c.wake()
 	err := <-watched
-	_ = c.raw.SetReadDeadline(time.Time{})
+	c.readUntil(time.Time{})
 	if c.server.isClosing() {
 		c.wake()
 	}
@@ -76,7 +76,7 @@ func (c *Session) watch(done <-chan struct{}) error {
 				return nil
 			}
 			// There is a reply, or the session was thought to be quiet (Server.rest).
-			_ = c.raw.SetReadDeadline(time.Time{})
+			c.readUntil(time.Time{})
 			if err = nil; c.server.isClosing() {
 				c.wake()
 			}

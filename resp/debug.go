@@ -38,7 +38,7 @@ func (c *Session) mayDebug() bool {
 
 // isLocal reports whether the client is on this machine.
 func (c *Session) isLocal() bool {
-	if strings.HasPrefix(c.raw.RemoteAddr().Network(), "unix") {
+	if c.unix {
 		return true
 	}
 	a, err := netip.ParseAddrPort(c.addr)

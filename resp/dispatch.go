@@ -51,6 +51,9 @@ func (c *Session) dispatch(args [][]byte) {
 func (c *Session) command(args [][]byte) {
 	s := c.server
 	switch name := args[0]; {
+	case c.looped && (equalFold(name, "quit") || equalFold(name, "post") || equalFold(name, "host:")):
+		c.leave = args
+		return
 	case equalFold(name, "quit"):
 		c.execute()
 		c.quits.Store(true) // before the client knows
@@ -73,6 +76,10 @@ func (c *Session) command(args [][]byte) {
 		refused = cmd != nil && !strings.HasPrefix(refusal, "ERR wrong number ")
 	}
 	r := s.rows[cmd]
+	if c.looped && (r == nil || !r.inline && !c.flies(cmd, args)) {
+		c.leave = args
+		return
+	}
 	if r != nil {
 		c.current.Store(cmd)
 	}
@@ -153,6 +160,13 @@ func (c *Session) command(args [][]byte) {
 	}
 }
 
+// flies reports whether a command is for the backend alone, which carries it out
+// while its connection's loop goes on.
+func (c *Session) flies(cmd *command.Command, args [][]byte) bool {
+	return (cmd.Run != nil || cmd.ByView(args)) && cmd.Flags&command.Blocking == 0 && !control[cmd.Name] &&
+		(cmd.Flags&command.SkipMonitor == 0 || !c.server.monitors.any.Load())
+}
+
 // unfit returns the error for a command, or the transaction that it begins to
 // carry out, that the state of the server does not allow; "" if it may go on.
 func (c *Session) unfit(cmd *command.Command, args [][]byte) string {
@@ -220,7 +234,7 @@ func (c *Session) mayWrite(cmd *command.Command, args [][]byte) bool {
 // holdBack waits while clients are paused, after answering what came before.
 func (c *Session) holdBack(cmd *command.Command, args [][]byte) {
 	p := &c.server.pause
-	if !p.on.Load() {
+	if !p.on.Load() || c.looped { // a loop hands its connections over when it sees a pause
 		return
 	}
 	write := c.mayWrite(cmd, args)
@@ -268,15 +282,20 @@ func (c *Session) execute() {
 		c.in.release()
 		return
 	}
-	start := time.Now()
+	c.since = time.Now()
 	if c.waits {
 		c.broken = c.await()
-		start = time.Now() // waiting is no work
+		c.since = time.Now() // waiting is no work
 	} else {
 		c.callBackend()
 	}
+	c.executed()
+}
+
+// executed is what execute does when the batch has its replies.
+func (c *Session) executed() {
 	c.waits = false
-	c.account(time.Since(start))
+	c.account(time.Since(c.since))
 	var out, from, m int
 	for i, q := range c.batch {
 		for m < len(c.marks) && c.marks[m].at == i {
@@ -317,37 +336,35 @@ func (c *Session) execute() {
 // callBackend has the batch executed and sees to it that every request has a
 // reply.
 func (c *Session) callBackend() {
-	defer func() {
-		p := recover()
-		for _, q := range c.batch {
-			switch {
-			case q.exec && p == nil:
-				c.compose(q)
-			case len(q.Out) > 0:
-			case p != nil:
-				q.Out = []byte(c.bug(q.Cmd, p))
-			default:
-				q.Out = []byte(c.bug(q.Cmd, "no reply"))
-			}
-		}
-	}()
-	rest := c.batch[c.recalled:]
-	list := rest
-	for _, q := range rest {
-		if q.exec && len(q.Subs) == 0 {
-			list = nil // some are not for the backend
-			break
-		}
-	}
-	if list == nil {
-		for _, q := range rest {
-			if !q.exec || len(q.Subs) > 0 {
-				list = append(list, q)
-			}
-		}
-	}
-	if len(list) > 0 {
+	defer func() { c.complete(recover()) }()
+	if list := c.outstanding(); len(list) > 0 {
 		c.server.backend.Execute(list)
+	}
+}
+
+// outstanding returns what of the batch is for the backend.
+func (c *Session) outstanding() []*Request {
+	rest := c.batch[c.recalled:]
+	here := func(q *Request) bool { return q.exec && len(q.Subs) == 0 }
+	if !slices.ContainsFunc(rest, here) {
+		return rest
+	}
+	return slices.DeleteFunc(slices.Clone(rest), here)
+}
+
+// complete gives every request of the batch a reply that has none from the
+// backend; p is what that has panicked with.
+func (c *Session) complete(p any) {
+	for _, q := range c.batch {
+		switch {
+		case q.exec && p == nil:
+			c.compose(q)
+		case len(q.Out) > 0:
+		case p != nil:
+			q.Out = []byte(c.bug(q.Cmd, p))
+		default:
+			q.Out = []byte(c.bug(q.Cmd, "no reply"))
+		}
 	}
 }
 

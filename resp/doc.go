@@ -4,7 +4,9 @@
 //
 // # A command's way
 //
-// Each connection has a goroutine (Session). It cuts what comes in into commands,
+// Each connection has a Session, and that a goroutine or, while the client sends
+// nothing but data commands, a place in a loop (loop_linux.go), which serves many and
+// waits for none. It cuts what comes in into commands,
 // looks each up in the command table, and checks in Redis's order: is it known, does it
 // have the right number of arguments, has the client logged in, may its user do this (package
 // acl), is there memory for it, is the node loading. Data commands that follow each other are gathered into one call of

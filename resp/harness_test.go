@@ -23,6 +23,11 @@ import (
 	"github.com/replicatord/replicatord/resp/command"
 )
 
+// Sessions go to a loop whenever they can, but for servers started with goroutines.
+func init() { loopAfter = 0 }
+
+func goroutines(o *Options) { o.Loops = -1 }
+
 // mapBackend is a backend that keeps strings in maps: enough to tell whether
 // commands arrive whole, in order and in the right database.
 type mapBackend struct {
@@ -67,6 +72,16 @@ func (m *mapBackend) Execute(reqs []*Request) {
 	}
 	for _, q := range reqs {
 		m.request(q)
+	}
+}
+
+func (m *mapBackend) Start(batches []Batch) {
+	for _, b := range batches {
+		go func() {
+			defer b.Done()
+			defer func() { _ = recover() }() // its requests are left without replies
+			m.Execute(b.Requests)
+		}()
 	}
 }
 

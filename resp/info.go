@@ -176,6 +176,7 @@ func (s *Server) infoClients(sec *Section) {
 	sec.Add("client_recent_max_input_buffer", itoa(in))
 	sec.Add("client_recent_max_output_buffer", itoa(out))
 	sec.Add("blocked_clients", itoa(s.blockedClients()+s.pause.held.Load()))
+	sec.Add("clients_in_loops", itoa(s.looped.Load()))
 	sec.Add("tracking_clients", itoa(s.trackers.clients.Load()))
 	sec.Add("clients_in_timeout_table", "0")
 }

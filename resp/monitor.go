@@ -80,7 +80,7 @@ func (q *Request) Monitor(db uint8, args [][]byte) {
 
 // peer is how MONITOR names the client.
 func (c *Session) peer() string {
-	if path, ok := strings.CutSuffix(c.addr, ":0"); ok && strings.HasPrefix(c.raw.RemoteAddr().Network(), "unix") {
+	if path, ok := strings.CutSuffix(c.addr, ":0"); ok && c.unix {
 		if path == "" {
 			path = strings.TrimSuffix(c.laddr, ":0")
 		}

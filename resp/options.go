@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 )
 
@@ -95,6 +96,11 @@ type Options struct {
 	// none does.
 	SlowLogTime time.Duration
 
+	// Loops is how many goroutines serve the clients that send nothing but data
+	// commands (loop_linux.go); 0: as many as there are processors, negative:
+	// none, each client has its own.
+	Loops int
+
 	// Shutdown is called, once and in a goroutine of its own, when a client sends SHUTDOWN;
 	// it should stop the process. nil: SHUTDOWN is refused.
 	Shutdown func()
@@ -112,6 +118,9 @@ func (o *Options) ensureDefaults() {
 	}
 	if o.MaxClients == 0 {
 		o.MaxClients = DefaultMaxClients
+	}
+	if o.Loops == 0 {
+		o.Loops = runtime.GOMAXPROCS(0)
 	}
 	def(&o.MaxBulkLen, DefaultMaxBulkLen)
 	def(&o.MaxQueryBuffer, DefaultMaxQueryBuffer)

@@ -19,6 +19,10 @@ const (
 	writePiece = 64 << 10
 )
 
+// errBehind: the socket does not take all of the replies at once, and the session is
+// with a loop, which waits for nobody.
+var errBehind = errors.New("the client reads slowly")
+
 // errOutputLimit: the client does not read its replies.
 var errOutputLimit = errors.New("client-output-buffer-limit reached and the client reads nothing")
 
@@ -32,7 +36,7 @@ var errOutputLimit = errors.New("client-output-buffer-limit reached and the clie
 // carried out before; while it is idle they go to the goroutine at once.
 type output struct {
 	conn   net.Conn
-	try    *tryWriter // nil if the connection cannot be written without blocking
+	try    tryWriter // nil if the connection cannot be written without blocking
 	limit  *atomic.Int64
 	stall  time.Duration
 	budget *budget
@@ -46,6 +50,7 @@ type output struct {
 
 	queued   atomic.Int64 // bytes left to the goroutine
 	mu       sync.Mutex
+	parked   func() // not nil: the session is with a loop, which this asks to hand it over
 	queue    [][]byte
 	running  bool
 	err      error
@@ -61,11 +66,30 @@ type output struct {
 	over   time.Time
 }
 
-func newOutput(conn net.Conn, limit *atomic.Int64, stall time.Duration, b *budget, sent *atomic.Int64) *output {
+// tryWriter writes to a connection as much of b as that takes without blocking,
+// perhaps nothing, and returns how many bytes.
+type tryWriter interface{ write(b []byte) (int, error) }
+
+func newOutput(limit *atomic.Int64, stall time.Duration, b *budget, sent *atomic.Int64) *output {
 	return &output{
-		conn: conn, try: newTryWriter(conn), limit: limit, stall: stall, budget: b, sent: sent,
+		limit: limit, stall: stall, budget: b, sent: sent,
 		progress: make(chan struct{}, 1), proto: 2, busy: true,
 	}
+}
+
+// use has it write to conn: before anything is added, or when nothing is queued. parked
+// is not nil if the session is with a loop, which it asks to hand the session over.
+func (o *output) use(conn net.Conn, try tryWriter, parked func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.conn, o.try, o.parked = conn, try, parked
+}
+
+// still reports whether nothing is queued or pushed.
+func (o *output) still() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.running && o.waits == 0
 }
 
 // add appends a reply. The output may keep b if it is large.
@@ -120,6 +144,10 @@ func (o *output) flushReplies() error {
 		}
 	}
 	if len(rest) > 0 {
+		if o.parked != nil {
+			o.head, o.tail = rest, nil
+			return errBehind
+		}
 		if err := o.enqueue(rest); err != nil {
 			return err
 		}
@@ -320,10 +348,13 @@ func (o *output) push(m *message, own bool, lim pushLimit) error {
 		return errOutputLimit
 	case !o.budget.take(n):
 		return errMemory
-	case o.busy || own && o.blocks:
+	case o.busy || own && o.blocks || o.parked != nil:
 		o.pushed = append(o.pushed, b)
 		o.own = o.own || own
 		o.waits += n
+		if !o.busy && o.parked != nil {
+			o.parked()
+		}
 	default:
 		o.start([][]byte{b}, n)
 	}
@@ -353,7 +384,9 @@ func (o *output) speak(proto int) {
 func (o *output) idle(blocks bool) {
 	o.mu.Lock()
 	o.busy, o.blocks = false, blocks
-	if n := o.waits; n > 0 && o.err == nil && !(blocks && o.own) { // else the reply is there already
+	if n := o.waits; n > 0 && o.err == nil && o.parked != nil {
+		o.parked()
+	} else if n > 0 && o.err == nil && !(blocks && o.own) { // else the reply is there already
 		o.start(o.pushed, n) // the budget has them already
 		o.pushed, o.waits, o.own = nil, 0, false
 	}

@@ -41,7 +41,8 @@ type Server struct {
 	trackers     trackers
 	monitors     monitors
 	shutdown     sync.Once
-	debugScripts atomic.Bool // DEBUG SET-DISABLE-DENY-SCRIPTS
+	looped       atomic.Int64 // sessions that are with a loop
+	debugScripts atomic.Bool  // DEBUG SET-DISABLE-DENY-SCRIPTS
 
 	mu       sync.Mutex
 	sessions map[int64]*Session
@@ -49,6 +50,7 @@ type Server struct {
 	closing  bool
 	stop     chan struct{}             // closed by Close
 	rows     map[*command.Command]*row // read only
+	loops    []*loop                   // likewise, since Serve
 	left     sync.WaitGroup
 }
 
@@ -88,6 +90,7 @@ func (s *Server) Serve(ln net.Listener) error {
 	}
 	s.listener = ln
 	s.left.Add(1)
+	s.startLoops()
 	s.mu.Unlock()
 	go s.tick()
 	var delay time.Duration
@@ -110,6 +113,18 @@ func (s *Server) Serve(ln net.Listener) error {
 		case <-time.After(delay):
 		case <-s.stop:
 			return ErrClosed
+		}
+	}
+}
+
+func (s *Server) startLoops() {
+	for range s.opt.Loops {
+		l, err := newLoop(s)
+		switch {
+		case err == nil:
+			s.loops = append(s.loops, l)
+		case !errors.Is(err, errors.ErrUnsupported):
+			s.log.Warn("every client has a goroutine of its own, which costs more", "cause", err)
 		}
 	}
 }
@@ -195,8 +210,17 @@ func (s *Server) Close(ctx context.Context) error {
 	for _, c := range s.clients() {
 		c.wake()
 	}
+	for _, l := range s.loops {
+		l.tell(nil, newsClosing)
+	}
 	done := make(chan struct{})
-	go func() { s.left.Wait(); close(done) }()
+	go func() {
+		s.left.Wait()
+		for _, l := range s.loops {
+			l.close()
+		}
+		close(done)
+	}()
 	select {
 	case <-done:
 		return nil

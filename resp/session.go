@@ -18,16 +18,18 @@ import (
 
 // Session is one client's connection. A goroutine of its own reads commands,
 // gathers data commands that follow each other into one call of the backend,
-// and answers the others itself, all in the client's order.
+// and answers the others itself, all in the client's order. While the client sends
+// nothing but commands for the backend, the session is with a loop instead
+// (loop_linux.go), which does that for many.
 type Session struct {
 	server *Server
 	id     int64
-	raw    net.Conn
+	unix   bool // the connection is by a unix socket
 	addr   string
 	laddr  string
 	begun  time.Time
 
-	// What follows is the session's goroutine's alone.
+	// What follows is the session's goroutine's, or its loop's, alone.
 	in       *reader
 	out      *output
 	db       uint8
@@ -52,6 +54,12 @@ type Session struct {
 	multi    *transaction           // since MULTI
 	undone   bool                   // the last transaction was not carried out
 	watching bool                   // the backend may know keys that the connection watches
+	since    time.Time              // when the batch was begun
+	looped   bool                   // the session is with a loop
+	leave    [][]byte               // a command that it has to leave the loop for
+	stay     int                    // so many more reads before it goes to a loop
+	left     int                    // how often it has left one
+	loop     loopSession
 
 	// For others to see.
 	active   atomic.Int64 // Unix seconds of the last sign of life
@@ -73,6 +81,7 @@ type Session struct {
 	who atomic.Pointer[acl.User]
 
 	mu      sync.Mutex
+	raw     net.Conn
 	name    string
 	library string
 	libVer  string
@@ -93,8 +102,9 @@ func newSession(s *Server, id int64, conn net.Conn) *Session {
 	c := &Session{
 		server: s, id: id, raw: conn, begun: time.Now(),
 		addr: addrString(conn.RemoteAddr()), laddr: addrString(conn.LocalAddr()),
-		limit: firstBatch, gone: make(chan struct{}),
+		limit: firstBatch, gone: make(chan struct{}), stay: loopAfter,
 	}
+	c.unix = conn.RemoteAddr() != nil && strings.HasPrefix(conn.RemoteAddr().Network(), "unix")
 	c.who.Store(s.users.Default())
 	c.authed = !s.needsPassword()
 	c.reply.Proto = 2
@@ -142,28 +152,43 @@ func (c *Session) LogAttr() slog.Attr {
 	return slog.Group("client", "id", c.id, "addr", c.addr)
 }
 
-// serve runs the session to its end.
+// serve runs the session to its end, or until it goes to a loop.
 func (c *Session) serve() {
 	s := c.server
-	var err error
+	conn, err := s.handshake(c.raw)
+	if err != nil {
+		c.end(err)
+		return
+	}
+	c.in = newReader(nil, c.limits(), &s.budget)
+	c.out = newOutput(&s.settings.maxOutput, s.opt.StallTimeout, &s.budget, &s.stats.netOut)
+	c.use(conn)
+	c.queuedOn.Store(c.out)
+	c.serveOn(nil, nil)
+}
+
+// use has the session read from conn, and write to it.
+func (c *Session) use(conn net.Conn) {
+	c.in.src = countReads{conn, &c.server.stats}
+	c.out.use(conn, newTryWriter(conn), nil)
+}
+
+// serveOn is a session's goroutine. args is a command, err an error, that has been read.
+func (c *Session) serveOn(args [][]byte, err error) {
+	s := c.server
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("a bug ended a client's connection", c.LogAttr(), "panic", p, "stack", string(debug.Stack()))
 		}
-		c.end(err)
+		if !errors.Is(err, errLooped) {
+			c.end(err)
+		}
 	}()
-	conn, err := s.handshake(c.raw)
-	if err != nil {
-		return
-	}
-	c.in = newReader(countReads{conn, &s.stats}, c.limits(), &s.budget)
-	c.out = newOutput(conn, &s.settings.maxOutput, s.opt.StallTimeout, &s.budget, &s.stats.netOut)
-	c.queuedOn.Store(c.out)
-	err = c.loop()
+	err = c.loopOn(args, err)
 	if err == nil || errors.Is(err, io.EOF) {
 		// A client that has closed its own direction still gets its replies.
 		_ = c.out.room(0)
-		_ = conn.Close() // with TLS, says goodbye
+		_ = c.out.conn.Close() // with TLS, says goodbye
 	}
 }
 
@@ -180,11 +205,17 @@ func (r countReads) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// loop reads and answers until the connection ends. A nil error is an end in
-// good order, after which queued replies are still to be sent.
-func (c *Session) loop() error {
-	for !c.last {
-		args, err := c.in.next()
+// errLooped: see loopOn.
+var errLooped = errors.New("the session is with a loop")
+
+// loopOn reads and answers until the connection ends. A nil error is an end in
+// good order, after which queued replies are still to be sent; errLooped says that the
+// session is a loop's now, and not to be touched.
+func (c *Session) loopOn(args [][]byte, err error) error {
+	for ; !c.last; args, err = nil, nil {
+		if args == nil && err == nil {
+			args, err = c.in.next()
+		}
 		if err == nil {
 			c.dispatch(args)
 			if c.broken != nil {
@@ -210,6 +241,9 @@ func (c *Session) loop() error {
 		}
 		if err := c.flush(); err != nil || c.last {
 			return err
+		}
+		if c.toLoop() {
+			return errLooped
 		}
 		if err := c.fill(); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) && c.server.isClosing() {
@@ -238,7 +272,7 @@ func (c *Session) fill() error {
 	for errors.Is(err, os.ErrDeadlineExceeded) && !c.server.isClosing() {
 		c.in.rest()
 		c.bufSize.Store(int64(len(c.in.buf) + cap(c.in.big)))
-		_ = c.raw.SetReadDeadline(time.Time{})
+		c.readUntil(time.Time{})
 		if c.server.isClosing() { // and what ends the wait may be over already
 			break
 		}
@@ -271,12 +305,19 @@ func (c *Session) setAuth(u *acl.User, ok bool) {
 // rest makes a session that waits for its client give its read buffer up.
 func (c *Session) rest() {
 	if c.bufSize.Load() > 0 && c.server.opt.TLS == nil {
-		_ = c.raw.SetReadDeadline(time.Now())
+		c.wake()
 	}
 }
 
 // wake makes a session that waits for its client see that the server closes.
-func (c *Session) wake() { _ = c.raw.SetReadDeadline(time.Now()) }
+func (c *Session) wake() { c.readUntil(time.Now()) }
+
+// readUntil sets the time at which reading fails; zero for none.
+func (c *Session) readUntil(t time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_ = c.raw.SetReadDeadline(t)
+}
 
 // kill cuts the connection; cause says why. Any goroutine may call it.
 func (c *Session) kill(cause error) {

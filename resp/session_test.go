@@ -133,7 +133,7 @@ func TestWriteAllThenRead(t *testing.T) {
 
 // A bug in the backend costs its command an error, not the process.
 func TestBugs(t *testing.T) {
-	ts := start(t, nil)
+	ts := start(t, goroutines)
 	c := ts.dial()
 	c.send(encode("SET", "a", "1") + encode("STRLEN", "a") + encode("GET", "a"))
 	for i, want := range []string{"+OK\r\n", "-ERR internal error in 'strlen'", "-ERR internal error in 'get'"} {
@@ -496,7 +496,7 @@ func testCert(t *testing.T) tls.Certificate {
 // A client that is quiet gives its read buffer up, is served as before when it
 // comes back, and loses nothing of a command that it had begun.
 func TestQuietClientsHoldNoBuffer(t *testing.T) {
-	ts := start(t, nil)
+	ts := start(t, goroutines)
 	a, b, admin := ts.dial(), ts.dial(), ts.dial()
 	a.want("+OK\r\n", "CLIENT", "SETNAME", "quiet")
 	b.want("+OK\r\n", "CLIENT", "SETNAME", "begun")

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// tryWriter writes to a socket as much as it takes without blocking.
-type tryWriter struct {
+// socketWriter is the tryWriter of a socket that the runtime watches.
+type socketWriter struct {
 	raw syscall.RawConn
 	fn  func(fd uintptr) bool
 
@@ -19,7 +19,7 @@ type tryWriter struct {
 }
 
 // newTryWriter returns nil if conn is not a socket itself, as with TLS.
-func newTryWriter(conn net.Conn) *tryWriter {
+func newTryWriter(conn net.Conn) tryWriter {
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil
@@ -28,30 +28,35 @@ func newTryWriter(conn net.Conn) *tryWriter {
 	if err != nil {
 		return nil
 	}
-	w := &tryWriter{raw: raw}
+	w := &socketWriter{raw: raw}
 	w.fn = func(fd uintptr) bool {
-		for {
-			w.n, w.err = syscall.Write(int(fd), w.b)
-			if !errors.Is(w.err, syscall.EINTR) {
-				return true
-			}
-		}
+		w.n, w.err = writeSome(int(fd), w.b)
+		return true
 	}
 	return w
 }
 
-// write returns how many bytes of b the socket took, perhaps none.
-func (w *tryWriter) write(b []byte) (int, error) {
+func (w *socketWriter) write(b []byte) (int, error) {
 	w.b = b
 	err := w.raw.Write(w.fn)
 	w.b = nil
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case errors.Is(w.err, syscall.EAGAIN):
-		return 0, nil
-	case w.err != nil:
-		return 0, w.err
 	}
-	return w.n, nil
+	return w.n, w.err
+}
+
+// writeSome writes as much of b as a socket takes at once.
+func writeSome(fd int, b []byte) (int, error) {
+	for {
+		n, err := syscall.Write(fd, b)
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, syscall.EAGAIN):
+			return 0, nil
+		case !errors.Is(err, syscall.EINTR):
+			return 0, err
+		}
+	}
 }
