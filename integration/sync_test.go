@@ -60,7 +60,7 @@ func sent(t *testing.T, n *testbed.Node, to int) int {
 func TestSyncBringsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_by_difference=true"}, quick...)
+	args := append([]string{"--set", "log_retention_bytes=1mb"}, quick...)
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	const keys = 20_000
 	many(a, keys, all, 0)
@@ -105,7 +105,7 @@ func TestSyncBringsWhatDiffers(t *testing.T) {
 func TestSyncKilledEverywhere(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_rate=600kb", "--set", "wan.batch_limit=16kb", "--set", "wan.sync_by_difference=true"}, quick...)
+	args := append([]string{"--set", "log_retention_bytes=1mb", "--set", "wan.sync_rate=600kb", "--set", "wan.batch_limit=16kb"}, quick...)
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	many(a, 20_000, all, 0)
 	fill(a, "", 500)
@@ -140,7 +140,7 @@ func TestSyncKilledEverywhere(t *testing.T) {
 }
 
 // Two nodes that come back with old states at once get what they lack from a
-// third, and from each other.
+// third, and from each other: one of them what differs, the other all.
 func TestTwoRestoreAtOncePitfall30(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
@@ -148,7 +148,7 @@ func TestTwoRestoreAtOncePitfall30(t *testing.T) {
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	many(a, 5000, all, 0)
 	b := bed.Node(testbed.Options{ID: 2, Args: args, Meet: []*testbed.Node{a}})
-	c := bed.Node(testbed.Options{ID: 3, Args: args, Meet: []*testbed.Node{a}})
+	c := bed.Node(testbed.Options{ID: 3, Args: append([]string{"--set", "wan.sync_by_difference=false"}, args...), Meet: []*testbed.Node{a}})
 	bed.LevelWithin(2*time.Minute, a, b, c)
 	b.Do("SET", "from b", "x")
 	c.Do("SET", "from c", "x")

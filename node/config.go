@@ -283,7 +283,7 @@ type WANConfig struct {
 	// and processor than it should. Default 0: no bound but the link.
 	SyncRate Bytes `toml:"sync_rate"`
 	// SyncByDifference has this node, when it needs a state, ask only for what
-	// differs from its own. Default false: it is young.
+	// differs from its own. Default true; false: all of it.
 	SyncByDifference bool `toml:"sync_by_difference"`
 	// SubscriberSecret lets those who know it, and not Secret, follow the
 	// changes (replicatord tail), and do nothing else. At least 16 characters,
@@ -357,7 +357,7 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour, KeyCache: 256 << 20,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
-		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
+		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, SyncByDifference: true, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
 		View: ViewConfig{Scrub: ScrubRepair, ScrubInterval: time.Hour, ReadCache: 64 << 20},
 	}
 }

@@ -35,7 +35,7 @@ func syncs(b *bench, bed *testbed.Bed, keys int, fsync string) {
 	replica.Kill()
 	source.Kill()
 
-	args := []string{"--fsync", fsync, "--set", "log_retention_bytes=1mb", "--set", "wan.heartbeat=200ms", "--set", "wan.sync_by_difference=true"}
+	args := []string{"--fsync", fsync, "--set", "log_retention_bytes=1mb", "--set", "wan.heartbeat=200ms"}
 	a := bed.Node(testbed.Options{ID: 1, Args: args})
 	put(b, a.Client(), keys, func(int) bool { return true }, 0)
 	settled(a.Dir)

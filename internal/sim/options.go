@@ -140,7 +140,7 @@ type Options struct {
 	Limit    int           // bytes a second that a link may take; 0: no limit
 	Regions  int           // that the nodes are of, in turn; 0: of none
 	Shape    Shape
-	// Difference: state syncs bring only what differs.
+	// Difference: state syncs bring only what differs, as they do by default.
 	Difference bool
 }
 
@@ -183,6 +183,7 @@ func FromSeed(seed uint64) Options {
 	if r.IntN(5) == 0 {
 		o.SetShape(1 + Shape(r.IntN(int(endOfShapes)-1)))
 	}
+	o.Difference = r.IntN(5) > 0
 	return o
 }
 
@@ -286,6 +287,7 @@ func (o Options) Simpler() []Options {
 	add(func(c *Options) { c.Compress = false })
 	add(func(c *Options) { c.Limit = 0 })
 	add(func(c *Options) { c.Regions = 0 })
+	add(func(c *Options) { c.Difference = false })
 	add(func(c *Options) { c.Fsync = oplog.FsyncAlways })
 	return out
 }

@@ -102,8 +102,7 @@ func TestFresh(t *testing.T) {
 
 // State syncs by difference: logs that keep little, and nodes that are away,
 // lose their disks or come back with old ones. The seeds are always the same,
-// unless the environment names others: nodes do not sync so unless they are told
-// to (wan.sync_by_difference).
+// unless the environment names others.
 func TestSyncsByDifference(t *testing.T) {
 	n, first := uint64(freshSeeds), uint64(1)
 	if os.Getenv("REPLICATORD_SIM_FIRST") != "" {
