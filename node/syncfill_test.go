@@ -36,9 +36,9 @@ func updates(b *Batch) (out []string) {
 	return out
 }
 
-// take brings a node the whole state of another, in steps, by tables or without.
-func (h *history) take(to, from *replica, tables bool, step int) (p SyncProgress) {
-	snap, err := from.log.Snapshot()
+// shown opens the whole state of a node, as it is shown to a data link.
+func (h *history) shown(n *replica) *wanSnapshot {
+	snap, err := n.log.Snapshot()
 	if err != nil {
 		h.fail("%v", err)
 	}
@@ -46,6 +46,12 @@ func (h *history) take(to, from *replica, tables bool, step int) (p SyncProgress
 	if err != nil {
 		h.fail("%v", err)
 	}
+	return s
+}
+
+// take brings a node the whole state of another, in steps, by tables or without.
+func (h *history) take(to, from *replica, tables bool, step int) (p SyncProgress) {
+	s := h.shown(from)
 	defer s.Close()
 	t := &SyncTaker{Go: func(fn func()) { fn() }, Post: func(fn func(*Core)) bool { fn(to.core); return true },
 		Merged: func(_ uint16, _ bool, now SyncProgress, _ error) { p = now }}
@@ -177,14 +183,7 @@ func TestTableOfBadSteps(t *testing.T) {
 	for i := range 10 {
 		h.do(a, fmt.Sprintf("SET k%d 1", i))
 	}
-	snap, err := a.log.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := newWanSnapshot(snap, nil, defaultSyncSizes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := h.shown(a)
 	defer s.Close()
 	m, _, err := s.Next(nil, 1<<20)
 	if err != nil || len(m.States) != 10 {
@@ -226,14 +225,7 @@ func TestStepsAreMergedOnce(t *testing.T) {
 	for i := range 60 {
 		h.do(a, fmt.Sprintf("SET k%d v", i))
 	}
-	snap, err := a.log.Snapshot()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := newWanSnapshot(snap, nil, defaultSyncSizes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := h.shown(a)
 	defer s.Close()
 	var posted []func(*Core)
 	taker := &SyncTaker{Go: func(fn func()) { fn() }, Post: func(fn func(*Core)) bool { posted = append(posted, fn); return true }}
