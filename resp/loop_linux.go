@@ -102,13 +102,13 @@ func newLoop(s *Server) (*loop, error) {
 // poll waits for events.
 func (l *loop) poll() {
 	defer close(l.polled)
+	n := 0
+	some := func(fd uintptr) bool {
+		n, _ = unix.EpollWait(int(fd), l.events, 0)
+		return n > 0
+	}
 	for {
-		n := 0
-		err := l.raw.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), l.events, 0)
-			return n > 0
-		})
-		if err != nil {
+		if err := l.raw.Read(some); err != nil {
 			return
 		}
 		l.polled <- n
