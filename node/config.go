@@ -263,8 +263,8 @@ type TLSConfig struct {
 
 // WANConfig is the [wan] table.
 type WANConfig struct {
-	// Compression is the zstd level, 0 (off) to 4 (smallest). Default 2. Higher
-	// levels trade processor time for bytes, and 4 takes some 35 MB of memory
+	// Compression is the zstd level, 0 (off) to 4 (smallest). Default 1. Higher
+	// levels trade processor time for bytes, if any (prose), and 4 takes some 35 MB of memory
 	// for each lane and link in use.
 	Compression int `toml:"compression"`
 	// BatchLimit is the size at which a batch is closed, before compression.
@@ -357,7 +357,7 @@ func DefaultConfig() Config {
 		Fsync: FsyncEverySec, LogRetentionBytes: 1 << 30, LogRetentionTime: 7 * 24 * time.Hour, KeyCache: 256 << 20,
 		MaxClients: 10000, ProtoMaxBulkLen: 512 << 20, ClientQueryBufferLimit: 1 << 30, ClientOutputBufferLimit: 256 << 20,
 		LogLevel: "info", LogFormat: "text", EnableDebugCommand: resp.DebugNo,
-		WAN:  WANConfig{Compression: 2, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, SyncByDifference: true, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
+		WAN:  WANConfig{Compression: 1, BatchLimit: 256 << 10, Window: 8 << 20, Heartbeat: time.Second, SyncByDifference: true, Weights: Weights{8, 4, 2, 1}, Listen: []string{linkTCP}, VerifyInterval: 15 * time.Minute},
 		View: ViewConfig{Scrub: ScrubRepair, ScrubInterval: time.Hour, ReadCache: 64 << 20},
 	}
 }

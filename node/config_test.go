@@ -347,7 +347,7 @@ func TestDefaults(t *testing.T) {
 	if cfg.Alias != "node12" {
 		t.Errorf("alias %q", cfg.Alias)
 	}
-	bare := Config{Port: 9002, ProtectedMode: true, PubSubGlobal: true, LogRetentionTime: 7 * 24 * time.Hour, WAN: WANConfig{Compression: 2, SyncByDifference: true, VerifyInterval: 15 * time.Minute}, View: ViewConfig{ReadCache: 64 << 20}}
+	bare := Config{Port: 9002, ProtectedMode: true, PubSubGlobal: true, LogRetentionTime: 7 * 24 * time.Hour, WAN: WANConfig{Compression: 1, SyncByDifference: true, VerifyInterval: 15 * time.Minute}, View: ViewConfig{ReadCache: 64 << 20}}
 	bare.EnsureDefaults()
 	want, _ := Load("", Setting{Key: "port", Value: "9002"})
 	if !reflect.DeepEqual(bare, want) {

@@ -180,6 +180,7 @@ func (c *Core) mergeState(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err 
 // which of them anything is stored here.
 func (c *Core) mergeKeys(s *SyncState, keys []SyncKey, here []bool) error {
 	for i := range keys {
+		keys[i].detach()
 		if here != nil && !here[i] {
 			c.group.Absent(keys[i].Key)
 			keys[i].new = true
@@ -192,6 +193,17 @@ func (c *Core) mergeKeys(s *SyncState, keys []SyncKey, here []bool) error {
 		c.mergeKey(s, &keys[i])
 	}
 	return nil
+}
+
+// detach gives the cells memory of their own: what is merged is kept, and the
+// message it came in is not.
+func (k *SyncKey) detach() {
+	for i := range k.Cells {
+		x := &k.Cells[i]
+		if c, err := crdt.DecodeCell(bytes.Clone(x.data)); err == nil { // as when it came
+			x.Cell = c
+		}
+	}
 }
 
 func (c *Core) mergeKey(s *SyncState, k *SyncKey) {

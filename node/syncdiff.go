@@ -105,9 +105,12 @@ func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, erro
 	if len(m.Ranges) == 0 {
 		return w, nil
 	}
-	sent := make([][]byte, len(w.keys))
+	sent := make([][]byte, len(w.keys)) // pieces of few, for there are many
+	room := make([]byte, 0, 32*len(w.keys))
 	for i := range w.keys {
-		sent[i] = oplog.Pos(w.keys[i].Key)
+		at := len(room)
+		room = oplog.AppendPos(room, w.keys[i].Key)
+		sent[i] = room[at:len(room):len(room)]
 	}
 	if !slices.IsSortedFunc(sent, bytes.Compare) {
 		return nil, errOutOfOrder

@@ -43,6 +43,7 @@ type history struct {
 
 type replica struct {
 	id   uint16
+	fs   vfs.FS
 	log  *oplog.Log
 	core *Core
 }
@@ -53,7 +54,8 @@ func newHistory(t *testing.T, seed uint64, nodes int) *history {
 	for i := range nodes {
 		id := uint16(i + 1)
 		wall := func() time.Time { return h.now }
-		log, err := oplog.Open(oplog.Options{Dir: "data", FS: vfs.NewMem(), Node: id, Fsync: oplog.FsyncNo, ManualSync: true, MinFree: -1,
+		fs := vfs.NewMem()
+		log, err := oplog.Open(oplog.Options{Dir: "data", FS: fs, Node: id, Fsync: oplog.FsyncNo, ManualSync: true, MinFree: -1,
 			CacheBytes: 1 << 20, KeyBytes: 1 << 20, MemTableBytes: 4 << 20, Now: wall, Rand: rand.New(rand.NewPCG(seed, uint64(id)))})
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +70,7 @@ func newHistory(t *testing.T, seed uint64, nodes int) *history {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.nodes = append(h.nodes, &replica{id, log, core})
+		h.nodes = append(h.nodes, &replica{id, fs, log, core})
 	}
 	return h
 }

@@ -219,9 +219,16 @@ func (w *SyncWindow) closeFill() (keys int) {
 	return keys
 }
 
-// join adds the window that follows this one.
-func (w *SyncWindow) join(next *SyncWindow) {
-	w.upto, w.bytes = next.upto, w.bytes+next.bytes
-	w.keys = append(w.keys, next.keys...)
-	w.ranges = append(w.ranges, next.ranges...)
+// join adds the windows that follow this one.
+func (w *SyncWindow) join(next []*SyncWindow) {
+	keys := 0
+	for _, x := range next {
+		keys += len(x.keys)
+	}
+	w.keys = slices.Grow(w.keys, keys)
+	for _, x := range next {
+		w.upto, w.bytes = x.upto, w.bytes+x.bytes
+		w.keys = append(w.keys, x.keys...)
+		w.ranges = append(w.ranges, x.ranges...)
+	}
 }

@@ -264,3 +264,98 @@ func TestStepsAreMergedOnce(t *testing.T) {
 		t.Errorf("%d steps were merged %d times", steps, merged)
 	}
 }
+
+// Tables are made while steps are merged, and a sync may end at any moment: each
+// step is merged once and in order, a sync that went on is whole, and no table
+// stays behind.
+func TestTablesBesideMerges(t *testing.T) {
+	filled, cut := 0, 0
+	for seed := range uint64(30) {
+		h := newHistory(t, seed, 2)
+		a, x := h.nodes[0], h.nodes[1]
+		value := strings.Repeat("v", 200_000)
+		for i := range 60 {
+			h.do(a, fmt.Sprintf("SET k%d %d%s", i, i, value[:1+h.rand.IntN(len(value))]))
+		}
+		s := h.shown(a)
+		defer s.Close()
+		var made []func()
+		var posted []func(*Core)
+		merged, owed, ended := 0, 0, false
+		taker := &SyncTaker{Log: x.log, Go: func(fn func()) { made = append(made, fn) }, Post: func(fn func(*Core)) bool { posted = append(posted, fn); return true },
+			Merged: func(_ uint16, last bool, p SyncProgress, err error) {
+				if ended = last; err != nil {
+					h.fail("%v", err)
+				}
+				if last {
+					filled += p.Filled
+				}
+			}}
+		begin := func() (cursor []byte) {
+			cursor, _ = x.core.Syncing()
+			b := s.Begin(cursor)
+			b.Cursor = cursor
+			if _, err := taker.Begin(a.id, &b, h.now); err != nil {
+				h.fail("%v", err)
+			}
+			return cursor
+		}
+		cursor, sent, life := begin(), false, 0
+		for !ended {
+			switch n := h.rand.IntN(100); {
+			case n < 3: // the session ends: what runs ends later
+				taker.Abort(a.id)
+				for _, fn := range made {
+					fn()
+				}
+				for len(posted) > 0 {
+					fn := posted[0]
+					posted = posted[1:]
+					fn(x.core)
+				}
+				made, owed, sent, life = nil, 0, false, life+1
+				cursor = begin()
+				cut++
+			case n < 40 && !sent && owed < 12:
+				m, _, err := s.Next(cursor, 500_000)
+				if err != nil {
+					h.fail("%v", err)
+				}
+				cursor, sent = m.Cursor, m.Last
+				owed++
+				of, once := life, false
+				taker.Keys(a.id, &m, func(err error) {
+					if err != nil || once {
+						h.fail("merged again %t, %v", once, err)
+					}
+					if once = true; of == life {
+						owed--
+					}
+					merged++
+				})
+			case n < 70 && len(made) > 0:
+				fn := made[0]
+				made = made[1:]
+				fn()
+			case len(posted) > 0:
+				fn := posted[0]
+				posted = posted[1:]
+				fn(x.core)
+			}
+		}
+		if got, want := h.digests(x), h.digests(a); !slices.Equal(got, want) {
+			h.fail("seed %d: the digests differ", seed)
+		}
+		if owed != 0 || len(made)+len(posted) != 0 {
+			h.fail("seed %d: %d steps were not merged, %d tables and %d merges are left", seed, owed, len(made), len(posted))
+		}
+		names, err := x.fs.List("data/store")
+		if err != nil || slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".fill") }) {
+			h.fail("seed %d: %v, %v", seed, names, err)
+		}
+	}
+	if filled == 0 || cut == 0 {
+		t.Errorf("%d keys by tables, %d cuts: this tests nothing", filled, cut)
+	}
+	t.Logf("%d keys by tables, %d cuts", filled, cut)
+}

@@ -48,6 +48,8 @@ type takenStep struct {
 	window *SyncWindow
 	last   bool
 	done   func(error)
+	looked bool // whether it can be merged by a table
+	making bool // that table is being made
 }
 
 // SyncProgress tells how far the state sync under way has come.
@@ -92,6 +94,11 @@ func (t *SyncTaker) Begin(from uint16, b *wan.SyncBegin, now time.Time) (fresh b
 
 // reset forgets what is under way. t.mu is held.
 func (t *SyncTaker) reset() {
+	for i, step := range t.steps {
+		if (i > 0 || !t.running) && !step.making {
+			step.window.closeFill()
+		}
+	}
 	t.life++
 	t.from, t.steps, t.running, t.repair, t.done = 0, nil, false, false, SyncProgress{}
 }
@@ -164,48 +171,107 @@ func (t *SyncTaker) Rest(from uint16, parts []wan.SyncRestPart, done func(error)
 	}
 }
 
-// run has the first step merged, unless it is being merged already.
+// run has the first step merged, unless it is being merged already, and a table
+// made for it before, or for the next one meanwhile.
 func (t *SyncTaker) run(life uint64) {
 	t.mu.Lock()
-	if t.life != life || t.running || len(t.steps) == 0 {
+	if t.life != life {
 		t.mu.Unlock()
 		return
 	}
-	t.running = true
-	step, from := t.steps[0], t.from
-	if t.fills(step) {
-		horizon := t.done.Begun.Add(fillHorizon).UnixMilli()
-		t.mu.Unlock()
-		t.Go(func() {
-			step.window.fill, _ = step.window.newFill(t.Log, horizon) // merged one by one, if it fails
-			t.post(life, from, step)
-		})
-		return
+	from, horizon := t.from, t.done.Begun.Add(fillHorizon).UnixMilli()
+	table := t.nextTable()
+	var step *takenStep
+	if !t.running && len(t.steps) > 0 && !t.steps[0].making {
+		t.running, step = true, t.steps[0]
+		if table == nil {
+			table = t.nextTable()
+		}
 	}
 	t.mu.Unlock()
-	t.post(life, from, step)
+	if table != nil {
+		t.Go(func() {
+			fill, _ := table.window.newFill(t.Log, horizon) // merged one by one, if it fails
+			t.made(life, table, fill)
+		})
+	}
+	if step != nil {
+		t.post(life, from, step)
+	}
+}
+
+// nextTable returns the step for which a table is to be made now, nil if there is
+// none. t.mu is held.
+func (t *SyncTaker) nextTable() *takenStep {
+	i := 0
+	if t.running {
+		i = 1
+		waiting := 0
+		for j := i; j < len(t.steps); j++ {
+			if waiting += t.steps[j].window.bytes; t.steps[j].last {
+				waiting = maxFill
+			}
+		}
+		if waiting < maxFill/2 {
+			return nil // the more a table takes in the less it costs
+		}
+	}
+	if i >= len(t.steps) || t.steps[i].looked {
+		return nil
+	}
+	step := t.steps[i]
+	step.looked, step.making = true, t.fills(i)
+	if !step.making {
+		return nil
+	}
+	return step
+}
+
+// made takes a step's table.
+func (t *SyncTaker) made(life uint64, step *takenStep, fill *fillWindow) {
+	t.mu.Lock()
+	step.making, step.window.fill = false, fill
+	if t.life != life {
+		step.window.closeFill()
+	}
+	t.mu.Unlock()
+	t.run(life)
 }
 
 // maxFill bounds the states that go into one table, in bytes, but for those of
 // one step.
 const maxFill = 4 << 20
 
-// fills reports whether it seems that the first step can be merged by a table. To
-// that it adds the steps after it of which the same is true. t.mu is held.
-func (t *SyncTaker) fills(step *takenStep) bool {
+// fills reports whether it seems that a step can be merged by a table. To it are
+// added the steps after it of which the same is true. t.mu is held.
+func (t *SyncTaker) fills(i int) bool {
+	step := t.steps[i]
 	vacant := func(s *takenStep) bool {
 		return t.Log != nil && s.state == step.state && !s.window.repair && len(s.window.keys) > 0 && t.Log.SeemsVacant(s.window.from, s.window.upto)
 	}
 	if !vacant(step) {
 		return false
 	}
-	for len(t.steps) > 1 && step.window.bytes+t.steps[1].window.bytes <= maxFill && vacant(t.steps[1]) {
-		next, done := t.steps[1], step.done
-		step.window.join(next.window)
-		step.last = next.last
-		step.done = func(err error) { done(err); next.done(err) }
-		t.steps = slices.Delete(t.steps, 1, 2)
+	var next []*SyncWindow
+	n, bytes := i+1, step.window.bytes
+	for ; n < len(t.steps) && bytes+t.steps[n].window.bytes <= maxFill && vacant(t.steps[n]); n++ {
+		next, bytes = append(next, t.steps[n].window), bytes+t.steps[n].window.bytes
 	}
+	if len(next) == 0 {
+		return true
+	}
+	step.window.join(next)
+	step.last = t.steps[n-1].last
+	var dones []func(error)
+	for _, s := range t.steps[i:n] {
+		dones = append(dones, s.done)
+	}
+	step.done = func(err error) {
+		for _, done := range dones {
+			done(err)
+		}
+	}
+	t.steps = slices.Delete(t.steps, i+1, n)
 	return true
 }
 

@@ -29,12 +29,13 @@ const (
 
 // Pos returns the position of a key: bytes that compare as keys follow each
 // other in snapshots and in EachKeyBetween.
-func Pos(k crdt.Key) []byte { return appendPos(nil, k) }
+func Pos(k crdt.Key) []byte { return AppendPos(nil, k) }
 
 // Pos returns the position of a key, as the function Pos does.
 func (*Log) Pos(k crdt.Key) []byte { return Pos(k) }
 
-func appendPos(b []byte, k crdt.Key) []byte {
+// AppendPos appends the position of a key.
+func AppendPos(b []byte, k crdt.Key) []byte {
 	b = binary.BigEndian.AppendUint16(b, crdt.Slot(k.Name))
 	b = append(b, k.DB)
 	b = binary.AppendUvarint(b, uint64(len(k.Name)))
@@ -75,7 +76,7 @@ func errKey(b []byte) error {
 	return fmt.Errorf("%w of a stored key: %x", crdt.ErrCorrupt, b[:min(len(b), 64)])
 }
 
-func appendKeyPrefix(b []byte, r byte, k crdt.Key) []byte { return appendPos(append(b, r), k) }
+func appendKeyPrefix(b []byte, r byte, k crdt.Key) []byte { return AppendPos(append(b, r), k) }
 
 // appendCellKey appends the key of a cell in a range that is ordered as cells
 // are.
@@ -106,7 +107,7 @@ func appendStreamKey(b []byte, r byte, s crdt.Stream) []byte {
 // appendExpiryKey appends the row that tells when a key or a field expires, given
 // the cell of its expiry.
 func appendExpiryKey(b []byte, at int64, id crdt.CellID) []byte {
-	return append(appendPos(binary.BigEndian.AppendUint64(append(b, rangeExpiries), uint64(at)), id.Key), id.Elem...)
+	return append(AppendPos(binary.BigEndian.AppendUint64(append(b, rangeExpiries), uint64(at)), id.Key), id.Elem...)
 }
 
 func cutExpiryKey(b []byte) (at int64, id crdt.CellID, err error) {

@@ -55,7 +55,7 @@ func BenchmarkPack(b *testing.B) {
 // BenchmarkUnpack measures the other side, at the default level.
 func BenchmarkUnpack(b *testing.B) {
 	plain := plainBatches(16)
-	p := packer{level: 2}
+	p := packer{level: 1}
 	packed := make([][]byte, len(plain))
 	total := 0
 	for i := range plain {

@@ -83,7 +83,7 @@ type Config struct {
 	MinChunk, MaxChunk int
 	// NoCompression sends every batch as it is.
 	NoCompression bool
-	// CompressionLevel trades processor time for bytes, from 1 to 4. Default 2.
+	// CompressionLevel trades processor time for bytes, from 1 to 4. Default 1.
 	CompressionLevel int
 
 	// Subscription makes this end a subscriber, not a node: Self has no id then.
@@ -131,7 +131,7 @@ func (c *Config) EnsureDefaults() {
 	def(&c.Window, 8<<20)
 	def(&c.MinChunk, 1<<10)
 	def(&c.MaxChunk, 16<<10)
-	def(&c.CompressionLevel, 2)
+	def(&c.CompressionLevel, 1)
 	def(&c.SyncThreshold, 100_000)
 	def(&c.MaxSyncs, 2)
 	def(&c.MaxSubscribers, 64)

@@ -12,7 +12,7 @@
 //
 // Entries are the hot path: every commit encodes one. They are therefore
 // written and read by hand, with protowire; tests hold the result against the
-// generated code.
+// generated code. So are the states of a SyncKeys read.
 package wire
 
 //go:generate go run ./gen

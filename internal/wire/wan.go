@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -435,13 +436,32 @@ func (m *SyncKeys) Encode() []byte {
 	return encode(out)
 }
 
-// DecodeSyncKeys reads a SyncKeys.
+// syncKeysStates is the number of the field.
+const syncKeysStates = 1
+
+// DecodeSyncKeys reads a SyncKeys, whose states are pieces of b: there are many.
 func DecodeSyncKeys(b []byte) (*SyncKeys, error) {
+	var states [][]byte
+	var rest []byte
+	for left := b; len(left) > 0; {
+		num, typ, n := protowire.ConsumeField(left)
+		if n < 0 {
+			return nil, corrupt("SyncKeys: %v", protowire.ParseError(n))
+		}
+		if num == syncKeysStates && typ == protowire.BytesType {
+			_, _, tag := protowire.ConsumeTag(left)
+			state, _ := protowire.ConsumeBytes(left[tag:n])
+			states = append(states, state[:len(state):len(state)])
+		} else {
+			rest = append(rest, left[:n]...)
+		}
+		left = left[n:]
+	}
 	var m wanpb.SyncKeys
-	if err := decode(b, &m); err != nil {
+	if err := decode(rest, &m); err != nil {
 		return nil, err
 	}
-	out := &SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last}
+	out := &SyncKeys{States: states, Cursor: m.Cursor, Last: m.Last}
 	for _, r := range m.Ranges {
 		out.Ranges = append(out.Ranges, SyncRange{r.Upto, r.Keys, r.Digest})
 	}
