@@ -13,6 +13,7 @@ import (
 
 	"github.com/replicatord/replicatord/integration/testbed"
 	"github.com/replicatord/replicatord/internal/wire"
+	"github.com/replicatord/replicatord/wan"
 )
 
 // recordings hold what nodes of earlier versions of the protocol have sent as
@@ -64,7 +65,7 @@ func hasWritten(t *testing.T, n *testbed.Node) {
 func TestRecordedPeers(t *testing.T) {
 	t.Parallel()
 	bed := testbed.New(t)
-	for version := uint32(1); version < 3; version++ {
+	for version := uint32(1); version < wan.MaxVersion; version++ {
 		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
 			t.Parallel()
 			recorded, err := recordings.ReadFile(fmt.Sprintf("testdata/dialler-v%d.bin", version))

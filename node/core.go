@@ -143,6 +143,7 @@ func NewCore(o CoreOptions) (*Core, error) {
 	if c.regions, err = decodeRegions(b); err != nil {
 		return nil, err
 	}
+	c.log.SetAhead(len(c.regions.parts) > 0)
 	if b, err = o.Log.Meta(generationMeta); err == nil && len(b) == 8 {
 		c.generation = binary.BigEndian.Uint64(b)
 	}
@@ -366,6 +367,7 @@ func (c *Core) Commit() error {
 	if err := c.group.Commit(); err != nil {
 		return c.abort(err)
 	}
+	c.log.SetAhead(len(c.regions.parts) > 0)
 	c.Stats.Groups++
 	c.news.tell()
 	b, dones := c.batch, c.dones

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -22,6 +23,13 @@ type wanSnapshot struct {
 	digests []uint64       // of the buckets, if the asker sent its own
 	sizes   SyncSizes
 	last    []byte // the last position that a range took in
+
+	// Buckets that differ are told of by their digests too, if byBucket. What is
+	// not within the asker's vector is among the keys that have changed.
+	byBucket bool
+	changed  []string     // positions
+	sent     map[int]int  // keys sent of such a bucket
+	large    map[int]bool // buckets that have to go key by key all the same
 }
 
 func newWanSnapshot(s *oplog.Snapshot, since *wan.SyncSince, sizes SyncSizes) (*wanSnapshot, error) {
@@ -35,6 +43,10 @@ func newWanSnapshot(s *oplog.Snapshot, since *wan.SyncSince, sizes SyncSizes) (*
 	}
 	if since != nil && len(since.Digests) == oplog.Buckets {
 		w.digests, err = s.FullDigests(0, oplog.Buckets)
+		if since.ByBucket {
+			w.changed, w.byBucket = s.ChangedSince(since.Have)
+			w.sent, w.large = map[int]int{}, map[int]bool{}
+		}
 	}
 	return w, err
 }
@@ -55,7 +67,7 @@ func (w *wanSnapshot) Begin(cursor []byte) wan.SyncBegin {
 	return b
 }
 
-var errFull = errors.New("full")
+var errFull, errLarge = errors.New("full"), errors.New("a bucket does not fit")
 
 // SyncSizes bound what a state by difference tells of what it leaves out.
 type SyncSizes struct {
@@ -143,7 +155,24 @@ func (w *wanSnapshot) differing(cursor, end []byte, maxBytes int, out *wan.SyncK
 			}
 			continue
 		}
-		stop, bucket := w.nextEqual(at, end), oplog.PosBucket(at)
+		if upto := w.changedUpto(at, end); upto != nil {
+			if len(at) > 0 {
+				closeAt(at)
+			}
+			if full() {
+				out.Cursor = bytes.Clone(at)
+				return errFull
+			}
+			stopped, err := w.someOf(at, upto, maxBytes, out, &size, &open, closeAt, full)
+			if err != nil {
+				return err
+			}
+			if at = stopped; len(at) == 0 || len(end) > 0 && bytes.Equal(at, end) {
+				return nil
+			}
+			continue
+		}
+		stop, bucket := w.nextBucket(at, end), oplog.PosBucket(at)
 		err := w.s.EachState(at, stop, w.since.Have, func(st *oplog.State) error {
 			if b := oplog.PosBucket(st.Pos); b != bucket {
 				// No range lies in two, and the step better ends here than in the
@@ -227,17 +256,95 @@ func (w *wanSnapshot) inEqual(pos []byte) bool {
 	return len(w.digests) > 0 && w.digests[b] == w.since.Digests[b]
 }
 
-// nextEqual returns where the next such bucket after a position begins, or end.
-func (w *wanSnapshot) nextEqual(at, end []byte) []byte {
+// nextBucket returns where the next bucket after a position begins that need not
+// be looked at key by key, or end.
+func (w *wanSnapshot) nextBucket(at, end []byte) []byte {
 	if len(w.digests) == 0 {
 		return end
 	}
 	for b := oplog.PosBucket(at) + 1; b < oplog.Buckets; b++ {
-		if pos := oplog.BucketPos(b); w.equal(b, end) {
+		if pos := oplog.BucketPos(b); w.equal(b, end) || w.byBucket && w.within(b, end) {
 			return pos
 		}
 	}
 	return end
+}
+
+// within reports whether a bucket ends at or before end.
+func (w *wanSnapshot) within(b int, end []byte) bool {
+	upto := oplog.BucketPos(b + 1)
+	return len(end) == 0 || upto != nil && bytes.Compare(upto, end) <= 0
+}
+
+// changedUpto returns the end of some buckets from a position on that differ from
+// the asker's, if they can be told of by bucket; nil if there is none, not nil and
+// empty if they go to the end of the keyspace.
+func (w *wanSnapshot) changedUpto(at, end []byte) []byte {
+	b, ok := 0, true
+	if len(at) > 0 {
+		b, ok = oplog.BucketAt(at)
+	}
+	if !ok || !w.byBucket || w.large[b] || !w.within(b, end) {
+		return nil
+	}
+	for n := 0; n < w.sizes.Ranges && b < oplog.Buckets && w.within(b, end) && !w.equal(b, end) && !w.large[b]; n++ {
+		b++
+	}
+	if pos := oplog.BucketPos(b); pos != nil {
+		return pos
+	}
+	return []byte{}
+}
+
+// someOf adds of whole buckets the keys that are not plain, and tells of the
+// others by the digests of the buckets. It returns how far it came: a bucket of
+// which more is to be sent than fits has to go key by key.
+func (w *wanSnapshot) someOf(from, upto []byte, maxBytes int, out *wan.SyncKeys, size *int, open *wan.SyncRange, closeAt func([]byte), full func() bool) ([]byte, error) {
+	last := oplog.Buckets
+	if len(upto) > 0 {
+		last, _ = oplog.BucketAt(upto)
+	}
+	b, sent := oplog.PosBucket(from), 0
+	next := func(pos []byte) error { // up to the bucket of a position
+		for b < last && (pos == nil || oplog.PosBucket(pos) > b) {
+			open.Digest += w.digests[b]
+			open.Keys = uncounted
+			w.sent[b], sent = sent, 0
+			b++
+			if closeAt(oplog.BucketPos(b)); full() && b < last {
+				out.Cursor = oplog.BucketPos(b)
+				return errFull
+			}
+		}
+		return nil
+	}
+	err := w.s.EachUnlike(from, upto, w.since.Have, w.changed, func(st *oplog.State) error {
+		if err := next(st.Pos); err != nil {
+			return err
+		}
+		if *size >= 2*maxBytes {
+			*open, out.States = wan.SyncRange{}, out.States[:len(out.States)-sent]
+			if b == oplog.PosBucket(from) && len(out.States)+len(out.Ranges) == 0 {
+				w.large[b] = true
+				return errLarge
+			}
+			out.Cursor = oplog.BucketPos(b)
+			return errFull
+		}
+		*size += len(st.Data)
+		open.Digest -= st.Digest
+		out.States = append(out.States, bytes.Clone(st.Data))
+		sent++
+		return nil
+	})
+	if errors.Is(err, errLarge) {
+		*size = 0
+		return from, nil
+	}
+	if err == nil {
+		err = next(nil)
+	}
+	return upto, err
 }
 
 // buckets adds whole buckets that the asker has as they are here. What is not
@@ -288,6 +395,9 @@ func (w *wanSnapshot) Compare(p *wan.SyncPart) (out wan.SyncRestPart, err error)
 	if w.since == nil {
 		return out, errors.New("a question about a state that was sent whole")
 	}
+	if p.Ranges {
+		return w.ranges(p)
+	}
 	err = w.s.EachState(p.From, p.Upto, w.since.Have, func(st *oplog.State) error {
 		i, ok := asked[hashOf(st.Pos, st.Digest)]
 		switch {
@@ -300,6 +410,48 @@ func (w *wanSnapshot) Compare(p *wan.SyncPart) (out wan.SyncRestPart, err error)
 		return nil
 	})
 	return out, err
+}
+
+// ranges tells of what was left out of a bucket range by range.
+func (w *wanSnapshot) ranges(p *wan.SyncPart) (out wan.SyncRestPart, err error) {
+	bucket := oplog.PosBucket(p.From)
+	if next, ok := oplog.BucketAt(p.Upto); len(w.digests) == 0 || !ok || next != bucket+1 || len(p.From) > 0 && !bytes.Equal(p.From, oplog.BucketPos(bucket)) {
+		return out, errors.New("a question for the ranges of what was not told of as a bucket")
+	}
+	remnants := map[string]bool{} // of buckets that are the asker's; these were sent
+	if w.inEqual(p.From) {
+		err = w.s.Remnants(p.From, p.Upto, func(pos []byte) error { remnants[string(pos)] = true; return nil })
+		if err != nil {
+			return out, err
+		}
+	}
+	var open wan.SyncRange
+	var last []byte
+	sent := 0
+	err = w.s.EachState(p.From, p.Upto, w.since.Have, func(st *oplog.State) error {
+		if !st.Plain && !w.inEqual(st.Pos) || remnants[string(st.Pos)] {
+			sent++
+			return nil
+		}
+		if open.Keys >= w.sizes.RangeKeys {
+			open.Upto = bytes.Clone(shortest(last, st.Pos))
+			out.Ranges = append(out.Ranges, open)
+			open = wan.SyncRange{}
+		}
+		last = append(last[:0], st.Pos...)
+		open.Keys++
+		open.Digest += st.Digest
+		return nil
+	})
+	if err != nil {
+		return out, err
+	}
+	open.Upto = p.Upto
+	out.Ranges = append(out.Ranges, open)
+	if n := w.sent[bucket]; !w.inEqual(p.From) && sent != n {
+		return out, fmt.Errorf("%w: %d keys of bucket %d are beyond a vector, but %d have changed since", crdt.ErrCorrupt, sent, bucket, n)
+	}
+	return out, nil
 }
 
 // syncHash is what a SyncCompare tells of a key.

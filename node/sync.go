@@ -25,6 +25,8 @@ type SyncState struct {
 	Vector  crdt.Vector
 	Known   map[crdt.Stream]crdt.Vector // contexts of the streams at Vector
 	Pending map[uint8]crdt.Vector       // contexts pending for whole databases
+	// ByBucket says that the sender can be asked for ranges of what it has left out.
+	ByBucket bool
 }
 
 // SyncKey is the state of one key at the sender.
@@ -283,7 +285,9 @@ func (c *Core) advance(s *SyncState, next regions, upto []byte) error {
 
 func (c *Core) setRegions(r regions) {
 	c.group.SetMeta(regionsMeta, r.encode())
-	c.regions = r
+	if c.regions = r; len(r.parts) > 0 {
+		c.log.SetAhead(true)
+	}
 }
 
 // settleRegions ends the regions if the open group's vector has caught up with

@@ -61,6 +61,8 @@ type syncRange struct {
 	known      map[string]knownKey
 	states     map[crdt.Key]*SyncKey
 	repair     bool
+	bucket     bool        // a whole bucket, of which the other can tell by ranges
+	parts      []syncRange // that it has told
 }
 
 // knownKey is what the other has said of a key here, by position.
@@ -71,9 +73,10 @@ type knownKey struct {
 
 // askedPart is a question about keys of a range.
 type askedPart struct {
-	in   *syncRange
-	keys []ownKey
-	all  bool
+	in     *syncRange
+	keys   []ownKey
+	all    bool
+	ranges bool
 }
 
 // Limits of questions.
@@ -115,8 +118,21 @@ func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, erro
 	if !slices.IsSortedFunc(sent, bytes.Compare) {
 		return nil, errOutOfOrder
 	}
+	var err error
+	if w.ranges, err = cutRanges(from, w.upto, w.keys, sent, m.Ranges); err != nil {
+		return nil, err
+	}
+	for i := range w.ranges {
+		w.ranges[i].repair = repair
+	}
+	return w, nil
+}
+
+// cutRanges cuts what lies between two positions, and the keys sent of it, into
+// ranges.
+func cutRanges(from, upto []byte, keys []SyncKey, sent [][]byte, ranges []wan.SyncRange) (out []syncRange, err error) {
 	at, i := from, 0
-	for _, r := range m.Ranges {
+	for _, r := range ranges {
 		n := len(sent)
 		if len(r.Upto) > 0 {
 			n, _ = slices.BinarySearchFunc(sent, r.Upto, bytes.Compare)
@@ -124,23 +140,33 @@ func NewSyncWindow(from []byte, m *wan.SyncKeys, repair bool) (*SyncWindow, erro
 		if n < i || i < n && bytes.Compare(sent[i], at) < 0 || len(r.Upto) > 0 && bytes.Compare(r.Upto, at) <= 0 {
 			return nil, errOutOfOrder
 		}
-		w.ranges = append(w.ranges, syncRange{repair: repair, from: at, upto: r.Upto, sent: w.keys[i:n], sentPos: sent[i:n], keys: r.Keys, digest: r.Digest})
+		out = append(out, syncRange{from: at, upto: r.Upto, sent: keys[i:n], sentPos: sent[i:n], keys: r.Keys, digest: r.Digest})
 		at, i = r.Upto, n
 		if len(at) == 0 {
 			break
 		}
 	}
-	if i < len(sent) || !bytes.Equal(at, w.upto) || len(w.ranges) < len(m.Ranges) {
+	if i < len(sent) || !bytes.Equal(at, upto) || len(out) < len(ranges) {
 		return nil, errOutOfOrder
 	}
-	return w, nil
+	return out, nil
+}
+
+// refine puts the ranges that the other has told of a bucket in its place.
+func (w *SyncWindow) refine() {
+	for i := 0; i < len(w.ranges); i++ {
+		if parts := w.ranges[i].parts; parts != nil {
+			w.ranges = slices.Replace(w.ranges, i, i+1, parts...)
+			i += len(parts) - 1
+		}
+	}
 }
 
 // compare compares a range with what is here. It returns the keys that are here
 // and that the other lacks or has in another form, with that, or, if it cannot
 // tell yet, what is to be asked.
 func (r *syncRange) compare(snap *oplog.Snapshot) (differ []SyncKey, ask []ownKey, err error) {
-	if r.here = nil; r.same {
+	if r.here = nil; r.same || r.bucket {
 		return nil, nil, nil
 	}
 	var sum uint64
@@ -206,12 +232,13 @@ func (r *syncRange) each(snap *oplog.Snapshot, fn func(pos []byte, digest uint64
 
 // sameBuckets finds the ranges that make up whole buckets which are the same
 // here, as the digests tell that are kept of them: of those no key needs to be
-// looked at.
-func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot) error {
+// looked at. Of one bucket that is not, and that the other can tell of by ranges,
+// these are to be asked for.
+func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot, byBucket bool) error {
 	begin := -1 // of the ranges from where a bucket begins
 	for i := range w.ranges {
 		r := &w.ranges[i]
-		r.same = false
+		r.same, r.bucket = false, false
 		if _, ok := oplog.BucketAt(r.from); (ok || len(r.from) == 0) && begin < 0 {
 			begin = i
 		}
@@ -228,6 +255,7 @@ func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot) error {
 		for k := begin; k <= i; k++ {
 			w.ranges[k].same = same
 		}
+		r.bucket = byBucket && !same && begin == i && r.keys >= uncounted
 		begin = -1
 	}
 	return nil
@@ -271,7 +299,11 @@ func (w *SyncWindow) question(r *syncRange, own []ownKey) (ask []wan.SyncPart) {
 	}
 	put := func(p wan.SyncPart, keys []ownKey) {
 		ask = append(ask, p)
-		w.asked = append(w.asked, askedPart{in: r, keys: keys, all: p.All})
+		w.asked = append(w.asked, askedPart{in: r, keys: keys, all: p.All, ranges: p.Ranges})
+	}
+	if r.bucket {
+		put(wan.SyncPart{From: r.from, Upto: r.upto, Ranges: true}, nil)
+		return ask
 	}
 	r.rounds++
 	switch {
@@ -310,6 +342,12 @@ func (w *SyncWindow) Answer(p *wan.SyncRestPart) (last bool, err error) {
 	}
 	q := w.asked[0]
 	w.asked = w.asked[1:]
+	if q.ranges {
+		if q.in.parts, err = cutRanges(q.in.from, q.in.upto, q.in.sent, q.in.sentPos, p.Ranges); err == nil && len(p.States) > 0 {
+			err = errOutOfOrder
+		}
+		return len(w.asked) == 0, err
+	}
 	q.in.all = q.in.all || q.all && q.keys == nil
 	if !q.all && len(p.Same) != (len(q.keys)+7)/8 {
 		return false, errOutOfOrder
@@ -335,7 +373,8 @@ func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err
 		return nil, err
 	}
 	defer func() { _ = snap.Close() }()
-	if err := w.sameBuckets(snap); err != nil {
+	w.refine()
+	if err := w.sameBuckets(snap, s.ByBucket); err != nil {
 		return nil, err
 	}
 	next := c.regions
@@ -357,7 +396,7 @@ func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err
 		switch {
 		case err != nil:
 			return nil, err
-		case len(own) > 0:
+		case len(own) > 0 || r.bucket:
 			ask = append(ask, w.question(r, own)...)
 			raise(r.from)
 			continue

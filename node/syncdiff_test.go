@@ -33,6 +33,8 @@ type history struct {
 	now   time.Time
 	nodes []*replica
 	asked int
+	whole int // of these for the ranges of a bucket
+	large int // buckets that had to go key by key
 	left  int
 	moved int // entries that came while an answer was under way
 	lines []string
@@ -164,9 +166,10 @@ func (h *history) sync(to, from *replica, cut bool) {
 	if err != nil {
 		h.fail("%v", err)
 	}
-	if h.rand.IntN(3) > 0 {
+	if h.rand.IntN(3) == 0 {
 		since.Digests = nil
 	}
+	since.ByBucket = h.rand.IntN(3) > 0
 	s, err := newWanSnapshot(snap, since, SyncSizes{RangeKeys: 1 + h.rand.Uint64N(5), Ranges: 1 + h.rand.IntN(5)})
 	if err != nil {
 		h.fail("%v", err)
@@ -192,6 +195,7 @@ func (h *history) sync(to, from *replica, cut bool) {
 	}
 	begun, last := false, false
 	for !ended {
+		h.large += len(s.large)
 		if cut && h.rand.IntN(12) == 0 {
 			h.say("%d: the sync is cut", to.id)
 			return
@@ -210,7 +214,7 @@ func (h *history) sync(to, from *replica, cut bool) {
 			}
 			if !begun {
 				b := s.Begin(cursor)
-				b.Cursor = cursor
+				b.Cursor, b.ByBucket = cursor, since.ByBucket
 				_, err := t.Begin(from.id, &b, h.now)
 				fault(err)
 				begun = true
@@ -239,6 +243,9 @@ func (h *history) sync(to, from *replica, cut bool) {
 			}
 			p, err := s.Compare(&asks[0])
 			fault(err)
+			if asks[0].Ranges {
+				h.whole++
+			}
 			asks = asks[1:]
 			h.asked++
 			t.Rest(from.id, []wan.SyncRestPart{p}, fault)
@@ -321,7 +328,7 @@ func (h *history) give(to, from *replica, origin uint16) {
 }
 
 // difference brings to what from has, and calls meanwhile before each answer.
-func (h *history) difference(to, from *replica, buckets bool, meanwhile func()) (asked int) {
+func (h *history) difference(to, from *replica, buckets, ranges bool, meanwhile func()) (asked int) {
 	snap, err := from.log.Snapshot()
 	if err != nil {
 		h.fail("%v", err)
@@ -333,6 +340,7 @@ func (h *history) difference(to, from *replica, buckets bool, meanwhile func()) 
 	if !buckets {
 		since.Digests = nil
 	}
+	since.ByBucket = ranges
 	s, err := newWanSnapshot(snap, since, SyncSizes{RangeKeys: 128, Ranges: 2 * oplog.Buckets})
 	if err != nil {
 		h.fail("%v", err)
@@ -347,6 +355,7 @@ func (h *history) difference(to, from *replica, buckets bool, meanwhile func()) 
 		}
 	}
 	b := s.Begin(cursor)
+	b.ByBucket = ranges
 	_, err = t.Begin(from.id, &b, h.now)
 	fault(err)
 	for last := false; !last; {
@@ -382,7 +391,8 @@ func (h *history) same(a, b *replica) {
 // What equal digests do not tell, one case after the other: with the digests of
 // buckets, and range by range.
 func TestWhatDigestsDoNotTell(t *testing.T) {
-	for _, buckets := range []bool{true, false} {
+	for _, with := range [][2]bool{{true, true}, {true, false}, {false, false}} {
+		buckets, ranges := with[0], with[1]
 		for name, run := range map[string]func(t *testing.T, h *history, a, b, c, s, r *replica){
 			// A remove has come before what it removes.
 			"pending in a cell": func(t *testing.T, h *history, a, b, c, s, r *replica) {
@@ -393,7 +403,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				h.give(r, a, 1)
 				h.give(s, a, 1)
 				h.give(s, c, 3)
-				h.difference(r, s, buckets, nil)
+				h.difference(r, s, buckets, ranges, nil)
 				h.give(r, b, 2)
 				h.give(s, b, 2)
 			},
@@ -405,7 +415,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				h.give(r, a, 1)
 				h.give(s, a, 1)
 				h.give(s, c, 3)
-				h.difference(r, s, buckets, nil)
+				h.difference(r, s, buckets, ranges, nil)
 				h.give(r, b, 2)
 				h.give(s, b, 2)
 			},
@@ -417,7 +427,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				h.give(r, a, 1)
 				h.give(s, a, 1)
 				h.give(s, c, 3)
-				h.difference(r, s, buckets, nil)
+				h.difference(r, s, buckets, ranges, nil)
 				h.give(r, b, 2)
 				h.give(s, b, 2)
 			},
@@ -431,7 +441,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				for _, o := range []*replica{a, b, c} {
 					h.give(s, o, o.id)
 				}
-				h.difference(r, s, buckets, nil)
+				h.difference(r, s, buckets, ranges, nil)
 				h.do(b, "HINCRBY h f 7")
 				h.give(r, b, 2)
 				h.give(s, b, 2)
@@ -447,7 +457,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				h.do(c, "SADD e n")     // removes it, and makes another
 				h.do(c, "DEL e")
 				h.give(s, c, 3)
-				h.difference(r, s, buckets, func() {})
+				h.difference(r, s, buckets, ranges, func() {})
 				h.do(c, "SADD e o")
 				h.give(s, c, 3)
 				h.give(r, c, 3)
@@ -465,7 +475,7 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				for _, o := range []*replica{a, b, c} {
 					h.give(s, o, o.id)
 				}
-				asked := h.difference(r, s, buckets, func() { h.give(r, b, 2) })
+				asked := h.difference(r, s, buckets, ranges, func() { h.give(r, b, 2) })
 				if asked < 2 {
 					t.Errorf("%d questions: the entry came too late", asked)
 				}
@@ -479,14 +489,14 @@ func TestWhatDigestsDoNotTell(t *testing.T) {
 				h.give(s, a, 1)
 				h.give(s, c, 3)
 				i := 0
-				asked := h.difference(r, s, buckets, func() { i++; h.do(r, "INCRBY {x}n 1", fmt.Sprint("SADD {x}new", i, " m")) })
+				asked := h.difference(r, s, buckets, ranges, func() { i++; h.do(r, "INCRBY {x}n 1", fmt.Sprint("SADD {x}new", i, " m")) })
 				if asked > maxRounds+2+2*i {
 					t.Errorf("%d questions", asked)
 				}
 				h.give(s, r, 5)
 			},
 		} {
-			t.Run(fmt.Sprintf("%s, buckets %t", name, buckets), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, buckets %t, ranges %t", name, buckets, ranges), func(t *testing.T) {
 				h := newHistory(t, 1, 5)
 				a, b, c, s, r := h.nodes[0], h.nodes[1], h.nodes[2], h.nodes[3], h.nodes[4]
 				run(t, h, a, b, c, s, r)
@@ -510,7 +520,7 @@ func TestSyncByDifference(t *testing.T) {
 		}
 		runs = n
 	}
-	var asked, left, moved int
+	var asked, left, moved, whole, large int
 	for seed := first; seed < first+runs; seed++ {
 		ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHistory(t, seed, 3+int(seed%2))
@@ -552,13 +562,14 @@ func TestSyncByDifference(t *testing.T) {
 				}
 			}
 			asked, left, moved = asked+h.asked, left+h.left, moved+h.moved
+			whole, large = whole+h.whole, large+h.large
 		})
 		if !ok {
 			break
 		}
 	}
-	t.Logf("%d runs from %d on: %d ranges left out, %d questions, %d moves before an answer", runs, first, left, asked, moved)
-	if asked == 0 || left == 0 || moved == 0 {
+	t.Logf("%d runs from %d on: %d ranges left out, %d questions, %d for ranges, %d moves before an answer, %d times buckets were too large", runs, first, left, asked, whole, moved, large)
+	if asked == 0 || left == 0 || moved == 0 || whole == 0 || large == 0 {
 		t.Error("this tests nothing")
 	}
 }

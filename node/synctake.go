@@ -70,7 +70,7 @@ type SyncProgress struct {
 // Begin takes the description of the states that follow, and reports whether
 // they are the first of the sync.
 func (t *SyncTaker) Begin(from uint16, b *wan.SyncBegin, now time.Time) (fresh bool, err error) {
-	s := &SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}}
+	s := &SyncState{Vector: b.Vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{}, ByBucket: b.ByBucket}
 	for _, k := range b.Known {
 		s.Known[k.Stream] = k.Context
 	}

@@ -132,64 +132,74 @@ func (s *Snapshot) EachState(from, to []byte, known crdt.Vector, fn func(*State)
 	if err != nil {
 		return err
 	}
-	err = eachState(it, known, fn)
-	return errors.Join(err, it.Error(), it.Close())
+	r := stateReader{it: it, known: known}
+	it.First()
+	for {
+		ok, e := r.next()
+		if !ok || e != nil {
+			err = e
+			break
+		}
+		if err = fn(&r.st); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, it.Close())
 }
 
-func eachState(it *pebble.Iterator, known crdt.Vector, fn func(*State) error) error {
-	var st State
-	var pos, data []byte
-	open := false
-	end := func() error {
-		if !open {
-			return nil
+// stateReader reads the states of keys, one after the other.
+type stateReader struct {
+	it        *pebble.Iterator // of cells, at the first row of a key
+	known     crdt.Vector
+	st        State // of the key read last
+	pos, data []byte
+}
+
+// next reads the key at which the iterator is, and moves on to the next; ok is
+// false if there is none.
+func (r *stateReader) next() (ok bool, err error) {
+	st := &r.st
+	for begun := false; r.it.Valid(); r.it.Next() {
+		row := r.it.Key()[1:]
+		if begun && !bytes.HasPrefix(row, r.pos) {
+			break
 		}
-		open = false
-		st.Pos, st.Data = pos, data
-		return fn(&st)
-	}
-	for ok := it.First(); ok; ok = it.Next() {
-		row := it.Key()[1:]
-		v, err := it.ValueAndErr()
+		v, err := r.it.ValueAndErr()
 		if err != nil {
-			return err
+			return false, err
 		}
-		header := false
-		if !open || len(row) <= len(pos) || !bytes.Equal(row[:len(pos)], pos) {
-			if err := end(); err != nil {
-				return err
-			}
+		if !begun {
+			begun, ok = true, true
 			p, _, err := splitPos(row)
 			if err != nil {
-				return err
+				return false, err
 			}
-			pos = append(pos[:0], p...)
-			st, open = State{Plain: true}, true
-			if data, header, err = beginState(data[:0], row, p, v, &st); err != nil {
-				return err
+			r.pos = append(r.pos[:0], p...)
+			*st = State{Plain: true}
+			var header bool
+			if r.data, header, err = beginState(r.data[:0], row, p, v, st); err != nil {
+				return false, err
+			}
+			if header {
+				continue
 			}
 		}
-		if header {
-			continue
-		}
-		rest := row[len(pos):]
+		rest := row[len(r.pos):]
 		if len(rest) == 0 || rest[0] == 0 || rest[0] > byte(crdt.KindExpiry) {
-			return errKey(row)
+			return false, errKey(row)
 		}
 		v = crdt.Shared(crdt.Kind(rest[0]), rest[1:], v)
-		data = append(data, rest[0])
-		data = appendSized(data, rest[1:])
-		data = appendSized(data, v)
+		r.data = append(r.data, rest[0])
+		r.data = appendSized(r.data, rest[1:])
+		r.data = appendSized(r.data, v)
 		if st.Plain {
-			if st.Plain, err = crdt.Plain(v, known); err != nil {
-				return err
+			if st.Plain, err = crdt.Plain(v, r.known); err != nil {
+				return false, err
 			}
 		}
 	}
-	if it.Error() != nil {
-		return it.Error()
-	}
-	return end()
+	st.Pos, st.Data = r.pos, r.data
+	return ok, r.it.Error()
 }
 
 // beginState begins the state of the key at pos with its first row, and reports

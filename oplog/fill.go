@@ -197,6 +197,7 @@ func (f *fillRange) index(w *groupWriter) {
 // which says that it is whole. l.commit is held.
 func (f *fillRange) put(batch *pebble.Batch) error {
 	l := f.l
+	l.recent.forget()
 	mark := append(append(binary.AppendUvarint(nil, uint64(len(f.from))), f.from...), f.upto...)
 	if err := l.db.Set(metaKey(metaFilling), mark, pebble.Sync); err != nil {
 		return err

@@ -45,6 +45,7 @@ type Log struct {
 	ends    endCache // likewise
 	entries []byte   // likewise: its encoded entries
 	redo    redo
+	recent  recent
 	fills   atomic.Uint64 // tables begun
 
 	// commit is held while a group is written, and by what must see the store

@@ -118,8 +118,9 @@ func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
 // and that the store does not have so: with its value, or nil if it is to be
 // deleted; deletes come last. What the records up to reached tell may be in the
 // store already, as after a drain that did not get to its end: a row that is new
-// in one of them has to be deleted all the same. The slices are not kept.
-func eachRow(r pebble.Reader, after, upto, reached uint64, fn func(row, value []byte) error) error {
+// in one of them has to be deleted all the same. note, unless it is nil, is called
+// for every row that they tell of. The slices are not kept.
+func eachRow(r pebble.Reader, after, upto, reached uint64, note func(row []byte), fn func(row, value []byte) error) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, after+1), UpperBound: redoKey(nil, upto+1)})
 	if err != nil {
 		return err
@@ -144,6 +145,9 @@ func eachRow(r pebble.Reader, after, upto, reached uint64, fn func(row, value []
 		}
 		err = eachRedo(b, func(op redoOp, row, value []byte) error {
 			state := rows[string(row)]
+			if state == 0 && note != nil {
+				note(row)
+			}
 			switch {
 			case state == done || state == removed:
 			case state == 0 && op == redoDelete:
@@ -189,13 +193,18 @@ func (l *Log) drain() error {
 	l.commit.Lock()
 	upto, reached, bytes := l.redo.seq, l.redo.begun, l.redo.written.Load()
 	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
+	at, ahead := l.Vector(), l.recent.ahead()
 	l.commit.Unlock()
 	defer func() {
 		l.commit.Lock()
 		l.redo.through = nil
 		l.commit.Unlock()
 	}()
-	return l.drainTo(upto, reached, bytes, &l.commit)
+	err := l.drainTo(upto, reached, bytes, &l.commit)
+	if err == nil && !ahead {
+		l.recent.moment(at)
+	}
+	return err
 }
 
 // level brings the rows level with all records, and returns holding
@@ -258,7 +267,8 @@ func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err 
 		batch.Reset()
 		return nil
 	}
-	err = eachRow(l.db, from, upto, reached, func(k, v []byte) error {
+	changed := noter{r: &l.recent}
+	err = eachRow(l.db, from, upto, reached, changed.note, func(k, v []byte) error {
 		step = append(step, row{slices.Clone(k), slices.Clone(v)})
 		if size += len(k) + len(v); size < drainStep {
 			return nil

@@ -43,7 +43,7 @@ func TestRedoOfARow(t *testing.T) {
 			}
 		}
 		calls := 0
-		err := eachRow(db, from, seq, reached, func(k, v []byte) error {
+		err := eachRow(db, from, seq, reached, nil, func(k, v []byte) error {
 			if calls++; !bytes.Equal(k, row) {
 				t.Fatalf("%s: row %x", path, k)
 			}

@@ -24,7 +24,8 @@ type Snapshot struct {
 	Digests [Buckets]uint64
 	Digest  uint64
 
-	snap *pebble.Snapshot
+	snap   *pebble.Snapshot
+	recent *recent
 }
 
 // Snapshot takes a snapshot. It fails if the log has failed for good: what was
@@ -44,7 +45,7 @@ func (l *Log) Snapshot() (*Snapshot, error) {
 		return nil, f.err
 	}
 	s := &Snapshot{Vector: l.vector, Known: map[crdt.Stream]crdt.Vector{}, Pending: map[uint8]crdt.Vector{},
-		Digests: l.digests, Digest: l.total, snap: l.db.NewSnapshot()}
+		Digests: l.digests, Digest: l.total, snap: l.db.NewSnapshot(), recent: &l.recent}
 	for id, st := range l.streams {
 		s.Known[id] = st.row.known
 	}

@@ -280,6 +280,9 @@ func TestSyncByDifferenceVersions(t *testing.T) {
 		if err := l.sb.onSyncCompare((&wire.SyncCompare{}).Encode()); (err != nil) != (version < versionDiff) {
 			t.Errorf("version %d: a question: %v", version, err)
 		}
+		if err := l.sb.onSyncCompare((&wire.SyncCompare{Parts: []SyncPart{{Ranges: true}}}).Encode()); (err != nil) != (version < versionRanges) {
+			t.Errorf("version %d: a question for ranges: %v", version, err)
+		}
 		rest := (&batchHeader{kind: batchSyncRest, pack: packStored, plain: 1, packed: 1}).append(nil)
 		if _, err := l.sb.onChunk(syncLane, append(rest, 0)); CodeOf(err) != CodeProtocol {
 			t.Errorf("version %d: an answer to nothing: %v", version, err)

@@ -16,11 +16,14 @@ import (
 // Versions of the protocol that this build speaks.
 const (
 	MinVersion = 1
-	MaxVersion = 3
+	MaxVersion = 4
 	// versionPublish is the first that knows Publish.
 	versionPublish = 2
 	// versionDiff is the first that knows state syncs by difference.
 	versionDiff = 3
+	// versionRanges is the first in which a sync by difference may be asked for
+	// ranges.
+	versionRanges = 4
 )
 
 // Sizes of the random parts of a Hello, in bytes.

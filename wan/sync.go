@@ -2,6 +2,7 @@ package wan
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -65,6 +66,9 @@ func (s *Session) onSyncRequest(b []byte) error {
 	if s.version() < versionDiff {
 		s.sending.sync.since = nil
 	}
+	if since := s.sending.sync.since; since != nil {
+		since.ByBucket = s.version() >= versionRanges
+	}
 	return nil
 }
 
@@ -75,9 +79,10 @@ func (s *Session) onSyncCompare(b []byte) error {
 		return err
 	}
 	o := &s.sending.sync
+	ranges := slices.ContainsFunc(m.Parts, func(p SyncPart) bool { return p.Ranges })
 	switch {
-	case s.version() < versionDiff:
-		return fail(CodeProtocol, "SyncCompare in version %d", s.version())
+	case s.version() < versionDiff || ranges && s.version() < versionRanges:
+		return fail(CodeProtocol, "SyncCompare in version %d, for ranges %t", s.version(), ranges)
 	case m.ID != o.id || o.since == nil || o.snap == nil:
 		return nil // of a sync that was replaced
 	case m.Done:
@@ -106,6 +111,9 @@ func (s *Session) buildRest(budget int) ([]byte, error) {
 		size += len(p.Same) + 1
 		for _, b := range p.States {
 			size += len(b)
+		}
+		for i := range p.Ranges {
+			size += len(p.Ranges[i].Upto) + 16
 		}
 		m.Parts = append(m.Parts, p)
 	}
@@ -282,6 +290,7 @@ func (s *Session) onSyncBatch(h batchHeader, plain []byte, done func(error)) (fu
 			return nil, fail(CodeProtocol, "state sync that was not asked for")
 		}
 		in.wait, in.begun = false, true
+		m.ByBucket = in.diff && s.version() >= versionRanges
 		return func() { s.cfg.Applier.BeginSync(from, m, done) }, nil
 	}
 	if h.kind == batchSyncRest {

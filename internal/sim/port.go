@@ -183,6 +183,11 @@ func (p *port) ApplyState(from uint16, k *wan.SyncKeys, done func(error)) {
 // ApplyRest implements wan.Applier.
 func (p *port) ApplyRest(from uint16, parts []wan.SyncRestPart, done func(error)) {
 	p.w.oracle.counts["ranges asked about"] += len(parts)
+	for i := range parts {
+		if len(parts[i].Ranges) > 0 {
+			p.w.oracle.counts["buckets told by ranges"]++
+		}
+	}
 	p.syncs.taker.Rest(from, parts, done)
 }
 

@@ -130,7 +130,7 @@ func TestSyncsByDifference(t *testing.T) {
 			counts[k] += v
 		}
 	}
-	for _, k := range []string{"state syncs", "keys synced", "ranges left out of a sync", "ranges asked about"} {
+	for _, k := range []string{"state syncs", "keys synced", "ranges left out of a sync", "ranges asked about", "buckets told by ranges"} {
 		t.Logf("%d seeds from %d on: %d %s", n, first, counts[k], k)
 		if counts[k] == 0 {
 			t.Errorf("no %s in %d runs: this tests nothing", k, n)

@@ -320,6 +320,9 @@ type SyncRequest struct {
 type SyncSince struct {
 	Have    crdt.Vector
 	Digests []uint64 // of the buckets, or none
+	// ByBucket says that the asker can ask for ranges. It is not sent: the version
+	// says so.
+	ByBucket bool
 }
 
 // Encode returns the message's bytes.
@@ -342,7 +345,7 @@ func DecodeSyncRequest(b []byte) (*SyncRequest, error) {
 		return out, nil
 	}
 	v, err := vector(m.Have)
-	out.Since = &SyncSince{v, m.Digests}
+	out.Since = &SyncSince{Have: v, Digests: m.Digests}
 	return out, err
 }
 
@@ -353,6 +356,7 @@ type SyncBegin struct {
 	DBPending []SyncDBPending
 	Cursor    []byte
 	ID        uint64 // of the request
+	ByBucket  bool   // the sender can be asked for ranges; not sent either
 }
 
 // SyncKnown is what a stream's origin is known to have seen.
@@ -429,11 +433,21 @@ type SyncRange struct {
 
 // Encode returns the message's bytes.
 func (m *SyncKeys) Encode() []byte {
-	out := &wanpb.SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last}
-	for _, r := range m.Ranges {
-		out.Ranges = append(out.Ranges, &wanpb.SyncRange{Upto: r.Upto, Keys: r.Keys, Digest: r.Digest})
+	return encode(&wanpb.SyncKeys{States: m.States, Cursor: m.Cursor, Last: m.Last, Ranges: encodeRanges(m.Ranges)})
+}
+
+func encodeRanges(ranges []SyncRange) (out []*wanpb.SyncRange) {
+	for _, r := range ranges {
+		out = append(out, &wanpb.SyncRange{Upto: r.Upto, Keys: r.Keys, Digest: r.Digest})
 	}
-	return encode(out)
+	return out
+}
+
+func decodeRanges(ranges []*wanpb.SyncRange) (out []SyncRange) {
+	for _, r := range ranges {
+		out = append(out, SyncRange{r.Upto, r.Keys, r.Digest})
+	}
+	return out
 }
 
 // syncKeysStates is the number of the field.
@@ -461,11 +475,7 @@ func DecodeSyncKeys(b []byte) (*SyncKeys, error) {
 	if err := decode(rest, &m); err != nil {
 		return nil, err
 	}
-	out := &SyncKeys{States: states, Cursor: m.Cursor, Last: m.Last}
-	for _, r := range m.Ranges {
-		out.Ranges = append(out.Ranges, SyncRange{r.Upto, r.Keys, r.Digest})
-	}
-	return out, nil
+	return &SyncKeys{States: states, Cursor: m.Cursor, Last: m.Last, Ranges: decodeRanges(m.Ranges)}, nil
 }
 
 // SyncHash is the size of what SyncCompare tells of a key, in bytes.
@@ -483,13 +493,14 @@ type SyncPart struct {
 	From, Upto []byte
 	Hashes     []byte // SyncHash bytes for each key
 	All        bool   // there are too many: all that was left out is wanted
+	Ranges     bool   // ranges of the part are wanted, not keys
 }
 
 // Encode returns the message's bytes.
 func (m *SyncCompare) Encode() []byte {
 	out := &wanpb.SyncCompare{Id: m.ID, Done: m.Done}
 	for _, p := range m.Parts {
-		out.Parts = append(out.Parts, &wanpb.SyncCompare_Part{From: p.From, Upto: p.Upto, Hashes: p.Hashes, All: p.All})
+		out.Parts = append(out.Parts, &wanpb.SyncCompare_Part{From: p.From, Upto: p.Upto, Hashes: p.Hashes, All: p.All, Ranges: p.Ranges})
 	}
 	return encode(out)
 }
@@ -505,7 +516,7 @@ func DecodeSyncCompare(b []byte) (*SyncCompare, error) {
 		if len(p.Hashes)%SyncHash != 0 {
 			return nil, corrupt("SyncCompare: %d bytes of hashes", len(p.Hashes))
 		}
-		out.Parts = append(out.Parts, SyncPart{p.From, p.Upto, p.Hashes, p.All})
+		out.Parts = append(out.Parts, SyncPart{p.From, p.Upto, p.Hashes, p.All, p.Ranges})
 	}
 	return out, nil
 }
@@ -520,13 +531,14 @@ type SyncRest struct {
 type SyncRestPart struct {
 	Same   []byte // a bit for each hash: that key is the same there
 	States [][]byte
+	Ranges []SyncRange // if they were asked for; none: all keys are among the states
 }
 
 // Encode returns the message's bytes.
 func (m *SyncRest) Encode() []byte {
 	out := &wanpb.SyncRest{Id: m.ID}
 	for _, p := range m.Parts {
-		out.Parts = append(out.Parts, &wanpb.SyncRest_Part{Same: p.Same, States: p.States})
+		out.Parts = append(out.Parts, &wanpb.SyncRest_Part{Same: p.Same, States: p.States, Ranges: encodeRanges(p.Ranges)})
 	}
 	return encode(out)
 }
@@ -539,7 +551,7 @@ func DecodeSyncRest(b []byte) (*SyncRest, error) {
 	}
 	out := &SyncRest{ID: m.Id}
 	for _, p := range m.Parts {
-		out.Parts = append(out.Parts, SyncRestPart{p.Same, p.States})
+		out.Parts = append(out.Parts, SyncRestPart{p.Same, p.States, decodeRanges(p.Ranges)})
 	}
 	return out, nil
 }

@@ -33,16 +33,16 @@ func wanMessages() map[string]struct {
 		"Pong":        {&Pong{1, 2}, func(b []byte) (any, error) { return DecodePong(b) }},
 		"SyncNeeded":  {&SyncNeeded{[]crdt.Stream{o, 0}}, func(b []byte) (any, error) { return DecodeSyncNeeded(b) }},
 		"SyncRequest": {&SyncRequest{[]byte{0, 1}, 3, nil}, func(b []byte) (any, error) { return DecodeSyncRequest(b) }},
-		"SyncRequest by difference": {&SyncRequest{[]byte{0, 1}, 3, &SyncSince{v, []uint64{0, 1 << 63}}},
+		"SyncRequest by difference": {&SyncRequest{[]byte{0, 1}, 3, &SyncSince{v, []uint64{0, 1 << 63}, false}},
 			func(b []byte) (any, error) { return DecodeSyncRequest(b) }},
-		"SyncBegin": {&SyncBegin{v, []SyncKnown{{o, v}}, []SyncDBPending{{15, v}}, []byte{1}, 2},
+		"SyncBegin": {&SyncBegin{v, []SyncKnown{{o, v}}, []SyncDBPending{{15, v}}, []byte{1}, 2, false},
 			func(b []byte) (any, error) { return DecodeSyncBegin(b) }},
 		"SyncKeys": {&SyncKeys{[][]byte{{1}, {0, 2}}, []byte{3}, true, []SyncRange{{[]byte{7}, 9, 1 << 63}, {nil, 1, 2}}},
 			func(b []byte) (any, error) { return DecodeSyncKeys(b) }},
-		"SyncCompare": {&SyncCompare{2, []SyncPart{{[]byte{1}, []byte{2}, []byte("sixsix"), true}, {nil, []byte{3}, nil, false}}, true},
+		"SyncCompare": {&SyncCompare{2, []SyncPart{{[]byte{1}, []byte{2}, []byte("sixsix"), true, false}, {nil, []byte{3}, nil, false, true}}, true},
 			func(b []byte) (any, error) { return DecodeSyncCompare(b) }},
 		"Verify":   {&Verify{7, true, v, []uint64{0, 1}, 1 << 63, true, true}, func(b []byte) (any, error) { return DecodeVerify(b) }},
-		"SyncRest": {&SyncRest{2, []SyncRestPart{{[]byte{1}, [][]byte{{2}, {3}}}, {nil, nil}}}, func(b []byte) (any, error) { return DecodeSyncRest(b) }},
+		"SyncRest": {&SyncRest{2, []SyncRestPart{{[]byte{1}, [][]byte{{2}, {3}}, nil}, {nil, nil, []SyncRange{{[]byte{4}, 2, 3}, {nil, 0, 1}}}}}, func(b []byte) (any, error) { return DecodeSyncRest(b) }},
 	}
 }
 

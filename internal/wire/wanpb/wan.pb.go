@@ -1450,8 +1450,9 @@ type SyncCompare_Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	Upto          []byte                 `protobuf:"bytes,2,opt,name=upto,proto3" json:"upto,omitempty"`
-	Hashes        []byte                 `protobuf:"bytes,3,opt,name=hashes,proto3" json:"hashes,omitempty"` // 6 bytes of each key's
-	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`      // too many: send all that were left out
+	Hashes        []byte                 `protobuf:"bytes,3,opt,name=hashes,proto3" json:"hashes,omitempty"`  // 6 bytes of each key's
+	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`       // too many: send all that were left out
+	Ranges        bool                   `protobuf:"varint,5,opt,name=ranges,proto3" json:"ranges,omitempty"` // tell of the part by ranges; from version 4 on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1514,10 +1515,18 @@ func (x *SyncCompare_Part) GetAll() bool {
 	return false
 }
 
+func (x *SyncCompare_Part) GetRanges() bool {
+	if x != nil {
+		return x.Ranges
+	}
+	return false
+}
+
 type SyncRest_Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Same          []byte                 `protobuf:"bytes,1,opt,name=same,proto3" json:"same,omitempty"`     // a bit for each hash, from the lowest of the first byte on: that key is the same here
 	States        [][]byte               `protobuf:"bytes,2,rep,name=states,proto3" json:"states,omitempty"` // of those left out of which no hash came
+	Ranges        []*SyncRange           `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"` // that follow each other through the part, if they were asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1562,6 +1571,13 @@ func (x *SyncRest_Part) GetSame() []byte {
 func (x *SyncRest_Part) GetStates() [][]byte {
 	if x != nil {
 		return x.States
+	}
+	return nil
+}
+
+func (x *SyncRest_Part) GetRanges() []*SyncRange {
+	if x != nil {
+		return x.Ranges
 	}
 	return nil
 }
@@ -1653,22 +1669,24 @@ const file_wan_proto_rawDesc = "" +
 	"\tSyncRange\x12\x12\n" +
 	"\x04upto\x18\x01 \x01(\fR\x04upto\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\x04R\x04keys\x12\x16\n" +
-	"\x06digest\x18\x03 \x01(\x06R\x06digest\"\xc7\x01\n" +
+	"\x06digest\x18\x03 \x01(\x06R\x06digest\"\xdf\x01\n" +
 	"\vSyncCompare\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12:\n" +
 	"\x05parts\x18\x02 \x03(\v2$.replicatord.wan.v1.SyncCompare.PartR\x05parts\x12\x12\n" +
-	"\x04done\x18\x03 \x01(\bR\x04done\x1aX\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\x1ap\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\fR\x04from\x12\x12\n" +
 	"\x04upto\x18\x02 \x01(\fR\x04upto\x12\x16\n" +
 	"\x06hashes\x18\x03 \x01(\fR\x06hashes\x12\x10\n" +
-	"\x03all\x18\x04 \x01(\bR\x03all\"\x87\x01\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\x12\x16\n" +
+	"\x06ranges\x18\x05 \x01(\bR\x06ranges\"\xbe\x01\n" +
 	"\bSyncRest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
-	"\x05parts\x18\x02 \x03(\v2!.replicatord.wan.v1.SyncRest.PartR\x05parts\x1a2\n" +
+	"\x05parts\x18\x02 \x03(\v2!.replicatord.wan.v1.SyncRest.PartR\x05parts\x1ai\n" +
 	"\x04Part\x12\x12\n" +
 	"\x04same\x18\x01 \x01(\fR\x04same\x12\x16\n" +
-	"\x06states\x18\x02 \x03(\fR\x06states\"\xa0\x01\n" +
+	"\x06states\x18\x02 \x03(\fR\x06states\x125\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1d.replicatord.wan.v1.SyncRangeR\x06ranges\"\xa0\x01\n" +
 	"\x06Verify\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
 	"\x06answer\x18\x02 \x01(\bR\x06answer\x12\x16\n" +
@@ -1729,11 +1747,12 @@ var file_wan_proto_depIdxs = []int32{
 	14, // 4: replicatord.wan.v1.SyncKeys.ranges:type_name -> replicatord.wan.v1.SyncRange
 	22, // 5: replicatord.wan.v1.SyncCompare.parts:type_name -> replicatord.wan.v1.SyncCompare.Part
 	23, // 6: replicatord.wan.v1.SyncRest.parts:type_name -> replicatord.wan.v1.SyncRest.Part
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	14, // 7: replicatord.wan.v1.SyncRest.Part.ranges:type_name -> replicatord.wan.v1.SyncRange
+	8,  // [8:8] is the sub-list for method output_type
+	8,  // [8:8] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_wan_proto_init() }

@@ -1,0 +1,131 @@
+package oplog
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// What is beyond a vector is among what has changed since, however it was written
+// and drained, or it is said that that is not known.
+func TestChangedSinceHasAllThatIsUnlike(t *testing.T) {
+	known, unknown, saved := 0, 0, 0
+	for seed := range uint64(12) {
+		r := openReplica(t, testOptions(vfs.NewMem()))
+		r.log.SetAhead(false)
+		rng := rand.New(rand.NewPCG(seed, 9))
+		moments := []crdt.Vector{nil}
+		for range 100 {
+			r.must(func(w *crdt.Writer) {
+				for range 1 + rng.IntN(30) {
+					k := crdt.Key{DB: uint8(rng.IntN(2)), Name: fmt.Sprint("key", rng.IntN(3000))}
+					switch rng.IntN(8) {
+					case 0:
+						w.Remove(k)
+					case 1:
+						w.AddElem(k, crdt.KindString, "", crdt.Int(int64(rng.IntN(9))))
+					case 2:
+						for i := range rng.IntN(8) {
+							w.SetElem(k, crdt.KindField, fmt.Sprint(i), []byte("v"))
+						}
+					case 3:
+						w.SetString(k, make([]byte, 20_000), false) // is written through
+					default:
+						w.SetString(k, fmt.Appendf(nil, "%0*d", 1+rng.IntN(300), rng.IntN(1000)), false)
+					}
+				}
+			})
+			moments = append(moments, r.log.Vector())
+			switch rng.IntN(12) {
+			case 0, 1:
+				if err := r.log.drain(); err != nil {
+					t.Fatal(err)
+				}
+			case 2:
+				r.log.SetAhead(rng.IntN(3) == 0)
+			}
+		}
+		r.log.SetAhead(false)
+		s, err := r.log.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range moments {
+			from, to := SlotPos(uint16(rng.IntN(8000))), SlotPos(uint16(8000+rng.IntN(8000)))
+			if rng.IntN(2) == 0 {
+				from, to = nil, nil
+			}
+			all := 0
+			var want, got []string
+			tell := func(st *State) string { return fmt.Sprintf("%x %x %x", st.Pos, st.Digest, st.Data) }
+			if err := s.EachState(from, to, v, func(st *State) error {
+				if all++; !st.Plain {
+					want = append(want, tell(st))
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+			changed, ok := s.ChangedSince(v)
+			if !ok {
+				unknown++
+				continue
+			}
+			known, saved = known+1, saved+all-len(changed)
+			if err := s.EachUnlike(from, to, v, changed, func(st *State) error { got = append(got, tell(st)); return nil }); err != nil || !slices.Equal(got, want) {
+				t.Fatalf("seed %d, known %v: found %d of %d keys among %d, %v", seed, v, len(got), len(want), len(changed), err)
+			}
+		}
+		_ = s.Close()
+		r.close()
+	}
+	if known < 100 || unknown == 0 || saved < 1000 {
+		t.Errorf("known %d times, unknown %d times, %d keys were not looked at: this tests nothing", known, unknown, saved)
+	}
+	t.Logf("known %d times, unknown %d times, %d keys were not looked at", known, unknown, saved)
+}
+
+// What is remembered is bounded, in bytes and in moments, and what it says then is
+// still true.
+func TestRecentIsBounded(t *testing.T) {
+	var r recent
+	s := &Snapshot{recent: &r}
+	vector := func(i int) crdt.Vector { return crdt.Vector{{Stream: crdt.NewStream(1, 1, 0), Tag: crdt.Tag(i + 1)}} }
+	key := func(i int) string { return fmt.Sprintf("%01000d", i) }
+	const each, rounds = 10, 5000
+	for i := range rounds {
+		r.moment(vector(i))
+		n := noter{r: &r}
+		for j := range each {
+			n.note(headerKey(nil, crdt.Key{Name: key(i*each + j)}))
+		}
+		bytes, used := 0, 0
+		for _, e := range r.epochs {
+			bytes += e.bytes
+			for k := range e.keys {
+				used += len(k) + recentExtra
+			}
+		}
+		if len(r.epochs) > maxEpochs || bytes > maxRecent || bytes != r.bytes || used != bytes {
+			t.Fatalf("%d moments, %d bytes said to be %d, %d in all", len(r.epochs), used, bytes, r.bytes)
+		}
+	}
+	if _, ok := s.ChangedSince(vector(0)); ok {
+		t.Error("everything is remembered")
+	}
+	for _, ago := range []int{1, 5, 50, 500} {
+		got, ok := s.ChangedSince(vector(rounds - ago))
+		if !ok || len(got) < ago*each {
+			t.Errorf("of the last %d rounds %d keys are known, %t", ago, len(got), ok)
+		}
+	}
+	r.forget()
+	if _, ok := s.ChangedSince(vector(rounds)); ok {
+		t.Error("it was not forgotten")
+	}
+}
