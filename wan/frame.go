@@ -37,6 +37,7 @@ const (
 	frameSyncCompare frameType = 13 // from version 3 on
 	frameVerify      frameType = 14 // from version 3 on
 	frameChunk       frameType = 16 // plus the lane
+	frameAsking      frameType = 20 // plus the lane: a chunk that asks for a Pong; from version 4 on
 )
 
 const (
@@ -48,10 +49,15 @@ const (
 // channel returns what orders a frame: all frames of a channel arrive in the
 // order in which they were sent.
 func (t frameType) channel() int {
-	if t >= frameChunk && t < frameChunk+crdt.Lanes {
-		return 1 + int(t-frameChunk)
+	if t >= frameChunk && t < frameAsking+crdt.Lanes {
+		return 1 + int(t-frameChunk)%crdt.Lanes
 	}
 	return 0
+}
+
+// asks reports whether a frame is to be answered with a Pong.
+func (t frameType) asks() bool {
+	return t == frameHeartbeat || t >= frameAsking && t < frameAsking+crdt.Lanes
 }
 
 // checker makes or verifies the checks of the frames of one direction. The

@@ -12,6 +12,8 @@ import (
 const (
 	maxPings = 64 // of this side: how far back the age of the lag reaches, in detail
 	maxMarks = 16 // of the peer
+	// maxClock bounds a peer's clock, in microseconds: it began with the session.
+	maxClock = 1 << 50
 )
 
 // heartbeat keeps both directions' heartbeats of a session. A heartbeat names
@@ -33,6 +35,8 @@ type heartbeat struct {
 	// What the peer sends.
 	heard   uint64
 	pong    bool
+	got     uint64        // bytes received with the last frame that asked for a Pong
+	gotAt   time.Duration // since the session began
 	reached uint64
 	marks   []mark
 	tag     crdt.Tag
@@ -46,8 +50,9 @@ type heartbeat struct {
 }
 
 type ping struct {
-	id   uint64
-	sent time.Time
+	id    uint64
+	sent  time.Time
+	bytes uint64 // sent with it, of the session
 }
 
 type mark struct {
@@ -64,10 +69,11 @@ func (s *Session) nextHeartbeat(now time.Time, f *Frontier) []byte {
 	if len(h.pings) == maxPings {
 		h.pings = append(h.pings[:1], h.pings[2:]...) // the oldest tells the lag
 	}
-	h.pings = append(h.pings, ping{h.last, now})
 	h.ackAll, s.control.ack = true, true
 	m := wire.Heartbeat{Ping: h.last, Tag: f.Tag, Positions: f.Own, Census: f.Census, Feeds: h.feeds}
-	return m.Encode()
+	b := m.Encode()
+	h.pings = append(h.pings, ping{h.last, now, s.stats.wireOut + uint64(1+len(b)+checkSize)})
+	return b
 }
 
 func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
@@ -87,7 +93,7 @@ func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
 			return nil, fail(CodeProtocol, "node %d speaks for stream %v", s.peer.Node, p.Stream)
 		}
 	}
-	h.heard, h.pong = m.Ping, true
+	h.heard = m.Ping
 	h.tag, h.own, h.census = m.Tag, m.Positions, m.Census
 	if len(h.marks) < maxMarks {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})
@@ -132,13 +138,23 @@ func (s *Session) onPong(now time.Time, b []byte) error {
 	if m.Ping > h.last || m.Reached > m.Ping {
 		return fail(CodeProtocol, "answer to a heartbeat that was not sent")
 	}
+	if m.Clock > maxClock {
+		return fail(CodeProtocol, "clock of %d µs", m.Clock)
+	}
+	got, at := m.Received, time.Duration(m.Clock)*time.Microsecond
 	for _, p := range h.pings {
 		if p.id == m.Ping && m.Ping > h.heardPong {
 			h.rtt = now.Sub(p.sent)
+			if s.version() < versionAsking { // it says as much by coming at all
+				got, at = p.bytes, now.Sub(s.opened)
+			}
 		}
 		if p.id == m.Reached {
 			h.lag, h.level = now.Sub(p.sent), p.sent
 		}
+	}
+	if (got > 0 || s.version() >= versionAsking) && !s.sending.pace.told(now, got, at) {
+		return fail(CodeProtocol, "node %d says to have received %d bytes by %v", s.peer.Node, got, at)
 	}
 	h.heardPong = max(h.heardPong, m.Ping)
 	for len(h.pings) > 0 && h.pings[0].id <= m.Reached {

@@ -86,6 +86,7 @@ func TestLanesOwe(t *testing.T) {
 	for range 500 {
 		a.peers.Publish(m)
 		l.step(l.sa, l.sb)
+		l.step(l.sb, l.sa)
 	}
 	if share := float64(got[0]) / float64(got[1]); share < 6 || share > 10 {
 		t.Errorf("messages got %.1f times what the idle lane got, the weights say 8", share)

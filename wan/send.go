@@ -25,7 +25,6 @@ type sender struct {
 	messages     [][]byte // to publish, encoded, in order
 	messageBytes int
 
-	chunk   int // size of the next piece
 	pace    pace
 	limit   limiter
 	later   time.Time // when the first lane that lingers goes on; zero if none does
@@ -49,11 +48,10 @@ type outLane struct {
 	next   time.Time // no batch is made before; see linger
 }
 
-func (o *sender) init(c *Config) {
+func (o *sender) init(c *Config, now time.Time) {
 	o.wanted = map[crdt.Stream]bool{}
 	o.stuck = map[crdt.Stream]bool{}
-	o.chunk = min(4<<10, c.MaxChunk)
-	o.chunk = max(o.chunk, c.MinChunk)
+	o.pace.init(c, now)
 	o.weights = c.Weights
 	o.limit.rate = c.Bandwidth
 	if !c.NoCompression {
@@ -143,7 +141,7 @@ func (s *Session) onCredit(b []byte) error {
 }
 
 // nextChunk returns the next piece of data, nil if there is none to send, no
-// credit or no bandwidth. Lanes take turns in rounds: each may send its weight
+// credit, no bandwidth, or enough under way. Lanes take turns in rounds: each may send its weight
 // in chunks in a round, the first lane that can goes first, and the round ends
 // when no lane can. What a lane sent beyond its share it owes to the next
 // rounds, as long as another has something to send. So a lane that was idle
@@ -152,10 +150,18 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 	o := &s.sending
 	o.later = time.Time{}
 	if !o.limit.open(now) {
+		o.pace.idle()
+		return nil, nil
+	}
+	open := o.pace.open(now, false)
+	if !open && !o.pace.open(now, true) {
 		return nil, nil
 	}
 	for round := range 3 {
 		for l := range o.lanes {
+			if !open && l > 0 {
+				return nil, nil
+			}
 			lane := &o.lanes[l]
 			if lane.budget <= 0 {
 				continue
@@ -175,7 +181,7 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 				}
 			}
 			if len(lane.rest) > 0 {
-				return s.cut(now, l), nil
+				return s.cut(l), nil
 			}
 		}
 		for l := range o.lanes {
@@ -183,7 +189,7 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 			if round > 0 {
 				lane.budget = 0 // nobody waits for what it owes
 			}
-			lane.budget = min(lane.budget, 0) + o.weights[l]*o.chunk
+			lane.budget = min(lane.budget, 0) + o.weights[l]*o.pace.size
 		}
 	}
 	o.pace.idle()
@@ -191,14 +197,17 @@ func (s *Session) nextChunk(now time.Time) ([]byte, error) {
 }
 
 // cut takes the next chunk of a lane's batch.
-func (s *Session) cut(now time.Time, l int) []byte {
+func (s *Session) cut(l int) []byte {
 	o := &s.sending
 	lane := &o.lanes[l]
-	n := min(o.chunk, len(lane.rest))
-	b := append(append(s.frameBuf[:0], byte(frameChunk)+byte(l)), lane.rest[:n]...)
+	n, asks := o.pace.chunk(len(lane.rest))
+	t := frameChunk
+	if asks {
+		t = frameAsking
+	}
+	b := append(append(s.frameBuf[:0], byte(t)+byte(l)), lane.rest[:n]...)
 	lane.rest = lane.rest[n:]
 	lane.budget -= n
-	o.chunk = o.pace.chunk(now, n, o.chunk, s.cfg)
 	return b
 }
 
@@ -282,11 +291,7 @@ func (o *sender) linger(now time.Time, l crdt.Lane, packed int) {
 	case 5*before < 6*after || after == 0:
 		lane.wait /= 2
 	}
-	speed := o.limit.rate
-	if speed == 0 {
-		speed = o.pace.speedAt(now)
-	}
-	if l != 0 && speed > 0 {
+	if speed := o.pace.rateAt(now); l != 0 && speed > 0 {
 		took := time.Duration(packed) * time.Second / time.Duration(speed)
 		lane.next = now.Add(min(time.Duration(lane.wait)*took, maxLinger))
 	}
@@ -489,47 +494,4 @@ func (l *limiter) sent(now time.Time, n int) {
 	if l.rate > 0 {
 		l.free = later(l.free, now.Add(-limitSlack)).Add(time.Duration(n) * time.Second / time.Duration(l.rate))
 	}
-}
-
-// pace measures the speed of a link that is busy and chooses the size of
-// chunks from it.
-type pace struct {
-	since time.Time
-	bytes int
-	speed int       // bytes a second, as measured last
-	at    time.Time // when
-}
-
-const (
-	paceInterval = 100 * time.Millisecond
-	chunkTime    = 10 * time.Millisecond
-	// paceLasts is how long a measurement says something of the link.
-	paceLasts = 10 * time.Second
-)
-
-// idle forgets a measurement that the link did not fill.
-func (p *pace) idle() { p.bytes = 0 }
-
-// speedAt returns the speed of the link in bytes a second, 0 if it is not known.
-func (p *pace) speedAt(now time.Time) int {
-	if now.Sub(p.at) > paceLasts {
-		return 0
-	}
-	return p.speed
-}
-
-// chunk takes note of n bytes and returns the size of the chunks from now on.
-func (p *pace) chunk(now time.Time, n, size int, c *Config) int {
-	if p.bytes == 0 {
-		p.since = now
-	}
-	p.bytes += n
-	took := now.Sub(p.since)
-	if took < paceInterval {
-		return size
-	}
-	size = int(int64(p.bytes) * int64(chunkTime) / int64(took))
-	p.speed, p.at = int(int64(p.bytes)*int64(time.Second)/int64(took)), now
-	p.bytes = 0
-	return max(c.MinChunk, min(size, c.MaxChunk))
 }

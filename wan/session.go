@@ -24,6 +24,9 @@ const (
 	// versionRanges is the first in which a sync by difference may be asked for
 	// ranges.
 	versionRanges = 4
+	// versionAsking is the first that knows chunks that ask for a Pong, and has in
+	// it what was received.
+	versionAsking = 4
 )
 
 // Sizes of the random parts of a Hello, in bytes.
@@ -121,7 +124,7 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 		Nonce: nonce, Secret: len(p.cfg.Secret) > 0, Address: id.Address, Dir: id.Dir, Boot: p.boot, Subscription: p.cfg.Subscription}
 	s.mine = mine.Encode()
 	s.toSend.hello = l.Dialled
-	s.sending.init(&p.cfg)
+	s.sending.init(&p.cfg, now)
 	s.taking.init(&p.cfg)
 	return s, nil
 }
@@ -136,10 +139,14 @@ func (s *Session) Receive(now time.Time, frame []byte) error {
 		return s.err
 	}
 	calls, err := s.receive(now, frame)
+	pong := s.beat.pong
 	s.mu.Unlock()
 	if err != nil {
 		s.Close(err)
 		return err
+	}
+	if pong && len(calls) > 0 {
+		s.wake() // the node may take its time
 	}
 	for _, call := range calls {
 		call()
@@ -334,6 +341,7 @@ func (s *Session) onHelloAck(now time.Time, b []byte) ([]func(), error) {
 	m.Region = printable(m.Region)
 	s.hello, s.known, s.moment = *m, m.Durable, m.Durable
 	s.phase, s.established = phaseReady, true
+	s.sending.pace.bound = s.version() >= versionAsking
 	s.beat.due = now
 	if s.subscriber() {
 		return []func(){func() { s.peers.subscribed(s) }}, nil
@@ -371,6 +379,12 @@ func (s *Session) checkFork(theirs crdt.Vector) error {
 
 // onFrame handles the frames of a session that is ready.
 func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error) {
+	if t.asks() {
+		if t != frameHeartbeat && s.version() < versionAsking {
+			return nil, fail(CodeProtocol, "frame of type %d in version %d", t, s.version())
+		}
+		s.beat.pong, s.beat.got, s.beat.gotAt = true, s.stats.wireIn, now.Sub(s.opened)
+	}
 	if s.subscriber() {
 		return s.onSubscriberFrame(now, t, b)
 	}
@@ -472,6 +486,7 @@ func (s *Session) Next(now time.Time) (frame []byte, channel int) {
 		s.stats.lanes[channel-1].BytesOut += uint64(len(s.frameBuf))
 	}
 	s.sending.limit.sent(now, len(s.frameBuf))
+	s.sending.pace.put(now, len(s.frameBuf), frameType(body[0]).asks())
 	return s.frameBuf, channel
 }
 
@@ -481,7 +496,7 @@ func (s *Session) Next(now time.Time) (frame []byte, channel int) {
 func (s *Session) Backlog() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return 2 * s.sending.chunk
+	return 2 * s.sending.pace.size
 }
 
 // Held returns for how long what Next may have is held back, by the bandwidth
@@ -558,6 +573,9 @@ func (s *Session) nextControl(now time.Time) []byte {
 	if s.beat.pong {
 		s.beat.pong = false
 		m := wire.Pong{Ping: s.beat.heard, Reached: s.beat.reached}
+		if s.version() >= versionAsking {
+			m.Received, m.Clock = s.beat.got, uint64(s.beat.gotAt.Microseconds())
+		}
 		return s.message(framePong, m.Encode())
 	}
 	if !now.Before(s.beat.due) {

@@ -371,6 +371,7 @@ func TestLanes(t *testing.T) {
 	}
 	for range 1500 {
 		l.step(l.sa, l.sb)
+		l.step(l.sb, l.sa)
 	}
 	total := got[0] + got[1] + got[2] + got[3]
 	for lane, w := range []int{8, 4, 2, 1} {
@@ -388,6 +389,7 @@ func TestLanes(t *testing.T) {
 	}
 	for range 50 {
 		l.step(l.sa, l.sb)
+		l.step(l.sb, l.sa)
 	}
 	a.set(0, "urgent", "x")
 	l.step(l.sa, l.sb)

@@ -271,17 +271,20 @@ func DecodeHeartbeat(b []byte) (*Heartbeat, error) {
 	return out, err
 }
 
-// Pong answers heartbeats.
-type Pong struct{ Ping, Reached uint64 }
+// Pong answers heartbeats, and chunks that ask for it. Received and Clock are 0
+// before version 4.
+type Pong struct{ Ping, Reached, Received, Clock uint64 }
 
 // Encode returns the message's bytes.
-func (m *Pong) Encode() []byte { return encode(&wanpb.Pong{Ping: m.Ping, Reached: m.Reached}) }
+func (m *Pong) Encode() []byte {
+	return encode(&wanpb.Pong{Ping: m.Ping, Reached: m.Reached, Received: m.Received, Clock: m.Clock})
+}
 
 // DecodePong reads a Pong.
 func DecodePong(b []byte) (*Pong, error) {
 	var m wanpb.Pong
 	err := decode(b, &m)
-	return &Pong{m.Ping, m.Reached}, err
+	return &Pong{m.Ping, m.Reached, m.Received, m.Clock}, err
 }
 
 // SyncNeeded says which origins the log can no longer serve as wanted.

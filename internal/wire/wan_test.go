@@ -30,7 +30,7 @@ func wanMessages() map[string]struct {
 		"Credit":      {&Credit{3, 1 << 63}, func(b []byte) (any, error) { return DecodeCredit(b) }},
 		"Ack":         {&Ack{v, true}, func(b []byte) (any, error) { return DecodeAck(b) }},
 		"Heartbeat":   {&Heartbeat{1, 1 << 63, v, 1 << 63, []crdt.Stream{o}}, func(b []byte) (any, error) { return DecodeHeartbeat(b) }},
-		"Pong":        {&Pong{1, 2}, func(b []byte) (any, error) { return DecodePong(b) }},
+		"Pong":        {&Pong{1, 2, 3, 4}, func(b []byte) (any, error) { return DecodePong(b) }},
 		"SyncNeeded":  {&SyncNeeded{[]crdt.Stream{o, 0}}, func(b []byte) (any, error) { return DecodeSyncNeeded(b) }},
 		"SyncRequest": {&SyncRequest{[]byte{0, 1}, 3, nil}, func(b []byte) (any, error) { return DecodeSyncRequest(b) }},
 		"SyncRequest by difference": {&SyncRequest{[]byte{0, 1}, 3, &SyncSince{v, []uint64{0, 1 << 63}, false}},

@@ -634,11 +634,14 @@ func (x *Heartbeat) GetFeeds() []uint64 {
 	return nil
 }
 
-// Pong answers heartbeats.
+// Pong answers heartbeats, and chunks that ask for it.
 type Pong struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ping          uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`       // of the newest heartbeat that came
-	Reached       uint64                 `protobuf:"varint,2,opt,name=reached,proto3" json:"reached,omitempty"` // newest heartbeat whose positions are durable here
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Ping    uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`       // of the newest heartbeat that came
+	Reached uint64                 `protobuf:"varint,2,opt,name=reached,proto3" json:"reached,omitempty"` // newest heartbeat whose positions are durable here
+	// From version 4 on: what had come with the newest frame that asked.
+	Received      uint64 `protobuf:"varint,3,opt,name=received,proto3" json:"received,omitempty"` // bytes of frames since the session began
+	Clock         uint64 `protobuf:"varint,4,opt,name=clock,proto3" json:"clock,omitempty"`       // when, in microseconds on a clock that the session began with
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +686,20 @@ func (x *Pong) GetPing() uint64 {
 func (x *Pong) GetReached() uint64 {
 	if x != nil {
 		return x.Reached
+	}
+	return 0
+}
+
+func (x *Pong) GetReceived() uint64 {
+	if x != nil {
+		return x.Received
+	}
+	return 0
+}
+
+func (x *Pong) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
 	}
 	return 0
 }
@@ -1635,10 +1652,12 @@ const file_wan_proto_rawDesc = "" +
 	"\x03tag\x18\x02 \x01(\x06R\x03tag\x12\x1c\n" +
 	"\tpositions\x18\x03 \x01(\fR\tpositions\x12\x16\n" +
 	"\x06census\x18\x04 \x01(\x06R\x06census\x12\x14\n" +
-	"\x05feeds\x18\x05 \x03(\x06R\x05feeds\"4\n" +
+	"\x05feeds\x18\x05 \x03(\x06R\x05feeds\"f\n" +
 	"\x04Pong\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x18\n" +
-	"\areached\x18\x02 \x01(\x04R\areached\"&\n" +
+	"\areached\x18\x02 \x01(\x04R\areached\x12\x1a\n" +
+	"\breceived\x18\x03 \x01(\x04R\breceived\x12\x14\n" +
+	"\x05clock\x18\x04 \x01(\x04R\x05clock\"&\n" +
 	"\n" +
 	"SyncNeeded\x12\x18\n" +
 	"\aorigins\x18\x01 \x03(\x06R\aorigins\"w\n" +
