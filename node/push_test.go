@@ -448,7 +448,7 @@ func TestPushAcrossNodes(t *testing.T) {
 		{"set k 1", "set k"}, {"expire k 100", "expire k"}, {"persist k", "persist k"}, {"del k", "del k"},
 		{"hset h f 1 g 2", "hset h"}, {"hdel h f", "hdel h"}, {"sadd s a b", "sadd s"}, {"srem s a", "srem s"}, {"srem s b", "del s"},
 		{"zadd z 1 a 2 b", "zadd z"}, {"zincrby z 1 a", "zadd z"}, {"zrem z a", "zrem z"}, {"pfadd p a", "set p"},
-		{"set e v px 50", "set e"}, {"get e", "expire e"}, {"get e", "expired e"},
+		{"set e v px 3000", "set e"}, {"get e", "expire e"}, {"get e", "expired e"},
 	} {
 		writer.do(step.line)
 		m, err := events.ReceiveMessage(ctx)
