@@ -40,7 +40,8 @@ type mapBackend struct {
 	params  map[string]string
 	level   atomic.Int64
 	scripts *command.Scripts
-	watched map[*Session]bool // and whether something was written since
+	asked   atomic.Pointer[func()] // is called by Info
+	watched map[*Session]bool      // and whether something was written since
 }
 
 func newMapBackend() *mapBackend {
@@ -194,6 +195,9 @@ func (m *mapBackend) Info(section string) []Section {
 	repl := Section{Name: "Replication"}
 	repl.Add("connected_members", "2")
 	repl.Add("connected_slaves", "7")
+	if ask := m.asked.Load(); ask != nil {
+		(*ask)()
+	}
 	return []Section{repl, {Name: "Node", Fields: []Field{{"node_id", "9"}, {"asked", section}}}}
 }
 

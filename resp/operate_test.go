@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -336,4 +337,29 @@ func TestInfoFields(t *testing.T) {
 			t.Errorf("no field %s", name)
 		}
 	}
+}
+
+// A limit that is lifted while memory is measured by it is lifted.
+func TestLimitLiftedWhileMeasured(t *testing.T) {
+	ts := start(t, nil)
+	c := ts.dial()
+	c.want("+OK\r\n", "CONFIG", "SET", "maxmemory", "1")
+	if got := c.do("SET", "k", "v"); !strings.HasPrefix(got, "-OOM ") {
+		t.Fatalf("%q", got)
+	}
+	measuring, goOn, measured := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	hold := func() { once.Do(func() { close(measuring); <-goOn }) }
+	ts.mem.asked.Store(&hold)
+	go func() { ts.measure(); close(measured) }()
+	<-measuring
+	c.send(encode("CONFIG", "SET", "maxmemory", "0"))
+	eventually(t, "the limit is lifted", func() bool { return ts.settings.maxMemory.Load() == 0 })
+	time.Sleep(20 * time.Millisecond) // without order it would be measured by the new one by now
+	close(goOn)
+	<-measured
+	if got := c.reply(); got != "+OK\r\n" {
+		t.Errorf("%q", got)
+	}
+	c.want("+OK\r\n", "SET", "k", "v")
 }

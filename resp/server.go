@@ -309,6 +309,7 @@ type settings struct {
 	tracking    atomic.Bool  // of latencies
 	percentiles atomic.Pointer[percentileList]
 	maxMemory   atomic.Int64              // bytes of the backend's data; 0: no limit
+	measuring   sync.Mutex                // full and alone are being set
 	full        atomic.Bool               // maxMemory is exceeded
 	minReplicas atomic.Int64              // members that must be level for a write; 0: none
 	maxLag      atomic.Int64              // seconds they may be behind

@@ -92,6 +92,8 @@ func moduleList(c *Session, _ [][]byte) { c.reply.Array(0) }
 // fewer members than min-replicas-to-write are level.
 func (s *Server) measure() {
 	p := &s.settings
+	p.measuring.Lock() // the last to measure has the limits as they are now
+	defer p.measuring.Unlock()
 	used := int64(0)
 	limit := p.maxMemory.Load()
 	if limit > 0 {
