@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -234,7 +235,7 @@ func (r *syncRange) each(snap *oplog.Snapshot, fn func(pos []byte, digest uint64
 // here, as the digests tell that are kept of them: of those no key needs to be
 // looked at. Of one bucket that is not, and that the other can tell of by ranges,
 // these are to be asked for.
-func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot, byBucket bool) error {
+func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot, load *oplog.Loader, byBucket bool) error {
 	begin := -1 // of the ranges from where a bucket begins
 	for i := range w.ranges {
 		r := &w.ranges[i]
@@ -248,7 +249,7 @@ func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot, byBucket bool) error {
 		if _, ok := oplog.BucketAt(r.upto); !ok || begin < 0 {
 			continue
 		}
-		same, err := sameBuckets(snap, w.ranges[begin:i+1])
+		same, err := sameBuckets(snap, load, w.ranges[begin:i+1])
 		if err != nil {
 			return err
 		}
@@ -262,8 +263,8 @@ func (w *SyncWindow) sameBuckets(snap *oplog.Snapshot, byBucket bool) error {
 }
 
 // sameBuckets reports whether adjacent ranges, together whole buckets, are the
-// same here.
-func sameBuckets(snap *oplog.Snapshot, ranges []syncRange) (bool, error) {
+// same here. What is sent of them is loaded.
+func sameBuckets(snap *oplog.Snapshot, load *oplog.Loader, ranges []syncRange) (bool, error) {
 	first, from := 0, ranges[0].from
 	if len(from) > 0 {
 		first, _ = oplog.BucketAt(from)
@@ -279,8 +280,9 @@ func sameBuckets(snap *oplog.Snapshot, ranges []syncRange) (bool, error) {
 	}
 	for i := range ranges {
 		sum += ranges[i].digest
-		for _, pos := range ranges[i].sentPos {
-			d, err := snap.KeyDigest(pos)
+		for j := range ranges[i].sent {
+			k := &ranges[i].sent[j]
+			d, err := load.Load(k.Key, len(k.Cells)+1)
 			if err != nil {
 				return false, err
 			}
@@ -374,7 +376,12 @@ func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err
 	}
 	defer func() { _ = snap.Close() }()
 	w.refine()
-	if err := w.sameBuckets(snap, s.ByBucket); err != nil {
+	load, err := c.group.Loader(snap)
+	if err != nil {
+		return nil, err
+	}
+	err = w.sameBuckets(snap, load, s.ByBucket)
+	if err = errors.Join(err, load.Close()); err != nil {
 		return nil, err
 	}
 	next := c.regions

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -234,16 +235,6 @@ func appendSized(b, p []byte) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(p))), p...)
 }
 
-// KeyDigest returns the digest of the key at a position, 0 if there is none.
-func (s *Snapshot) KeyDigest(pos []byte) (uint64, error) {
-	b, err := get(s.snap, append(append([]byte{rangeCells}, pos...), byte(crdt.KindAny)))
-	if err != nil || b == nil {
-		return 0, err
-	}
-	g, err := crdt.GlanceHeader(b)
-	return g.Digest, err
-}
-
 // EachDigest calls fn with the position and the digest of each key in [from, to)
 // that has a header, in order, until it returns false. The position is the
 // scan's until then.
@@ -322,6 +313,66 @@ func (g *Group) Absent(k crdt.Key) {
 	if ks := g.key(k); !ks.loaded {
 		ks.loaded, ks.none = true, noneOf(nil)
 	}
+}
+
+// Loader loads keys into a group as a snapshot of this moment shows them, for much
+// less than if each header and cell was looked up. Keys should come in order of
+// position.
+type Loader struct {
+	g   *Group
+	it  *pebble.Iterator
+	row []byte
+}
+
+// Loader returns a loader, which must be closed.
+func (g *Group) Loader(s *Snapshot) (*Loader, error) {
+	it, err := s.iter(rangeCells, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &Loader{g: g, it: it}, nil
+}
+
+// Close ends the loader.
+func (l *Loader) Close() error { return l.it.Close() }
+
+// Load loads the header of a key and its first cells, so many at most, and returns
+// the key's digest, 0 if there is none.
+func (l *Loader) Load(k crdt.Key, cells int) (digest uint64, err error) {
+	ks := l.g.key(k)
+	l.row = headerKey(l.row[:0], k)
+	prefix := l.row[:len(l.row)-1]
+	for ok := l.it.SeekGE(prefix); ok && bytes.HasPrefix(l.it.Key(), prefix); ok = l.it.Next() {
+		v, err := l.it.ValueAndErr()
+		if err != nil {
+			return 0, err
+		}
+		rest := l.it.Key()[len(prefix):]
+		if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
+			h, err := crdt.DecodeHeader(v)
+			if err != nil {
+				return 0, fmt.Errorf("header of %v: %w", k, err)
+			}
+			if digest = h.Digest; !ks.loaded {
+				ks.loaded, ks.header, ks.stored, ks.none = true, h, flagsOfHeader(h), noneOf(h)
+			}
+			continue
+		}
+		if cells--; cells < 0 || len(rest) == 0 {
+			break
+		}
+		if ck := (cellKey{crdt.Kind(rest[0]), string(rest[1:])}); ks.cells.get(ck) == nil {
+			c, err := crdt.DecodeCell(bytes.Clone(v))
+			if err != nil {
+				return 0, fmt.Errorf("cell %v of %v: %w", ck.kind, k, err)
+			}
+			ks.add(&cellState{key: ck, cell: c, stored: flagsOfCell(ck, c)})
+		}
+	}
+	if !ks.loaded && l.it.Error() == nil {
+		ks.loaded, ks.none = true, noneOf(nil)
+	}
+	return digest, l.it.Error()
 }
 
 // KeyAt returns the key at a position.

@@ -129,3 +129,67 @@ func TestRecentIsBounded(t *testing.T) {
 		t.Error("it was not forgotten")
 	}
 }
+
+// What was loaded by a snapshot is what would have been looked up.
+func TestLoaderShowsWhatIsStored(t *testing.T) {
+	r := openReplica(t, testOptions(vfs.NewMem()))
+	defer r.close()
+	rng := rand.New(rand.NewPCG(1, 2))
+	var keys []crdt.Key
+	for i := range 300 {
+		k := crdt.Key{DB: uint8(i % 2), Name: fmt.Sprint("key", i)}
+		if keys = append(keys, k); i%5 == 0 {
+			continue // is not there
+		}
+		r.must(func(w *crdt.Writer) {
+			if i%2 == 0 {
+				w.SetString(k, []byte("v"), false)
+				return
+			}
+			for j := range 1 + rng.IntN(6) {
+				w.SetElem(k, crdt.KindField, fmt.Sprint(j), fmt.Append(nil, j))
+			}
+		})
+	}
+	slices.SortFunc(keys, comparePos)
+	show := func(g *Group, k crdt.Key) string {
+		out := fmt.Sprintf("%+v", g.Header(k))
+		for j := range 7 {
+			for _, id := range []crdt.CellID{{Key: k, Kind: crdt.KindField, Elem: fmt.Sprint(j)}, {Key: k, Kind: crdt.KindString}} {
+				out += fmt.Sprintf(" %+v", g.Cell(id))
+			}
+		}
+		return out
+	}
+	s, err := r.log.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	r.log.cache = newKeyCache(1 << 20) // everything has to be read
+	var want []string
+	g := r.log.Begin()
+	for _, k := range keys {
+		want = append(want, show(g, k))
+	}
+	g.Discard()
+	r.log.cache = newKeyCache(1 << 20)
+	g = r.log.Begin()
+	defer g.Discard()
+	l, err := g.Loader(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range keys {
+		d, err := l.Load(k, rng.IntN(4))
+		if h := g.Header(k); err != nil || h == nil && d != 0 || h != nil && d != h.Digest {
+			t.Fatalf("%v: digest %x of %+v, %v", k, d, h, err)
+		}
+		if got := show(g, k); got != want[i] {
+			t.Fatalf("%v: %s is stored, %s was loaded", k, want[i], got)
+		}
+	}
+	if err := l.Close(); err != nil || g.Err() != nil {
+		t.Fatal(err, g.Err())
+	}
+}

@@ -55,6 +55,11 @@ func syncs(b *bench, bed *testbed.Bed, keys int, fsync string) {
 		a.Do("SET", "large", fmt.Sprint(i, random(1<<20)))
 	}
 	a.Do("DEL", "large")
+	bed.Wait(time.Minute, "the log to be trimmed", func() (bool, string) {
+		s := a.Info()["log_bytes"]
+		size, err := strconv.Atoi(s)
+		return err == nil && size < 20<<20, s
+	})
 	settled(a.Dir)
 	a.Pause()
 	c.Start()
