@@ -27,7 +27,7 @@ type wanSnapshot struct {
 	// Buckets that differ are told of by their digests too, if byBucket. What is
 	// not within the asker's vector is among the keys that have changed.
 	byBucket bool
-	changed  []string     // positions
+	changed  [][]byte     // positions
 	sent     map[int]int  // keys sent of such a bucket
 	large    map[int]bool // buckets that have to go key by key all the same
 }

@@ -26,16 +26,14 @@ type recent struct {
 
 // epoch is the time from one moment to the next.
 type epoch struct {
-	since crdt.Vector         // all that was stored at that moment is within it
-	keys  map[string]struct{} // positions of what has changed then
-	bytes int
+	since crdt.Vector // all that was stored at that moment is within it
+	keys  []byte      // positions of what has changed then, some more than once
 }
 
 // Limits of what is remembered.
 const (
-	maxRecent   = 16 << 20 // bytes
-	maxEpochs   = 64
-	recentExtra = 48 // bytes that a position takes beside its own, about
+	maxRecent = 16 << 20 // bytes
+	maxEpochs = 64
 )
 
 // SetAhead says whether values or increments are stored, or may be at any time,
@@ -65,15 +63,10 @@ func (n *noter) note(row []byte) {
 		return
 	}
 	e := &n.r.epochs[len(n.r.epochs)-1]
-	if _, ok := e.keys[string(pos)]; ok {
-		return
-	}
-	e.keys[string(pos)] = struct{}{}
-	size := len(pos) + recentExtra
-	e.bytes += size
-	n.r.bytes += size
-	for n.r.bytes > maxRecent && len(n.r.epochs) > 0 {
-		n.r.bytes -= n.r.epochs[0].bytes
+	e.keys = append(e.keys, pos...)
+	n.r.bytes += len(pos)
+	for n.r.bytes > maxRecent {
+		n.r.bytes -= len(n.r.epochs[0].keys)
 		n.r.epochs = slices.Delete(n.r.epochs, 0, 1)
 	}
 }
@@ -86,23 +79,17 @@ func (r *recent) moment(v crdt.Vector) {
 	if n > 0 && len(r.epochs[n-1].keys) == 0 {
 		return // the moment before is as good
 	}
-	if n == maxEpochs { // half of the moments will do
-		for i := 0; i < n; i += 2 {
-			a, b := &r.epochs[i], &r.epochs[i+1]
-			for k := range b.keys {
-				if _, ok := a.keys[k]; ok {
-					r.bytes -= len(k) + recentExtra
-					continue
-				}
-				a.keys[k] = struct{}{}
-				a.bytes += len(k) + recentExtra
+	if n == maxEpochs { // one moment fewer will do: between the two epochs that are the smallest together
+		least := 0
+		for i := 1; i < n-1; i++ {
+			if len(r.epochs[i].keys)+len(r.epochs[i+1].keys) < len(r.epochs[least].keys)+len(r.epochs[least+1].keys) {
+				least = i
 			}
-			r.epochs[i/2] = *a
 		}
-		clear(r.epochs[n/2:])
-		r.epochs = r.epochs[:n/2]
+		r.epochs[least].keys = slices.Concat(r.epochs[least].keys, r.epochs[least+1].keys)
+		r.epochs = slices.Delete(r.epochs, least+1, least+2)
 	}
-	r.epochs = append(r.epochs, epoch{since: v, keys: map[string]struct{}{}})
+	r.epochs = append(r.epochs, epoch{since: v})
 }
 
 // forget begins anew: it is not known what has changed.
@@ -114,28 +101,39 @@ func (r *recent) forget() {
 
 // ChangedSince returns the positions, in order, of the keys that may hold a value
 // or an increment that v does not cover; ok is false if that is not known.
-func (s *Snapshot) ChangedSince(v crdt.Vector) (keys []string, ok bool) {
+func (s *Snapshot) ChangedSince(v crdt.Vector) (keys [][]byte, ok bool) {
 	r := s.recent
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i := len(r.epochs) - 1; i >= 0; i-- {
-		for k := range r.epochs[i].keys {
-			keys = append(keys, k)
-		}
-		if r.epochs[i].since.In(v) {
-			slices.Sort(keys)
-			return slices.Compact(keys), true
+	first := len(r.epochs) - 1
+	for first >= 0 && !r.epochs[first].since.In(v) {
+		first--
+	}
+	var parts [][]byte // what follows in their memory is of no concern
+	if ok = first >= 0; ok {
+		for _, e := range r.epochs[first:] {
+			parts = append(parts, e.keys)
 		}
 	}
-	return nil, false
+	r.mu.Unlock()
+	for _, left := range parts {
+		for len(left) > 0 {
+			pos, rest, err := splitPos(left)
+			if err != nil {
+				return nil, false
+			}
+			keys, left = append(keys, pos), rest
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare)
+	return slices.CompactFunc(keys, bytes.Equal), ok
 }
 
 // EachUnlike calls fn for the keys in [from, to) that are not plain for known
 // (see State), in order of position until it returns an error, which EachUnlike
 // returns. changed is what ChangedSince has returned.
-func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed []string, fn func(*State) error) (err error) {
-	var remnants []string // they are not plain
-	if err := s.Remnants(from, to, func(pos []byte) error { remnants = append(remnants, string(pos)); return nil }); err != nil {
+func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed [][]byte, fn func(*State) error) (err error) {
+	var remnants [][]byte // they are not plain
+	if err := s.Remnants(from, to, func(pos []byte) error { remnants = append(remnants, pos); return nil }); err != nil {
 		return err
 	}
 	it, err := s.iter(rangeCells, from, to)
@@ -143,27 +141,31 @@ func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed []stri
 		return err
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
-	i, _ := slices.BinarySearch(changed, string(from))
+	i, _ := slices.BinarySearchFunc(changed, from, bytes.Compare)
 	n := len(changed)
 	if len(to) > 0 {
-		n, _ = slices.BinarySearch(changed, string(to))
+		n, _ = slices.BinarySearchFunc(changed, to, bytes.Compare)
 	}
 	r := stateReader{it: it, known: known}
 	var row []byte
 	for changed = changed[i:n]; len(changed)+len(remnants) > 0; {
-		var pos string
-		if len(remnants) == 0 || len(changed) > 0 && changed[0] <= remnants[0] {
-			pos = changed[0]
-		} else {
-			pos = remnants[0]
+		c := -1
+		switch {
+		case len(changed) == 0:
+			c = 1
+		case len(remnants) > 0:
+			c = bytes.Compare(changed[0], remnants[0])
 		}
-		if len(changed) > 0 && changed[0] == pos {
+		row = append(row[:0], rangeCells)
+		if c <= 0 {
+			row = append(row, changed[0]...)
 			changed = changed[1:]
+		} else {
+			row = append(row, remnants[0]...)
 		}
-		if len(remnants) > 0 && remnants[0] == pos {
+		if c >= 0 {
 			remnants = remnants[1:]
 		}
-		row = append(append(row[:0], rangeCells), pos...)
 		if !seekKey(it, row) {
 			if it.Error() != nil {
 				return it.Error()
