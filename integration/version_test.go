@@ -32,6 +32,7 @@ const (
 	framePublish   = 12
 	frameLater     = 13 // and what is above it but chunks: from version 3 on
 	frameChunk     = 16
+	frameAsking    = 20 // and what is above it: from version 4 on
 )
 
 // hasWritten demands what the recordings bring: what fill makes of 40 keys, and
@@ -167,7 +168,15 @@ func listen(c net.Conn, version uint32, beats chan<- uint64) error {
 				return err
 			}
 			beats <- m.Ping
-		case t == framePublish && version < 2, t >= frameLater && t < frameChunk && version < 3:
+		case t == framePong && version < 4:
+			m, err := wire.DecodePong(payload)
+			if err == nil && m.Received+m.Clock > 0 {
+				err = errors.New("with what version 4 has")
+			}
+			if err != nil {
+				return fmt.Errorf("Pong: %+v, %w", m, err)
+			}
+		case t == framePublish && version < 2, t >= frameLater && t < frameChunk && version < 3, t >= frameAsking && version < 4:
 			return fmt.Errorf("a frame of type %d, which version %d does not know", t, version)
 		}
 	}
