@@ -67,8 +67,8 @@ func TestWriteAllocations(t *testing.T) {
 		words string
 		bound float64
 	}{
-		{"SET key:%03d value", 7.5},
-		{"INCR counter:%03d", 7.5},
+		{"SET key:%03d value", 7.0},
+		{"INCR counter:%03d", 7.0},
 	} {
 		c := newBareCore(t, time.Now, &sentView{})
 		const group = 100

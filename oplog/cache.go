@@ -79,6 +79,7 @@ func (c *keyCache) trim(drained uint64) {
 type keyState struct {
 	key     crdt.Key
 	in      *Group // that has touched it; nil if none that is open has
+	number  int    // of it among the group's
 	header  *crdt.Header
 	loaded  bool        // header, stored and none are known
 	dirty   bool        // header was set in this group
@@ -95,6 +96,47 @@ type keyState struct {
 	set     []*cellState             // those that this group has set
 	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 	size    int                      // in the cache
+
+	room struct { // most keys have one cell with one value: all in one piece of memory
+		header crdt.Header
+		taken  bool // what follows
+		state  cellState
+		cell   crdt.Cell
+		value  [1]crdt.Sibling
+		list   [1]*cellState
+	}
+}
+
+// newCell returns the state of a cell that is not known yet.
+func (ks *keyState) newCell(k cellKey) *cellState {
+	if ks.room.taken {
+		return &cellState{key: k}
+	}
+	ks.room.taken = true
+	ks.room.state.key = k
+	ks.cells.list = ks.room.list[:0]
+	return &ks.room.state
+}
+
+// setCell makes c the cell of a state, or if there is room beside it, a copy.
+func (ks *keyState) setCell(cs *cellState, c *crdt.Cell) {
+	if cs == &ks.room.state && c != nil && c != &ks.room.cell {
+		ks.room.cell = *c
+		c = &ks.room.cell
+		if len(c.Values) <= 1 {
+			c.Values = append(ks.room.value[:0], c.Values...)
+		}
+	}
+	cs.cell = c
+}
+
+// setHeader makes the header one of those values.
+func (ks *keyState) setHeader(h *crdt.Header) {
+	if h != nil && h != &ks.room.header {
+		ks.room.header = *h
+		h = &ks.room.header
+	}
+	ks.header = h
 }
 
 type cellState struct {

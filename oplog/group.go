@@ -25,6 +25,7 @@ type Group struct {
 	err     error
 	keys    []*keyState // what it has touched; they are in the log's cache
 	last    *keyState   // the one asked for last
+	next    int         // of keys, the one that is asked for next if they are gone through again
 	vector  crdt.Vector
 	shared  bool // vector is the log's
 	streams map[crdt.Stream]*groupStream
@@ -167,12 +168,18 @@ func (g *Group) Vector() crdt.Vector {
 func (g *Group) key(k crdt.Key) *keyState {
 	ks := g.known(k)
 	if ks == nil {
-		ks = &keyState{key: k, in: g}
+		ks = &keyState{key: k}
 		g.l.cache.add(ks)
-		g.keys = append(g.keys, ks)
-		g.last = ks
+		g.hold(ks)
 	}
 	return ks
+}
+
+// hold makes a key one of the group's.
+func (g *Group) hold(ks *keyState) {
+	ks.in, ks.number = g, len(g.keys)
+	g.keys = append(g.keys, ks)
+	g.last, g.next = ks, 0
 }
 
 // known is key, or nil if nothing is known of the key.
@@ -180,25 +187,36 @@ func (g *Group) known(k crdt.Key) *keyState {
 	if g.last != nil && g.last.key == k {
 		return g.last
 	}
+	if g.next < len(g.keys) && g.keys[g.next].key == k {
+		g.last = g.keys[g.next]
+		g.next++
+		return g.last
+	}
 	ks := g.l.cache.get(k)
-	if ks == nil {
-		return nil
+	switch {
+	case ks == nil:
+	case ks.in != g:
+		g.hold(ks)
+	default:
+		g.last, g.next = ks, ks.number+1
 	}
-	if ks.in != g {
-		ks.in = g
-		g.keys = append(g.keys, ks)
-	}
-	g.last = ks
 	return ks
 }
 
 // Cell implements crdt.Store.
 func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
-	c := g.loadCell(id).cell
-	if c == nil || c.Empty() {
-		return nil
+	ks := g.loadHeader(id.Key)
+	cs := ks.cells.get(cellKey{id.Kind, id.Elem})
+	if cs == nil {
+		if ks.none&(1<<id.Kind) != 0 && !g.cell.valid {
+			return nil
+		}
+		cs = g.loadCell(id)
 	}
-	return c
+	if c := cs.cell; c != nil && !c.Empty() {
+		return c
+	}
+	return nil
 }
 
 func (g *Group) loadCell(id crdt.CellID) *cellState {
@@ -207,9 +225,10 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 	if cs := ks.cells.get(ck); cs != nil {
 		return cs
 	}
-	cs := &cellState{key: ck}
+	cs := ks.newCell(ck)
 	if g.cell.valid && g.cell.id == id {
-		cs.cell, cs.stored = g.cell.cell, g.cell.flags
+		ks.setCell(cs, g.cell.cell)
+		cs.stored = g.cell.flags
 	} else if g.loadHeader(id.Key); ks.none&(1<<id.Kind) == 0 {
 		var buf [128]byte
 		b, err := get(g.l.db, appendCellKey(buf[:0], rangeCells, id))
@@ -221,7 +240,8 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			if err != nil {
 				g.fail(fmt.Errorf("cell %v: %w", id, err))
 			} else {
-				cs.cell, cs.stored = c, flagsOfCell(ck, c)
+				ks.setCell(cs, c)
+				cs.stored = flagsOfCell(ck, c)
 			}
 		}
 	}
@@ -235,7 +255,8 @@ func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	if !cs.dirty {
 		g.last.set = append(g.last.set, cs)
 	}
-	cs.cell, cs.dirty = c, true
+	g.last.setCell(cs, c)
+	cs.dirty = true
 	g.last.measure(cs)
 	if hasEnds(id.Kind) {
 		g.l.ends.changed(id, c.Live())
@@ -275,7 +296,8 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 		if err != nil {
 			g.fail(fmt.Errorf("header of %v: %w", k, err))
 		} else {
-			ks.header, ks.stored = h, flagsOfHeader(h)
+			ks.setHeader(h)
+			ks.stored = flagsOfHeader(h)
 		}
 	}
 	ks.none = noneOf(ks.header)
@@ -308,7 +330,8 @@ func (g *Group) SetHeader(k crdt.Key, h *crdt.Header) {
 			g.loadHeader(k)
 		}
 	}
-	ks.header, ks.dirty = h, true
+	ks.setHeader(h)
+	ks.dirty = true
 }
 
 // DBPending implements crdt.Store.
