@@ -107,7 +107,8 @@ type keyState struct {
 	}
 }
 
-// newCell returns the state of a cell that is not known yet.
+// newCell returns the state of a cell that is not known yet. Every state of one is
+// made by it, and then added.
 func (ks *keyState) newCell(k cellKey) *cellState {
 	if ks.room.taken {
 		return &cellState{key: k}

@@ -354,7 +354,8 @@ func (l *Loader) Load(k crdt.Key, cells int) (digest uint64, err error) {
 				return 0, fmt.Errorf("header of %v: %w", k, err)
 			}
 			if digest = h.Digest; !ks.loaded {
-				ks.loaded, ks.header, ks.stored, ks.none = true, h, flagsOfHeader(h), noneOf(h)
+				ks.setHeader(h)
+				ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
 			}
 			continue
 		}
@@ -366,7 +367,10 @@ func (l *Loader) Load(k crdt.Key, cells int) (digest uint64, err error) {
 			if err != nil {
 				return 0, fmt.Errorf("cell %v of %v: %w", ck.kind, k, err)
 			}
-			ks.add(&cellState{key: ck, cell: c, stored: flagsOfCell(ck, c)})
+			cs := ks.newCell(ck)
+			ks.setCell(cs, c)
+			cs.stored = flagsOfCell(ck, c)
+			ks.add(cs)
 		}
 	}
 	if !ks.loaded && l.it.Error() == nil {

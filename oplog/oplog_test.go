@@ -44,6 +44,10 @@ func newReplica(t testing.TB, l *Log) *replica {
 
 // group runs fn in a commit group of local writes.
 func (r *replica) group(fn func(w *crdt.Writer)) error {
+	return r.groupOn(func(_ *Group, w *crdt.Writer) { fn(w) })
+}
+
+func (r *replica) groupOn(fn func(g *Group, w *crdt.Writer)) error {
 	r.tag += 1 << 12
 	if err := r.log.Reserve(r.tag); err != nil {
 		return err
@@ -51,7 +55,7 @@ func (r *replica) group(fn func(w *crdt.Writer)) error {
 	g := r.log.Begin()
 	ks := &crdt.Keyspace{Store: g, Have: g.Vector()}
 	w := crdt.NewWriter(ks, r.log.Identity().Origin, r.tag, r.now.UnixMilli())
-	fn(w)
+	fn(g, w)
 	for _, e := range w.Entries() {
 		if err := g.Append(&e); err != nil {
 			g.Discard()

@@ -190,3 +190,48 @@ func TestLoaderShowsWhatIsStored(t *testing.T) {
 		t.Fatal(err, g.Err())
 	}
 }
+
+// What a group loads of a key and changes stays when cells that were not loaded
+// come to it.
+func TestLoadedCellsStay(t *testing.T) {
+	r := openReplica(t, testOptions(vfs.NewMem()))
+	defer r.close()
+	k := crdt.Key{Name: "h"}
+	r.must(func(w *crdt.Writer) {
+		for _, f := range []string{"a", "b", "c"} {
+			w.SetElem(k, crdt.KindField, f, []byte("old"))
+		}
+	})
+	s, err := r.log.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	r.log.cache = newKeyCache(1 << 20)
+	err = r.groupOn(func(g *Group, w *crdt.Writer) {
+		l, err := g.Loader(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.Load(k, 2); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"a", "b", "c", "d"} {
+			w.SetElem(k, crdt.KindField, f, []byte("new"))
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.view(func(w *crdt.Writer) {
+		for _, f := range []string{"a", "b", "c", "d"} {
+			if v, _ := w.Elem(k, crdt.KindField, f); string(v) != "new" {
+				t.Errorf("%s is %q", f, v)
+			}
+		}
+	})
+	r.verify()
+}
