@@ -217,6 +217,8 @@ func (s linkStats) describe(f *fields, id uint16) {
 	f.add("brings", nodesOf(x.Gets))
 	f.add("vector", x.Durable)
 	f.add("rtt_ms", millis(x.RTT))
+	f.add("rate", x.Rate)
+	f.add("queue_ms", millis(x.Queue))
 	f.add("lag_ms", millis(x.Lag))
 	describeBacklog(f, &x.Backlog)
 	f.add("syncing", yesNo(x.Syncing))
@@ -277,6 +279,8 @@ func (s linkStats) collect(gauge func(string, string, float64, ...string), count
 	}
 	gauge("link_up", "1 while there is a data link to the member.", up, labels...)
 	gauge("link_rtt_seconds", "Round trip of the last heartbeat.", x.RTT.Seconds(), labels...)
+	gauge("link_rate_bytes_per_second", "What the link to the member carries, as far as is known: 0 if nothing is.", float64(x.Rate), labels...)
+	gauge("link_queue_seconds", "How long what was sent to the member waited in the network when the link was full last.", x.Queue.Seconds(), labels...)
 	if !x.verdict.at.IsZero() {
 		gauge("digests_differ", "Buckets of keys that were not the same as the member's when their digests were last compared at equal vectors: 0, or there is a bug or damage.", float64(len(x.verdict.buckets)), labels...)
 		gauge("digests_compared_timestamp_seconds", "When the digests were last compared with the member's at equal vectors.", float64(x.verdict.at.Unix()), labels...)

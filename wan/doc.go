@@ -14,6 +14,7 @@
 //	for {
 //		frame, channel := s.Next(now)     // nil: nothing to send now, or not before s.Held has passed
 //		err := other.Receive(now, frame)  // after whatever delay; in order per channel
+//		                                  // (or Arrived, and later Take)
 //		peers.Tick(now)                   // a few times per heartbeat
 //		peers.NotifyDurable()             // when Log.Durable has risen
 //	}
@@ -40,7 +41,10 @@
 //   - A batch is decoded only after the checks of its frames and its checksum
 //     hold.
 //   - A peer occupies at most a window in each lane, or one larger batch, and one
-//     batch in the making on the sending side; control messages never queue.
+//     batch in the making on the sending side, and half a megabyte of frames that
+//     were read ahead of it; control messages never queue.
+//   - No more is under way than the link was found to carry, and a little; but a
+//     session never waits without an answer on its way.
 //   - Within a lane batches stay in order; between lanes the weights decide.
 //
 // # Decisions

@@ -93,7 +93,7 @@ func (s *Session) onHeartbeat(now time.Time, b []byte) ([]func(), error) {
 			return nil, fail(CodeProtocol, "node %d speaks for stream %v", s.peer.Node, p.Stream)
 		}
 	}
-	h.heard = m.Ping
+	h.heard, h.pong = m.Ping, true
 	h.tag, h.own, h.census = m.Tag, m.Positions, m.Census
 	if len(h.marks) < maxMarks {
 		h.marks = append(h.marks, mark{m.Ping, m.Positions})

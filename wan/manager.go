@@ -455,7 +455,11 @@ func (m *Manager) write(conn transport.Conn, s *Session, awake <-chan struct{}) 
 				backlog = n
 				conn.SetBacklog(n)
 			}
-			if err := conn.WriteFrame(channel, frame); err != nil {
+			err := conn.WriteFrame(channel, frame)
+			if err == nil && s.Alone() {
+				err = conn.Flush()
+			}
+			if err != nil {
 				return err
 			}
 			continue
@@ -477,25 +481,6 @@ func (m *Manager) write(conn transport.Conn, s *Session, awake <-chan struct{}) 
 		case <-timer.C:
 		}
 		timer.Stop()
-	}
-}
-
-// read hands frames to the session. After its end it reads on, so that
-// closing the connection does not take back what was sent last.
-func (m *Manager) read(conn transport.Conn, s *Session, proved func()) {
-	for {
-		frame, err := conn.ReadFrame(s.MaxFrame())
-		if err != nil {
-			if errors.Is(err, transport.ErrFrameSize) || errors.Is(err, transport.ErrTLS) {
-				s.Close(fail(CodeProtocol, "%w", err))
-			} else {
-				s.Close(fmt.Errorf("%w: %w", ErrDisconnected, err))
-			}
-			return
-		}
-		if s.Receive(m.o.Now(), frame) == nil && s.Proved() {
-			proved()
-		}
 	}
 }
 

@@ -43,7 +43,7 @@ type pace struct {
 	span   int        // rounds of the present one
 	spanAt time.Time
 	recent float64   // of the last round with any
-	full   time.Time // when the rate of a full link was measured last
+	fullAt time.Time // when the rate of a full link was measured last
 
 	there  time.Duration    // the least way there
 	back   [2]time.Duration // the least way back, of the present and the last second
@@ -61,11 +61,13 @@ type pace struct {
 	high   int           // rounds with a wait that does not fit
 	peak   float64       // rate at the last probe, or a greater one since
 
-	probing  bool          // the next short frame that finds little under way is a probe
-	probed   bool          // it is on its way
-	again    time.Duration // what the first of two took, the second of which is to confirm it
-	doubt    bool          // it is because the wait does not fit
-	probedAt time.Time
+	probing   bool          // the next short frame that finds little under way is a probe
+	alone     bool          // the last frame was a probe
+	probed    bool          // it is on its way
+	again     time.Duration // what the first of two took, the second of which is to confirm it
+	doubt     bool          // it is because the wait does not fit
+	probedAt  time.Time
+	probingAt time.Time // when it began to wait for that
 
 	size int // of chunks, in bytes
 }
@@ -104,6 +106,8 @@ const (
 	probeTrips = 64
 	doubtEvery = time.Second
 	doubtTrips = 16
+	// probeWait and two trips are how long a probe lets urgent frames go first.
+	probeWait = 100 * time.Millisecond
 	// probeSize is the greatest size of a probe: it is to be on its way at once.
 	probeSize = 256
 	// maxAsked bounds the frames that wait for an answer.
@@ -136,7 +140,7 @@ func (p *pace) rate() float64 { return max(p.rates[0], p.rates[1]) }
 // that is less; 0 if there is no such bound and the link was not full lately.
 func (p *pace) rateAt(now time.Time) int {
 	r := p.cap
-	if !p.full.IsZero() && now.Sub(p.full) <= paceLasts {
+	if !p.fullAt.IsZero() && now.Sub(p.fullAt) <= paceLasts {
 		r = min(r, p.rate())
 	}
 	if math.IsInf(r, 0) {
@@ -169,19 +173,37 @@ func (p *pace) fits() time.Duration {
 // waits reports whether a wait shows that the link is full.
 func (p *pace) waits(wait time.Duration) bool { return wait > max(p.fits(), p.trip()/8) }
 
+// full is what may be under way on a link that is full, in bytes.
+func (p *pace) full() float64 { return p.rate()*p.trip().Seconds() + p.patience() }
+
 // window is what may be under way now, in bytes.
-func (p *pace) window() float64 {
-	trip := p.trip().Seconds()
-	w := p.rate()*trip + p.patience()
+func (p *pace) window(now time.Time) float64 {
+	w := p.full()
 	switch {
 	case p.probing && !p.probed:
 		return min(w, p.calm())
 	case p.doubt:
-		return min(w, p.recent*trip+p.patience())
+		w = min(w, p.recent*p.trip().Seconds()+p.patience())
 	case !p.steady:
 		return max(w, p.start)
 	}
+	if p.probed { // it grows again as the link takes it, and not all at once
+		r := p.rate()
+		if p.doubt {
+			r = min(r, p.recent)
+		}
+		w = min(w, p.calm()+float64(p.size)+r*now.Sub(p.probedAt).Seconds())
+	}
 	return w
+}
+
+// filling returns for how long a closed window is to be left alone, 0 if it opens
+// with an answer only.
+func (p *pace) filling(now time.Time) time.Duration {
+	if r := p.rate(); p.probed && p.bound && r > 0 && p.window(now) < p.full() {
+		return max(time.Millisecond, seconds(float64(p.size)/r))
+	}
+	return 0
 }
 
 // calm is what may be under way when a probe is sent, so that it finds no queue:
@@ -202,12 +224,17 @@ func (p *pace) open(now time.Time, urgent bool) bool {
 	if !p.bound {
 		return true
 	}
-	p.probing = p.probing || now.Sub(p.probedAt) >= max(probeEvery, probeTrips*p.trip())
-	flight := p.flight()
-	if !urgent {
-		flight += float64(p.size)
+	if !p.probing && now.Sub(p.probedAt) >= max(probeEvery, probeTrips*p.trip()) {
+		p.probing, p.probingAt = true, now
 	}
-	return len(p.marks) == 0 || flight <= p.window()
+	flight, window := p.flight(), p.window(now)
+	switch {
+	case !urgent:
+		flight += float64(p.size)
+	case p.probing && now.Sub(p.probingAt) < probeWait+2*p.trip():
+		window = max(window, p.full()) // a probe can wait for what is urgent, but not for ever
+	}
+	return len(p.marks) == 0 || flight <= window
 }
 
 // chunk returns the size of the next chunk, at most n, and whether it is to ask
@@ -230,12 +257,13 @@ func (p *pace) idle() { p.limited, p.limit = true, p.sent }
 func (p *pace) put(now time.Time, n int, asks bool) {
 	calm := len(p.marks) == 0 || p.flight() <= p.calm()
 	p.sent += uint64(n)
+	p.alone = false
 	if !asks || len(p.marks) >= maxAsked {
 		return
 	}
 	m := paceMark{total: p.sent, flight: p.sent - p.got, at: now}
 	if p.probing && !p.probed && calm && n <= 2*probeSize {
-		p.probed, m.probe = true, true
+		p.probed, p.probedAt, m.probe, p.alone = true, now, true, true
 	}
 	p.marks = append(p.marks, m)
 	p.asked = p.sent
@@ -331,28 +359,28 @@ func (p *pace) endRound(now time.Time) {
 	if p.rising++; rate < 1.02*p.recent || r.wait > fits/4 {
 		p.rising = 0
 	}
-	p.recent, p.wait, p.full = rate, r.wait, now
+	p.recent, p.wait, p.fullAt = rate, r.wait, now
 	if p.span++; p.span >= spanRounds && now.Sub(p.spanAt) >= spanTime {
 		p.rates, p.span, p.spanAt = [2]float64{rate, p.rates[0]}, 0, now
 	}
 	p.peak = max(p.peak, p.rate())
 	p.resize(p.rate() * chunkTime.Seconds())
 	if fits = p.fits(); p.steady && p.rising >= 3 {
-		p.steady, p.start, p.grown, p.stuck, p.rising = false, p.window(), 0, 0, 0
+		p.steady, p.start, p.grown, p.stuck, p.rising = false, p.full(), 0, 0, 0
 	}
 	if !p.steady {
 		p.start = max(paceStart, min(2*p.start, 3*(p.rate()*p.trip().Seconds()+p.patience())))
 		if p.stuck++; p.rate() >= 1.25*p.grown {
 			p.grown, p.stuck = p.rate(), 0
 		}
-		p.steady = p.stuck >= 3 || p.waits(r.wait)
+		p.steady = p.stuck >= 3 || r.n >= 3 && p.waits(r.wait)
 	}
 	if p.high++; r.wait <= 5*fits/4 {
 		p.high = 0
 	}
 	slower := p.rate() < 0.9*p.peak && r.wait > fits/2
 	if (slower || p.high >= 3) && !p.probing && now.Sub(p.probedAt) >= max(doubtEvery, doubtTrips*p.trip()) {
-		p.probing, p.doubt = true, true
+		p.probing, p.probingAt, p.doubt = true, now, true
 	}
 }
 

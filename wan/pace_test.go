@@ -1,11 +1,14 @@
 package wan
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/replicatord/replicatord/internal/wire"
 )
 
 // road is a link in virtual time: what is sent waits for its turn at a rate, is on
@@ -87,6 +90,9 @@ func (r *road) run(d time.Duration) (used float64, wait time.Duration) {
 			r.send(n+13, asks)
 		}
 		next := r.now.Add(10 * time.Millisecond)
+		if d := r.filling(r.now); d > 0 && d < 10*time.Millisecond {
+			next = r.now.Add(d)
+		}
 		if len(r.flying) > 0 && r.flying[0].at.Before(next) {
 			next = r.flying[0].at
 		}
@@ -120,7 +126,7 @@ func (r *road) send(n int, asks bool) {
 func (r *road) whole(what string, d time.Duration, least float64, most time.Duration) {
 	r.t.Helper()
 	used, wait := r.run(d)
-	r.t.Logf("%s: %.3f of the rate used, %v in the queue (95%%); rate %.0f of %.0f, trip %v of %v, window %.0f, chunk %d", what, used, wait, r.pace.rate(), r.rate, r.trip(), r.there+r.back, r.window(), r.size)
+	r.t.Logf("%s: %.3f of the rate used, %v in the queue (95%%); rate %.0f of %.0f, trip %v of %v, window %.0f, chunk %d", what, used, wait, r.pace.rate(), r.rate, r.trip(), r.there+r.back, r.window(r.now), r.size)
 	if used < least {
 		r.t.Errorf("%s: %.3f of the link are used", what, used)
 	}
@@ -264,5 +270,116 @@ func TestPaceNoTime(t *testing.T) {
 	}
 	if r.sent < 1000*paceStart/2 {
 		t.Errorf("%d bytes in 1000 round trips", r.sent)
+	}
+}
+
+// thin is a link of 1 Mbit/s from one session to another with 20 ms of delay in
+// virtual time, and back without a rate.
+type thin struct {
+	*link
+	free   time.Time
+	flying []thinFrame // in order for each receiver
+}
+
+type thinFrame struct {
+	at time.Time
+	to *Session
+	f  []byte
+}
+
+func (l *thin) run(d time.Duration, each func()) {
+	for end := l.now.Add(d); l.now.Before(end); *l.now = l.now.Add(time.Millisecond) {
+		each()
+		for _, s := range []*Session{l.sa, l.sb} {
+			for f, _ := s.Next(*l.now); f != nil; f, _ = s.Next(*l.now) {
+				at, to := l.now.Add(20*time.Millisecond), l.sa
+				if s == l.sa {
+					l.free = later(l.free, *l.now).Add(seconds(float64(len(f)) / mbit))
+					at, to = l.free.Add(20*time.Millisecond), l.sb
+				}
+				l.flying = append(l.flying, thinFrame{at, to, slices.Clone(f)})
+			}
+		}
+		l.flying = slices.DeleteFunc(l.flying, func(x thinFrame) bool {
+			if x.at.After(*l.now) {
+				return false
+			}
+			_ = x.to.Receive(*l.now, x.f)
+			return true
+		})
+		l.a.peers.Tick(*l.now)
+		l.b.peers.Tick(*l.now)
+	}
+}
+
+// A peer of a version that does not know of it is asked for nothing, and not
+// waited for; one that lies about what it has is cut off.
+func TestPaceVersions(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.NoCompression = true })
+	l := connect(t, a, b, now)
+	asked := 0
+	l.log = func(from *Session, f []byte) {
+		if t := frameType(f[0]); t.asks() && t != frameHeartbeat {
+			asked++
+		}
+	}
+	old := func(s *Session) { s.peer.MaxVersion, s.sending.pace.bound = versionAsking-1, false }
+	l.run()
+	old(l.sa)
+	old(l.sb)
+	a.set(0, "k", noise(1, 200_000))
+	l.run()
+	same(t, a, b)
+	if asked > 0 {
+		t.Errorf("%d chunks ask", asked)
+	}
+	if err := forge(l, frameAsking, batch(batchEntries, []byte("x"))); CodeOf(err) != CodeProtocol {
+		t.Errorf("a chunk of a version not agreed on: %v", err)
+	}
+	l = connect(t, a, b, now)
+	l.run()
+	m := wire.Pong{Ping: 1, Received: l.sb.stats.wireOut + 1_000_000}
+	if err := forge(l, framePong, m.Encode()); CodeOf(err) != CodeProtocol {
+		t.Errorf("more received than was sent: %v", err)
+	}
+}
+
+// Between sessions, an urgent write is there after the delay, the time of two
+// chunks and a little, while a lane has more to send than a link without a limit
+// takes; and the link is used.
+func TestPaceOvertaking(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.NoCompression = true })
+	l := &thin{link: connect(t, a, b, now)}
+	l.run(time.Second, func() {})
+	for i := range 20 {
+		a.set(3, fmt.Sprint("bulk", i), noise(uint64(i), 100_000))
+	}
+	l.run(2*time.Second, func() {})
+	before := a.peers.Stats(*now)[0].BytesOut
+	var worst time.Duration
+	var wrote time.Time
+	n := 0
+	l.run(5*time.Second, func() {
+		switch value := fmt.Sprint(n); {
+		case n > 0 && b.get("urgent") != value:
+			return
+		case n > 0:
+			worst = max(worst, now.Sub(wrote))
+		}
+		n++
+		wrote = *now
+		a.set(0, "urgent", fmt.Sprint(n))
+	})
+	if worst > 55*time.Millisecond || n < 50 {
+		t.Errorf("the latest of %d urgent writes took %v", n, worst)
+	}
+	if used := float64(a.peers.Stats(*now)[0].BytesOut-before) / mbit / 5; used < 0.93 {
+		t.Errorf("%.2f of the link were used", used)
+	}
+	if b.get("bulk19") != "" {
+		t.Fatal("all went by: this tests nothing")
+	}
+	if st := a.peers.Stats(*now)[0]; st.Rate < mbit*9/10 || st.Rate > mbit*11/10 || st.Queue > 30*time.Millisecond || st.Sessions != 1 {
+		t.Errorf("figures: rate %d, queue %v, %d sessions", st.Rate, st.Queue, st.Sessions)
 	}
 }

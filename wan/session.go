@@ -56,7 +56,8 @@ func (p phase) String() string {
 // and takes frames to send (Next) whenever the link can take one; wake is
 // called when there may be one again. It calls the node through Applier and
 // Log, never with its lock held over an Applier call. Its methods are safe for
-// concurrent use, but Receive is for one goroutine and Next for one.
+// concurrent use, but Receive (or each of its halves) is for one goroutine and Next
+// for one.
 type Session struct {
 	peers   *Peers
 	cfg     *Config
@@ -133,20 +134,41 @@ func newSession(p *Peers, l Link, now time.Time) (*Session, error) {
 // afterwards. An error is the end of the session: what Next still returns is
 // for the peer to know why.
 func (s *Session) Receive(now time.Time, frame []byte) error {
+	s.Arrived(now, frame)
+	return s.Take(now, frame)
+}
+
+// Arrived is the first half of Receive, for who reads ahead of the node: it takes
+// note of a frame that has come, and answers the question that may be in it. It may
+// be called from another goroutine than Take.
+func (s *Session) Arrived(now time.Time, frame []byte) {
+	s.mu.Lock()
+	s.stats.wireIn += uint64(len(frame))
+	asks := s.phase == phaseReady && len(frame) > 0 && frameType(frame[0]).asks()
+	if asks {
+		// Nothing hangs on it if the frame is not what it seems: Take will tell.
+		s.beat.got, s.beat.gotAt = s.stats.wireIn, now.Sub(s.opened)
+		asks = frameType(frame[0]) != frameHeartbeat // which is answered when it was understood
+		s.beat.pong = s.beat.pong || asks
+	}
+	s.mu.Unlock()
+	if asks {
+		s.wake()
+	}
+}
+
+// Take is the second half of Receive.
+func (s *Session) Take(now time.Time, frame []byte) error {
 	s.mu.Lock()
 	if s.phase == phaseClosed {
 		defer s.mu.Unlock()
 		return s.err
 	}
 	calls, err := s.receive(now, frame)
-	pong := s.beat.pong
 	s.mu.Unlock()
 	if err != nil {
 		s.Close(err)
 		return err
-	}
-	if pong && len(calls) > 0 {
-		s.wake() // the node may take its time
 	}
 	for _, call := range calls {
 		call()
@@ -165,7 +187,6 @@ func (s *Session) receive(now time.Time, frame []byte) ([]func(), error) {
 		return nil, err
 	}
 	s.heardAt = now
-	s.stats.wireIn += uint64(len(frame))
 	if t == frameError {
 		m, err := wire.DecodeSessionError(payload)
 		if err != nil {
@@ -379,11 +400,8 @@ func (s *Session) checkFork(theirs crdt.Vector) error {
 
 // onFrame handles the frames of a session that is ready.
 func (s *Session) onFrame(now time.Time, t frameType, b []byte) ([]func(), error) {
-	if t.asks() {
-		if t != frameHeartbeat && s.version() < versionAsking {
-			return nil, fail(CodeProtocol, "frame of type %d in version %d", t, s.version())
-		}
-		s.beat.pong, s.beat.got, s.beat.gotAt = true, s.stats.wireIn, now.Sub(s.opened)
+	if t.asks() && t != frameHeartbeat && s.version() < versionAsking {
+		return nil, fail(CodeProtocol, "frame of type %d in version %d", t, s.version())
 	}
 	if s.subscriber() {
 		return s.onSubscriberFrame(now, t, b)
@@ -499,8 +517,17 @@ func (s *Session) Backlog() int {
 	return 2 * s.sending.pace.size
 }
 
+// Alone reports whether the frame that Next has returned last is not to wait in a
+// buffer for what follows: it is to tell what the way takes.
+func (s *Session) Alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sending.pace.alone
+}
+
 // Held returns for how long what Next may have is held back, by the bandwidth
-// limit or in order to fold, 0 if it is not: nothing wakes the session when that
+// limit, in order to fold or for the sake of the network, 0 if it is not: nothing wakes
+// the session when that
 // time is over.
 func (s *Session) Held(now time.Time) time.Duration {
 	s.mu.Lock()
@@ -508,12 +535,13 @@ func (s *Session) Held(now time.Time) time.Duration {
 	o := &s.sending
 	switch {
 	case s.phase != phaseReady:
+		return 0
 	case o.limit.held:
 		return max(o.limit.free.Sub(now), time.Microsecond)
 	case !o.later.IsZero():
 		return max(o.later.Sub(now), time.Microsecond)
 	}
-	return 0
+	return o.pace.filling(now)
 }
 
 // message starts a control frame.

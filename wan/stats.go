@@ -76,6 +76,8 @@ type Stats struct {
 	Syncing  bool // a state sync is under way, in either direction
 
 	RTT     time.Duration
+	Rate    int           // bytes a second, as the link had when it was full last, or more; 0 if nothing is known
+	Queue   time.Duration // how long what was sent waited in the network when the link was full last
 	Lag     time.Duration // of this node's writes at the peer; see docs/PROTOCOL.md, "Heartbeat"
 	Level   time.Time     // everything this node wrote before was durable at the peer, as heartbeats told; zero if none did
 	Backlog               // of all lanes
@@ -178,6 +180,7 @@ func (s *Session) fillStats(now time.Time, out *Stats) crdt.Vector {
 	out.Gets = slices.Clone(s.control.wanted)
 	out.Syncing = s.sending.sync.busy() || s.taking.sync.active()
 	out.RTT, out.Lag = s.beat.rttAt(now), s.beat.lagAt(now)
+	out.Rate, out.Queue = int(s.sending.pace.rate()), s.sending.pace.wait
 	if s.beat.level.IsZero() && !out.Level.IsZero() {
 		out.Lag = now.Sub(out.Level) // the session is too young to tell
 	}

@@ -76,7 +76,7 @@ func (s *Session) onSubscriberFrame(now time.Time, t frameType, b []byte) ([]fun
 	case frameHeartbeat:
 		m, err := wire.DecodeHeartbeat(b)
 		if err == nil {
-			s.beat.heard, s.beat.reached = m.Ping, m.Ping
+			s.beat.heard, s.beat.reached, s.beat.pong = m.Ping, m.Ping, true
 		}
 		return nil, err
 	case framePong:
