@@ -527,8 +527,7 @@ func (s *Session) Alone() bool {
 
 // Held returns for how long what Next may have is held back, by the bandwidth
 // limit, in order to fold or for the sake of the network, 0 if it is not: nothing wakes
-// the session when that
-// time is over.
+// the session when that time is over.
 func (s *Session) Held(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
