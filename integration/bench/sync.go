@@ -41,6 +41,8 @@ func syncs(b *bench, bed *testbed.Bed, keys int, fsync string) {
 	settled(a.Dir)
 	c := bed.Node(testbed.Options{ID: 2, Args: args})
 	bytes := received(b, a, 2)
+	bed.MaxPause = 5 * time.Millisecond // as above
+	defer func() { bed.MaxPause = 0 }()
 	begun = time.Now()
 	c.Meet(a)
 	bed.LevelVectors(20*time.Minute, a, c)

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,10 @@ const (
 
 // Bed is where the processes of one test run.
 type Bed struct {
+	// MaxPause is how long Wait pauses between two looks at most; 100 ms if 0. For who
+	// measures how long something takes.
+	MaxPause time.Duration
+
 	T
 	bin string
 
@@ -126,7 +131,7 @@ func (b *Bed) Program() string { return b.bin }
 func (b *Bed) Wait(limit time.Duration, what string, ok func() (bool, string)) {
 	b.Helper()
 	deadline := time.Now().Add(limit)
-	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, cmp.Or(b.MaxPause, 100*time.Millisecond)) {
 		done, note := ok()
 		if done {
 			return
