@@ -139,23 +139,12 @@ func (w *wanSnapshot) differing(cursor, end []byte, maxBytes int, out *wan.SyncK
 	}
 	full := func() bool { return size >= maxBytes || len(out.Ranges) >= w.sizes.Ranges }
 	for {
-		if equal := w.equalUpto(at, end); equal != nil {
-			if len(at) > 0 {
-				closeAt(at)
-			}
-			if full() {
-				out.Cursor = bytes.Clone(at)
-				return errFull
-			}
-			if err := w.buckets(at, equal, out, &size, &open, closeAt); err != nil {
-				return err
-			}
-			if at = equal; len(at) == 0 || len(end) > 0 && bytes.Equal(at, end) {
-				return nil
-			}
-			continue
+		whole := w.equalUpto(at, end)
+		equal := whole != nil
+		if !equal {
+			whole = w.changedUpto(at, end)
 		}
-		if upto := w.changedUpto(at, end); upto != nil {
+		if whole != nil {
 			if len(at) > 0 {
 				closeAt(at)
 			}
@@ -163,11 +152,16 @@ func (w *wanSnapshot) differing(cursor, end []byte, maxBytes int, out *wan.SyncK
 				out.Cursor = bytes.Clone(at)
 				return errFull
 			}
-			stopped, err := w.someOf(at, upto, maxBytes, out, &size, &open, closeAt, full)
+			var err error
+			if equal {
+				err = w.buckets(at, whole, out, &size, &open, closeAt)
+			} else {
+				whole, err = w.someOf(at, whole, maxBytes, out, &size, &open, closeAt, full)
+			}
 			if err != nil {
 				return err
 			}
-			if at = stopped; len(at) == 0 || len(end) > 0 && bytes.Equal(at, end) {
+			if at = whole; len(at) == 0 || len(end) > 0 && bytes.Equal(at, end) {
 				return nil
 			}
 			continue

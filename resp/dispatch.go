@@ -51,10 +51,10 @@ func (c *Session) dispatch(args [][]byte) {
 func (c *Session) command(args [][]byte) {
 	s := c.server
 	switch name := args[0]; {
-	case c.looped && (equalFold(name, "quit") || equalFold(name, "post") || equalFold(name, "host:")):
-		c.leave = args
-		return
 	case equalFold(name, "quit"):
+		if c.leaves(args) {
+			return
+		}
 		c.execute()
 		c.quits.Store(true) // before the client knows
 		c.endPushes()
@@ -64,6 +64,9 @@ func (c *Session) command(args [][]byte) {
 		return
 	case equalFold(name, "post"), equalFold(name, "host:"):
 		// A web page that makes a browser talk to the port.
+		if c.leaves(args) {
+			return
+		}
 		c.execute()
 		s.log.Warn("HTTP sent to the Redis port, perhaps an attack by way of a browser; disconnected", c.LogAttr())
 		c.last = true
@@ -77,7 +80,7 @@ func (c *Session) command(args [][]byte) {
 	}
 	r := s.rows[cmd]
 	if c.looped && (r == nil || !r.inline && !c.flies(cmd, args)) {
-		c.leave = args
+		c.leaves(args)
 		return
 	}
 	if r != nil {
@@ -158,6 +161,15 @@ func (c *Session) command(args [][]byte) {
 		c.holdBack(cmd, args)
 		c.run(cmd, r, func() { r.handle(c, args) }, args)
 	}
+}
+
+// leaves has a session that is with a loop leave it for a command, which nothing has
+// been done about yet, and reports whether it is with one.
+func (c *Session) leaves(args [][]byte) bool {
+	if c.looped {
+		c.leave = args
+	}
+	return c.looped
 }
 
 // flies reports whether a command is for the backend alone, which carries it out

@@ -193,7 +193,7 @@ func (l *loop) hear(m loopNews) {
 		}
 	case newsPushed:
 		if !c.loop.flying {
-			l.leave(c, nil, nil)
+			l.do(c, func(c *Session) { l.leave(c, nil, nil) })
 		}
 	}
 }
@@ -393,7 +393,7 @@ func (l *loop) leave(c *Session, args [][]byte, err error) {
 	}
 	c.mu.Unlock()
 	c.loop.sock.free()
-	c.use(conn)
+	c.use(conn, newTryWriter(conn), nil)
 	go c.serveOn(args, err)
 }
 
@@ -430,8 +430,7 @@ func (c *Session) toLoop() bool {
 	l := s.loops[int(c.id)%len(s.loops)]
 	c.loop.sock, c.looped = sock, true
 	c.loop.replied = func() { l.tell(c, newsReplied) }
-	in.src = countReads{sock, &s.stats}
-	c.out.use(sock, sock, func() { l.tell(c, newsPushed) })
+	c.use(sock, sock, func() { l.tell(c, newsPushed) })
 	l.tell(c, newsJoined)
 	return true
 }

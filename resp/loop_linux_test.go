@@ -23,6 +23,15 @@ func (ts *testServer) looped() *client {
 	return c
 }
 
+// engage sends a command of a client, and returns when the backend is at it: that
+// goes on, with this and all after it, when it is told to (mapBackend.hold).
+func (ts *testServer) engage(c *client) {
+	ts.t.Helper()
+	ts.mem.hold, ts.mem.entered = make(chan struct{}), make(chan struct{})
+	c.send(encode("GET", "key"))
+	<-ts.mem.entered
+}
+
 // Clients that send everything, in pieces and pipelines of all sizes, go to a loop
 // and leave it all the time; each gets its own replies, in its order.
 func TestLoopAndBack(t *testing.T) {
@@ -122,9 +131,7 @@ func TestLoopWaitsForNobody(t *testing.T) {
 func TestLoopGoesOnWhileTheBackendWorks(t *testing.T) {
 	ts := start(t, func(o *Options) { o.Loops = 1 })
 	a, b := ts.looped(), ts.looped()
-	ts.mem.hold, ts.mem.entered = make(chan struct{}), make(chan struct{})
-	a.send(encode("GET", "key"))
-	<-ts.mem.entered
+	ts.engage(a)
 	b.want("+PONG\r\n", "PING")
 	a.send(encode("GET", "key") + encode("QUIT")) // what comes meanwhile waits for its turn
 	b.want("+PONG\r\n", "PING")
@@ -169,9 +176,7 @@ func TestLoopEnds(t *testing.T) {
 func TestLoopWhenTheServerCloses(t *testing.T) {
 	ts := start(t, func(o *Options) { o.Loops = 1 })
 	idle, busy := ts.looped(), ts.looped()
-	ts.mem.hold, ts.mem.entered = make(chan struct{}), make(chan struct{})
-	busy.send(encode("GET", "key"))
-	<-ts.mem.entered
+	ts.engage(busy)
 	closed := make(chan error)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

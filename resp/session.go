@@ -162,15 +162,15 @@ func (c *Session) serve() {
 	}
 	c.in = newReader(nil, c.limits(), &s.budget)
 	c.out = newOutput(&s.settings.maxOutput, s.opt.StallTimeout, &s.budget, &s.stats.netOut)
-	c.use(conn)
+	c.use(conn, newTryWriter(conn), nil)
 	c.queuedOn.Store(c.out)
 	c.serveOn(nil, nil)
 }
 
-// use has the session read from conn, and write to it.
-func (c *Session) use(conn net.Conn) {
+// use has the session read from conn, and write to it as output.use says.
+func (c *Session) use(conn net.Conn, try tryWriter, parked func()) {
 	c.in.src = countReads{conn, &c.server.stats}
-	c.out.use(conn, newTryWriter(conn), nil)
+	c.out.use(conn, try, parked)
 }
 
 // serveOn is a session's goroutine. args is a command, err an error, that has been read.
