@@ -182,3 +182,17 @@ func TestCountersExactWhereAllWasAnsweredPitfall13(t *testing.T) {
 	bed.Rebuilt(c)
 	bed.Level(a, b, c)
 }
+
+// TestStartsAgainAtOnce: a node that is killed and started again at once, as a
+// service manager does, comes up: the view's server of its last life does not take
+// the new one's socket with it.
+func TestStartsAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	a := testbed.New(t).Node(testbed.Options{ID: 1})
+	for round := range 15 {
+		a.Do("INCR", "k")
+		a.Kill()
+		a.Start()
+		equal(t, "k", a.Int("GET", "k"), int64(round+1))
+	}
+}
