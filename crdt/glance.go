@@ -49,19 +49,24 @@ type HeaderGlance struct {
 	// Plain says that the header holds nothing pending, and no cell of the key
 	// is without a live value or increment. A live one may hold remnants still.
 	Plain bool
+	// Lone says that all that is stored of the key is one live string.
+	Lone bool
 }
 
 // GlanceHeader reads a part of an encoded header. Errors wrap ErrCorrupt.
 func GlanceHeader(b []byte) (g HeaderGlance, err error) {
 	d := NewReader(b)
-	for mask := d.Uvarint(); mask != 0 && d.OK(); mask &= mask - 1 {
-		d.Uvarint()
+	kinds := d.Uvarint()
+	cells := uint64(0)
+	for mask := kinds; mask != 0 && d.OK(); mask &= mask - 1 {
+		cells += d.Uvarint()
 	}
 	rest := d.Uvarint()
 	g.Swept = d.Byte()&0x80 != 0
 	d.Uvarint() // expiry
 	g.Digest = d.Uint64()
 	g.Plain = rest == 0 && d.Uvarint() == 0
+	g.Lone = g.Plain && cells == 1 && kinds == 1<<KindString
 	if !d.OK() {
 		return g, d.End("header")
 	}

@@ -48,6 +48,10 @@ func TestGlances(t *testing.T) {
 		for k := range h.Live {
 			h.Live[k] = uint32(r.IntN(2) * r.IntN(1000))
 		}
+		if r.IntN(4) == 0 {
+			h.Live = [len(h.Live)]uint32{KindString: 1}
+			h.Live[r.IntN(len(h.Live))] |= uint32(r.IntN(4) / 3)
+		}
 		if h.Live[KindField] > 0 {
 			h.Hidden = uint32(r.IntN(2))
 		}
@@ -56,7 +60,9 @@ func TestGlances(t *testing.T) {
 		}
 		b = h.AppendBinary(nil)
 		g, err := GlanceHeader(b)
-		if err != nil || g != (HeaderGlance{h.Digest, h.Swept, h.Rest == 0 && len(h.Pending) == 0}) {
+		plain := h.Rest == 0 && len(h.Pending) == 0
+		lone := plain && h.Live == [len(h.Live)]uint32{KindString: 1}
+		if err != nil || g != (HeaderGlance{h.Digest, h.Swept, plain, lone}) {
 			t.Fatalf("%+v: %+v, %v", h, g, err)
 		}
 		if _, err := GlanceHeader(b[:r.IntN(8)]); err == nil {

@@ -399,11 +399,17 @@ func (n *Node) maintain() {
 	defer tick.Stop()
 	trim := time.NewTicker(5 * time.Second)
 	defer trim.Stop()
+	rest := time.NewTicker(time.Second)
+	defer rest.Stop()
 	for {
 		select {
 		case <-tick.C:
 		case <-trim.C:
 			n.trim()
+		case <-rest.C:
+			if err := n.log.Rest(); err != nil && n.log.Failed() == nil {
+				n.slog.Warn("writing back what has changed failed, it will be tried again", "err", err)
+			}
 		case <-n.ctx.Done():
 			return
 		}

@@ -185,22 +185,60 @@ func (r *stateReader) next() (ok bool, err error) {
 				continue
 			}
 		}
-		rest := row[len(r.pos):]
-		if len(rest) == 0 || rest[0] == 0 || rest[0] > byte(crdt.KindExpiry) {
-			return false, errKey(row)
-		}
-		v = crdt.Shared(crdt.Kind(rest[0]), rest[1:], v)
-		r.data = append(r.data, rest[0])
-		r.data = appendSized(r.data, rest[1:])
-		r.data = appendSized(r.data, v)
-		if st.Plain {
-			if st.Plain, err = crdt.Plain(v, r.known); err != nil {
-				return false, err
-			}
+		if err := r.cell(row, v); err != nil {
+			return false, err
 		}
 	}
 	st.Pos, st.Data = r.pos, r.data
 	return ok, r.it.Error()
+}
+
+// cell adds a cell to the state.
+func (r *stateReader) cell(row, v []byte) (err error) {
+	rest := row[len(r.pos):]
+	if len(rest) == 0 || rest[0] == 0 || rest[0] > byte(crdt.KindExpiry) {
+		return errKey(row)
+	}
+	v = crdt.Shared(crdt.Kind(rest[0]), rest[1:], v)
+	r.data = append(r.data, rest[0])
+	r.data = appendSized(r.data, rest[1:])
+	r.data = appendSized(r.data, v)
+	if r.st.Plain {
+		r.st.Plain, err = crdt.Plain(v, r.known)
+	}
+	return err
+}
+
+// lone reads the key whose rows begin with row, if it is a string and nothing
+// else is stored of it. The rows of such a key are known, so their newest versions
+// are found without the blocks that hold what was in their place before.
+func (r *stateReader) lone(in pebble.Reader, row []byte) (ok bool, err error) {
+	pos := row[1:]
+	header, closer, err := in.Get(append(row, byte(crdt.KindAny)))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	g, err := crdt.GlanceHeader(header)
+	if err != nil || !g.Lone {
+		return false, errors.Join(err, closer.Close())
+	}
+	r.st = State{Plain: true}
+	r.pos = append(r.pos[:0], pos...)
+	r.data, _, err = beginState(r.data[:0], append(pos, byte(crdt.KindAny)), pos, header, &r.st)
+	if err = errors.Join(err, closer.Close()); err != nil {
+		return false, err
+	}
+	v, closer, err := in.Get(append(row, byte(crdt.KindString)))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil // a cell that its header counts: verify says so
+	} else if err != nil {
+		return false, err
+	}
+	err = r.cell(append(pos, byte(crdt.KindString)), v)
+	r.st.Pos, r.st.Data = r.pos, r.data
+	return err == nil, errors.Join(err, closer.Close())
 }
 
 // beginState begins the state of the key at pos with its first row, and reports

@@ -27,8 +27,8 @@
 // row that changes often is written once in a while, and a commit costs the
 // store few insertions however many keys it changes. Whoever needs the rows
 // themselves (Snapshot, walks over many keys, a discarded group) has the log
-// drained first. What is too large for the cache goes to its rows at once.
-// redo.go has it all.
+// drained first, and a log at rest is (Rest), so that they need not wait then. What
+// is too large for the cache goes to its rows at once. redo.go has it all.
 //
 // # Durability
 //

@@ -166,14 +166,18 @@ func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed [][]by
 		if c >= 0 {
 			remnants = remnants[1:]
 		}
-		if !seekKey(it, row) {
-			if it.Error() != nil {
-				return it.Error()
-			}
-			continue // it is there no longer
-		}
-		if _, err := r.next(); err != nil {
+		if lone, err := r.lone(s.snap, row); err != nil {
 			return err
+		} else if !lone {
+			if !seekKey(it, row) {
+				if it.Error() != nil {
+					return it.Error()
+				}
+				continue // it is there no longer
+			}
+			if _, err := r.next(); err != nil {
+				return err
+			}
 		}
 		if !r.st.Plain {
 			if err := fn(&r.st); err != nil {

@@ -35,6 +35,9 @@ func TestChangedSinceHasAllThatIsUnlike(t *testing.T) {
 						}
 					case 3:
 						w.SetString(k, make([]byte, 20_000), false) // is written through
+					case 4:
+						w.SetString(k, []byte("v"), false)
+						w.SetExpiry(k, 1<<40)
 					default:
 						w.SetString(k, fmt.Appendf(nil, "%0*d", 1+rng.IntN(300), rng.IntN(1000)), false)
 					}
@@ -42,8 +45,12 @@ func TestChangedSinceHasAllThatIsUnlike(t *testing.T) {
 			})
 			moments = append(moments, r.log.Vector())
 			switch rng.IntN(12) {
-			case 0, 1:
+			case 0:
 				if err := r.log.drain(); err != nil {
+					t.Fatal(err)
+				}
+			case 1:
+				if err := r.log.Rest(); err != nil {
 					t.Fatal(err)
 				}
 			case 2:

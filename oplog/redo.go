@@ -49,6 +49,7 @@ type redo struct {
 	drained atomic.Uint64 // records up to this one are gone
 	written atomic.Int64  // bytes of all records
 	gone    atomic.Int64  // of those that are gone
+	rested  int64         // written, when Rest looked last
 	kick    chan struct{}
 }
 
@@ -327,6 +328,21 @@ func (l *Log) drainNow() {
 		l.fail(err, true, false)
 	}
 	l.madeRoom()
+}
+
+// restBytes is how much a log at rest may write from one look to the next.
+const restBytes = 64 << 10
+
+// Rest brings the rows level with the records, if next to nothing has been written
+// since it was called last: then snapshots, and the next start, need not. One
+// goroutine at a time calls it.
+func (l *Log) Rest() error {
+	written := l.redo.written.Load()
+	little := written-l.redo.rested < restBytes
+	if l.redo.rested = written; !little || l.redo.waiting() == 0 || l.failure.Load() != nil {
+		return nil
+	}
+	return l.drain()
 }
 
 // drainSoon has the log drained if enough has gathered.

@@ -15,6 +15,35 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 )
 
+// A log at rest owes its rows nothing; one that is written to goes on owing.
+func TestRestWritesBack(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes = 1 << 30
+	r := openReplica(t, o)
+	defer r.close()
+	owed := func(written int) int64 {
+		t.Helper()
+		for i := range written / 1000 {
+			r.must(func(w *crdt.Writer) {
+				w.SetString(crdt.Key{Name: fmt.Sprint(i)}, make([]byte, 1000), false)
+			})
+		}
+		if err := r.log.Rest(); err != nil {
+			t.Fatal(err)
+		}
+		return r.log.Metrics().RedoBytes
+	}
+	for _, tt := range []struct {
+		written int
+		rests   bool
+	}{{1000, true}, {2 * restBytes, false}, {1000, true}, {0, true}, {restBytes / 2, true}, {2 * restBytes, false}, {2 * restBytes, false}, {0, true}} {
+		if n := owed(tt.written); (n == 0) != tt.rests {
+			t.Errorf("after %d bytes: %d are owed", tt.written, n)
+		}
+	}
+	r.verify()
+}
+
 // Every history of one row, up to six changes, each told in a record or gone
 // through, and drained at any point, also half: the row reached, its records
 // still there. The row ends as it was last, and no delete is written for one that
