@@ -175,7 +175,7 @@ func TestMaxMemory(t *testing.T) {
 			t.Errorf("no %s in %s", field, info)
 		}
 	}
-	if info := do("INFO stats"); !strings.Contains(info, "keyspace_hits:1\r\n") {
+	if info := do("INFO stats"); !strings.Contains(info, "\nkeyspace_hits:") || strings.Contains(info, "\nkeyspace_hits:0\r\n") { // the node looks at keys, too
 		t.Errorf("hits: %s", info)
 	}
 }

@@ -385,18 +385,23 @@ set k v px 30
 		if strings.HasPrefix(line, "spop") {
 			got, want = "", ""
 		}
-		if strings.HasSuffix(line, "px 30") {
-			time.Sleep(150 * time.Millisecond)
+		var events [2][]string
+		for i := range events {
+			events[i] = collect(sides[i])
+			expires := strings.HasSuffix(line, "px 30")
+			for end := time.Now().Add(30 * time.Second); expires && len(events[i]) < 8 && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+				events[i] = append(events[i], collect(sides[i])...)
+			}
 		}
-		ours, theirs := collect(sides[0]), collect(sides[1])
 		if !supported(got) {
 			continue
 		}
 		if got != want {
 			t.Errorf("%s: reply %q, want %q", line, got, want)
 		}
-		if !slices.Equal(ours, theirs) {
-			t.Errorf("%s:\n got %q\nwant %q", line, ours, theirs)
+		if !slices.Equal(events[0], events[1]) {
+			t.Errorf("%s:\n got %q\nwant %q", line, events[0], events[1])
 		}
 	}
 }
