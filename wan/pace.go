@@ -67,6 +67,7 @@ type pace struct {
 	again     time.Duration // what the first of two took, the second of which is to confirm it
 	doubt     bool          // it is because the wait does not fit
 	probedAt  time.Time
+	probe     uint64    // value of sent after it
 	probingAt time.Time // when it began to wait for that
 
 	size int // of chunks, in bytes
@@ -187,12 +188,15 @@ func (p *pace) window(now time.Time) float64 {
 	case !p.steady:
 		return max(w, p.start)
 	}
-	if p.probed { // it grows again as the link takes it, and not all at once
+	if p.probed {
+		// It is filled again at the rate of the link, not faster: what was sent
+		// before the queue was let run empty is answered meanwhile.
 		r := p.rate()
 		if p.doubt {
 			r = min(r, p.recent)
 		}
-		w = min(w, p.calm()+float64(p.size)+r*now.Sub(p.probedAt).Seconds())
+		spare := r*now.Sub(p.probedAt).Seconds() - float64(p.sent-p.probe)
+		w = min(w, p.flight()+float64(p.size)+min(spare, 0))
 	}
 	return w
 }
@@ -263,7 +267,7 @@ func (p *pace) put(now time.Time, n int, asks bool) {
 	}
 	m := paceMark{total: p.sent, flight: p.sent - p.got, at: now}
 	if p.probing && !p.probed && calm && n <= 2*probeSize {
-		p.probed, p.probedAt, m.probe, p.alone = true, now, true, true
+		p.probed, p.probedAt, p.probe, m.probe, p.alone = true, now, p.sent, true, true
 	}
 	p.marks = append(p.marks, m)
 	p.asked = p.sent

@@ -31,7 +31,7 @@ type road struct {
 	flying  []frameOnRoad
 	answers []answer
 	came    uint64
-	waits   []time.Duration // of what was sent, in the queue
+	waits   []time.Duration // of what was sent, in the queue; sorted after run
 }
 
 type frameOnRoad struct {
@@ -158,6 +158,13 @@ func TestPaceFull(t *testing.T) {
 			r := newRoad(t, c.rate, c.there, c.back)
 			r.run(30 * (c.there + c.back + 20*ms))
 			r.whole("full", 12*time.Second, 0.97, c.most)
+			// Nor does anything wait while the queue empties for a probe, or after.
+			r.run(time.Minute)
+			if worst := r.waits[len(r.waits)-1]; worst > c.most*3/2 {
+				t.Errorf("within a minute something waited for %v", worst)
+			} else {
+				t.Logf("within a minute something waited for %v, at %v", worst, r.waits[len(r.waits)*999/1000])
+			}
 		})
 	}
 }
