@@ -18,7 +18,7 @@ func TestRealNetwork(t *testing.T) {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()
 			bed := testbed.New(t)
-			net, err := bed.Segment()
+			net, err := bed.Segment("")
 			if err != nil {
 				t.Logf("%v; relays instead", err)
 				net = bed.Network()

@@ -96,7 +96,7 @@ const (
 	// pacePatience is how long a frame waits in the network on a full link, if
 	// two of the smallest chunks do not take longer.
 	pacePatience = 2 * chunkTime
-	chunkTime    = 10 * time.Millisecond
+	chunkTime    = 8 * time.Millisecond
 	// paceStart is the window, in bytes, until a link is known.
 	paceStart = 16 << 10
 	// paceLasts is how long a measurement says something of the link.

@@ -23,8 +23,9 @@ type Network struct {
 	conns map[net.Conn][2]int // by the ids of caller and callee
 
 	// Of a Segment: the nodes' stacks, and the packets between them.
-	stacks map[int]*stack
-	ways   map[[2]int]chan piece
+	congestion string
+	stacks     map[int]*stack
+	ways       map[[2]int]chan piece
 }
 
 // Network returns a network without faults.

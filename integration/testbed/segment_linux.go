@@ -15,15 +15,16 @@ import (
 // Segment returns a network in which each node is in a network namespace of its
 // own, with one interface, and this process is the router between them: what
 // delays, loses, limits and cuts does so to packets, and TCP and QUIC find out
-// for themselves. The error says why there can be none here.
-func (b *Bed) Segment() (*Network, error) {
-	s, err := newStack(1)
+// for themselves. congestion names TCP's way to do so, "" for this machine's. The
+// error says why there can be none here.
+func (b *Bed) Segment(congestion string) (*Network, error) {
+	s, err := newStack(1, congestion)
 	if err != nil {
 		return nil, fmt.Errorf("network namespaces: %w (needs Linux, CAP_NET_ADMIN and CAP_SYS_ADMIN, and /dev/net/tun)", err)
 	}
 	s.close()
 	w := b.Network()
-	w.stacks, w.ways = map[int]*stack{}, map[[2]int]chan piece{}
+	w.congestion, w.stacks, w.ways = congestion, map[int]*stack{}, map[[2]int]chan piece{}
 	return w, nil
 }
 
@@ -37,7 +38,7 @@ type stack struct {
 // attach gives a node a stack of its own.
 func (w *Network) attach(n *Node) {
 	w.bed.Helper()
-	s, err := newStack(n.ID)
+	s, err := newStack(n.ID, w.congestion)
 	if err != nil {
 		w.bed.Fatalf("network namespace of node %d: %v", n.ID, err)
 	}
@@ -104,7 +105,7 @@ func (w *Network) way(from, to int, target *stack) chan<- piece {
 }
 
 // newStack makes a namespace with an interface.
-func newStack(id int) (s *stack, err error) {
+func newStack(id int, congestion string) (s *stack, err error) {
 	s = &stack{ip: fmt.Sprint("10.77.0.", id)}
 	defer func() {
 		if err != nil {
@@ -119,6 +120,11 @@ func newStack(id int) (s *stack, err error) {
 		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return fmt.Errorf("/dev/net/tun: %w", err)
+		}
+		if congestion != "" {
+			if err := os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte(congestion), 0o644); err != nil {
+				return err
+			}
 		}
 		const name = "wan0"
 		ifr, err := unix.NewIfreq(name)

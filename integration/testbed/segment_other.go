@@ -9,7 +9,7 @@ import (
 )
 
 // Segment needs Linux.
-func (b *Bed) Segment() (*Network, error) {
+func (b *Bed) Segment(string) (*Network, error) {
 	return nil, errors.New("there are no network namespaces here")
 }
 
