@@ -25,6 +25,15 @@ type KeyPending struct {
 	Ctx  Vector
 }
 
+// Cells returns how many cells are stored, live or not.
+func (h *Header) Cells() int {
+	n := int(h.Rest)
+	for _, live := range h.Live {
+		n += int(live)
+	}
+	return n
+}
+
 // Empty reports whether nothing is left to store.
 func (h *Header) Empty() bool {
 	return len(h.Pending) == 0 && h.Rest == 0 && h.Live == [numKinds]uint32{}

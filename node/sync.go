@@ -35,7 +35,8 @@ type SyncKey struct {
 	Pending []crdt.KeyPending
 	Cells   []SyncCell // by kind and element
 
-	new bool // nothing of it is here
+	new   bool          // nothing of it is here
+	ahead *oplog.Stored // what was read of it, nil if it was not
 }
 
 // SyncCell is the state of one cell at the sender.

@@ -153,6 +153,20 @@ func cutRanges(from, upto []byte, keys []SyncKey, sent [][]byte, ranges []wan.Sy
 	return out, nil
 }
 
+// readAhead reads what is stored here of the keys that were sent.
+func (w *SyncWindow) readAhead(log *oplog.Log) {
+	for i := range w.ranges {
+		r := &w.ranges[i]
+		if len(r.sent) == 0 || log.SeemsVacant(r.from, r.upto) {
+			continue
+		}
+		stored := log.ReadAhead(r.sentPos, func(k int) int { return len(r.sent[k].Cells) + 1 })
+		for k := range stored {
+			r.sent[k].ahead = &stored[k]
+		}
+	}
+}
+
 // refine puts the ranges that the other has told of a bucket in its place.
 func (w *SyncWindow) refine() {
 	for i := 0; i < len(w.ranges); i++ {
@@ -282,7 +296,7 @@ func sameBuckets(snap *oplog.Snapshot, load *oplog.Loader, ranges []syncRange) (
 		sum += ranges[i].digest
 		for j := range ranges[i].sent {
 			k := &ranges[i].sent[j]
-			d, err := load.Load(k.Key, len(k.Cells)+1)
+			d, err := load.Load(k.Key, len(k.Cells)+1, k.ahead)
 			if err != nil {
 				return false, err
 			}

@@ -141,8 +141,18 @@ func (t *SyncTaker) Keys(from uint16, m *wan.SyncKeys, done func(error)) {
 		return
 	}
 	t.cursor = w.upto
-	t.steps = append(t.steps, &takenStep{state: t.state, window: w, last: m.Last, done: done})
 	life := t.life
+	if t.running && t.Log != nil {
+		t.mu.Unlock()
+		w.readAhead(t.Log) // while the step before it is merged
+		t.mu.Lock()
+		if t.life != life {
+			t.mu.Unlock()
+			done(errOutOfOrder)
+			return
+		}
+	}
+	t.steps = append(t.steps, &takenStep{state: t.state, window: w, last: m.Last, done: done})
 	t.mu.Unlock()
 	t.run(life)
 }

@@ -375,46 +375,125 @@ func (g *Group) Loader(s *Snapshot) (*Loader, error) {
 func (l *Loader) Close() error { return l.it.Close() }
 
 // Load loads the header of a key and its first cells, so many at most, and returns
-// the key's digest, 0 if there is none.
-func (l *Loader) Load(k crdt.Key, cells int) (digest uint64, err error) {
+// the key's digest, 0 if there is none. ahead, unless it is nil, is what ReadAhead
+// has returned for it, for a maximum that was not less.
+func (l *Loader) Load(k crdt.Key, cells int, ahead *Stored) (digest uint64, err error) {
 	ks := l.g.key(k)
-	l.row = headerKey(l.row[:0], k)
-	prefix := l.row[:len(l.row)-1]
-	for ok := l.it.SeekGE(prefix); ok && bytes.HasPrefix(l.it.Key(), prefix); ok = l.it.Next() {
-		v, err := l.it.ValueAndErr()
-		if err != nil {
-			return 0, err
+	if ahead != nil && ahead.read && ahead.level >= l.g.l.touched[Bucket(k)] {
+		for _, row := range ahead.rows {
+			if digest, cells, err = ks.load(row.rest, row.value, digest, cells); err != nil || cells == 0 {
+				break
+			}
 		}
-		rest := l.it.Key()[len(prefix):]
-		if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
-			h, err := crdt.DecodeHeader(v)
+	} else {
+		l.row = headerKey(l.row[:0], k)
+		prefix := l.row[:len(l.row)-1]
+		for ok := l.it.SeekGE(prefix); ok && bytes.HasPrefix(l.it.Key(), prefix); ok = l.it.Next() {
+			v, err := l.it.ValueAndErr()
 			if err != nil {
-				return 0, fmt.Errorf("header of %v: %w", k, err)
+				return 0, err
 			}
-			if digest = h.Digest; !ks.loaded {
-				ks.setHeader(h)
-				ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
+			if digest, cells, err = ks.load(l.it.Key()[len(prefix):], v, digest, cells); err != nil {
+				return 0, err
 			}
-			continue
-		}
-		if cells--; cells < 0 || len(rest) == 0 {
-			break
-		}
-		if ck := (cellKey{crdt.Kind(rest[0]), string(rest[1:])}); ks.cells.get(ck) == nil {
-			c, err := crdt.DecodeCell(bytes.Clone(v))
-			if err != nil {
-				return 0, fmt.Errorf("cell %v of %v: %w", ck.kind, k, err)
+			if cells == 0 {
+				break
 			}
-			cs := ks.newCell(ck)
-			ks.setCell(cs, c)
-			cs.stored = flagsOfCell(ck, c)
-			ks.add(cs)
 		}
+		err = l.it.Error()
 	}
-	if !ks.loaded && l.it.Error() == nil {
+	if err == nil && !ks.loaded {
 		ks.loaded, ks.none = true, noneOf(nil)
 	}
-	return digest, l.it.Error()
+	return digest, err
+}
+
+// load takes in a row of the key, of which rest is what follows the key's position.
+// digest is that of the rows before, and cells how many cells may be taken in yet.
+func (ks *keyState) load(rest, v []byte, digest uint64, cells int) (uint64, int, error) {
+	if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
+		h, err := crdt.DecodeHeader(v)
+		if err != nil {
+			return 0, 0, fmt.Errorf("header of %v: %w", ks.key, err)
+		}
+		if !ks.loaded {
+			ks.setHeader(h)
+			ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
+		}
+		return h.Digest, min(cells, h.Cells()), nil
+	}
+	if len(rest) == 0 {
+		return 0, 0, errKey(v)
+	}
+	if ck := (cellKey{crdt.Kind(rest[0]), string(rest[1:])}); ks.cells.get(ck) == nil {
+		c, err := crdt.DecodeCell(bytes.Clone(v))
+		if err != nil {
+			return 0, 0, fmt.Errorf("cell %v of %v: %w", ck.kind, ks.key, err)
+		}
+		cs := ks.newCell(ck)
+		ks.setCell(cs, c)
+		cs.stored = flagsOfCell(ck, c)
+		ks.add(cs)
+	}
+	return digest, cells - 1, nil
+}
+
+// Stored is what was read of a key ahead of a Loader.
+type Stored struct {
+	read  bool
+	level uint64 // the rows were level with the records up to this one
+	rows  []storedRow
+}
+
+type storedRow struct{ rest, value []byte }
+
+// ReadAhead reads the headers of keys, given by position in order, and their first
+// cells, so many of each at most, for a Loader that comes to them soon: what has
+// changed until then it reads again.
+func (l *Log) ReadAhead(keys [][]byte, cells func(i int) int) []Stored {
+	out := make([]Stored, len(keys))
+	level := l.redo.drained.Load()
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
+	if err != nil {
+		return out // the Loader finds out
+	}
+	var row, data []byte
+	var rows []storedRow
+	for i, pos := range keys {
+		row = append(append(row[:0], rangeCells), pos...)
+		first := len(rows)
+		n := cells(i)
+		for ok := it.SeekGE(row); ok && n > 0 && bytes.HasPrefix(it.Key(), row); ok = it.Next() {
+			v, err := it.ValueAndErr()
+			if err != nil {
+				break
+			}
+			rest := it.Key()[len(row):]
+			if len(data)+len(rest)+len(v) > cap(data) {
+				data = make([]byte, 0, max(64<<10, len(rest)+len(v)))
+			}
+			from, mid := len(data), len(data)+len(rest)
+			data = append(append(data, rest...), v...)
+			rows = append(rows, storedRow{data[from:mid:mid], data[mid:len(data):len(data)]})
+			if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
+				h, err := crdt.DecodeHeader(v)
+				if err != nil {
+					break
+				}
+				n = min(n, h.Cells())
+			} else {
+				n--
+			}
+			if n == 0 {
+				break
+			}
+		}
+		out[i] = Stored{read: it.Error() == nil, level: level, rows: rows[first:len(rows):len(rows)]}
+	}
+	if it.Close() != nil {
+		return make([]Stored, len(keys))
+	}
+	return out
 }
 
 // KeyAt returns the key at a position.

@@ -198,6 +198,9 @@ func (f *fillRange) index(w *groupWriter) {
 func (f *fillRange) put(batch *pebble.Batch) error {
 	l := f.l
 	l.recent.forget()
+	for b := range l.touched {
+		l.touched[b] = l.redo.seq + 1
+	}
 	mark := append(append(binary.AppendUvarint(nil, uint64(len(f.from))), f.from...), f.upto...)
 	if err := l.db.Set(metaKey(metaFilling), mark, pebble.Sync); err != nil {
 		return err

@@ -45,6 +45,7 @@ type Log struct {
 	ends    endCache // likewise
 	entries []byte   // likewise: its encoded entries
 	redo    redo
+	touched [Buckets]uint64 // the last record that tells of a change to a key of the bucket; the open group's
 	recent  recent
 	fills   atomic.Uint64 // tables begun
 

@@ -185,7 +185,7 @@ func TestLoaderShowsWhatIsStored(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, k := range keys {
-		d, err := l.Load(k, rng.IntN(4))
+		d, err := l.Load(k, rng.IntN(4), nil)
 		if h := g.Header(k); err != nil || h == nil && d != 0 || h != nil && d != h.Digest {
 			t.Fatalf("%v: digest %x of %+v, %v", k, d, h, err)
 		}
@@ -220,7 +220,7 @@ func TestLoadedCellsStay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := l.Load(k, 2); err != nil {
+		if _, err := l.Load(k, 2, nil); err != nil {
 			t.Fatal(err)
 		}
 		for _, f := range []string{"a", "b", "c", "d"} {
@@ -240,5 +240,99 @@ func TestLoadedCellsStay(t *testing.T) {
 			}
 		}
 	})
+	r.verify()
+}
+
+// What was read ahead of a loader is taken only where nothing has changed since.
+func TestReadAheadIsWhatIsStored(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes = 1 << 30
+	r := openReplica(t, o)
+	defer r.close()
+	rng := rand.New(rand.NewPCG(3, 4))
+	key := func() crdt.Key { return crdt.Key{DB: uint8(rng.IntN(2)), Name: fmt.Sprint("key", rng.IntN(400))} }
+	change := func() {
+		r.must(func(w *crdt.Writer) {
+			for range rng.IntN(40) {
+				switch k := key(); rng.IntN(6) {
+				case 0:
+					w.Remove(k)
+				case 1:
+					w.SetElem(k, crdt.KindField, fmt.Sprint(rng.IntN(5)), fmt.Append(nil, rng.IntN(9)))
+				case 2:
+					w.SetString(k, make([]byte, 20_000), false) // is written through
+				case 3:
+					w.SetExpiry(k, 1<<40)
+				default:
+					w.SetString(k, fmt.Append(nil, rng.IntN(1000)), false)
+				}
+			}
+		})
+	}
+	used, stale := 0, 0
+	for range 300 {
+		var keys []crdt.Key
+		for range 20 {
+			keys = append(keys, key())
+		}
+		slices.SortFunc(keys, comparePos)
+		var at [][]byte
+		for _, k := range keys {
+			at = append(at, Pos(k))
+		}
+		change()
+		if rng.IntN(4) > 0 {
+			r.drain()
+		}
+		most := 1 + rng.IntN(4)
+		ahead := r.log.ReadAhead(at, func(int) int { return most })
+		for range rng.IntN(3) {
+			change()
+		}
+		s, err := r.log.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tell := func(ahead func(i int) *Stored) (out []string) {
+			r.log.cache = newKeyCache(1 << 20) // everything has to be read
+			g := r.log.Begin()
+			defer g.Discard()
+			l, err := g.Loader(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, k := range keys {
+				d, err := l.Load(k, most, ahead(i))
+				if err != nil {
+					t.Fatal(err)
+				}
+				known := fmt.Sprintf("%v: %x, %+v", k, d, g.key(k).header)
+				for _, cs := range g.key(k).cells.list {
+					known += fmt.Sprintf(" %v %+v %+v", cs.key, cs.cell, cs.stored)
+				}
+				out = append(out, known)
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return out
+		}
+		want := tell(func(int) *Stored { return nil })
+		got := tell(func(i int) *Stored {
+			if ahead[i].level >= r.log.touched[Bucket(keys[i])] {
+				used++
+			} else {
+				stale++
+			}
+			return &ahead[i]
+		})
+		if !slices.Equal(got, want) {
+			t.Fatalf("loaded %q\nwithout reading ahead %q", got, want)
+		}
+		_ = s.Close()
+	}
+	if used < 1000 || stale < 200 {
+		t.Errorf("%d keys were taken as they were read ahead, %d were not: this tests little", used, stale)
+	}
 	r.verify()
 }

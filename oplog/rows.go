@@ -46,6 +46,9 @@ func (w *groupWriter) keys(g *Group) {
 		for _, cs := range ks.set {
 			changed = changed || cs.dirty
 		}
+		if changed {
+			g.l.touched[Bucket(ks.key)] = g.l.redo.seq + 1
+		}
 		// What has changed since the last drain goes through with the rest: the
 		// cache is not to keep it.
 		ks.through = changed && (w.all || ks.big())
