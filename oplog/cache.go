@@ -3,8 +3,8 @@ package oplog
 import "github.com/replicatord/replicatord/crdt"
 
 // keyCache keeps what groups have read and written of keys, decoded, for the
-// groups after them. What a group has changed stays at least until it is drained
-// (redo.go), for until then the store has it nowhere else in a form that can be
+// groups after them. What a group has changed stays at least until it is in the
+// store (sweep.go), for until then the store has it nowhere else in a form that can be
 // read. Of two generations the older goes, but for that, when the younger is
 // full: a cheap LRU. What a discarded group has touched is dropped.
 type keyCache struct {
@@ -12,6 +12,7 @@ type keyCache struct {
 	young, old map[crdt.Key]*keyState
 	size       int // of young, but for what was carried over
 	carried    int // of what was kept though its time had come, last time
+	owed       owing
 }
 
 // What goes through instead of being kept.
@@ -51,10 +52,13 @@ func (c *keyCache) resize(ks *keyState) {
 
 func (c *keyCache) drop(k crdt.Key) {
 	if ks := c.young[k]; ks != nil {
+		c.acquit(ks)
 		c.size -= ks.size
 		delete(c.young, k)
+	} else if ks = c.old[k]; ks != nil {
+		c.acquit(ks)
+		delete(c.old, k)
 	}
-	delete(c.old, k)
 }
 
 // trim drops the older generation if the younger is full, but for what was
@@ -81,13 +85,17 @@ type keyState struct {
 	in      *Group // that has touched it; nil if none that is open has
 	number  int    // of it among the group's
 	header  *crdt.Header
-	loaded  bool        // header, stored and none are known
-	dirty   bool        // header was set in this group
-	through bool        // see redo.go: the commit under way leaves nothing of it to the cache
-	stored  headerFlags // as committed
-	seq     uint64      // of the last commit that changed anything, see redo.go
-	hseq    uint64      // of the last that changed the header
-	none    uint32      // kinds of which the store had no cells when the header was read, as bits
+	loaded  bool         // header, stored and none are known
+	dirty   bool         // header was set in this group
+	through bool         // see redo.go: the commit under way leaves nothing of it to the cache
+	stored  headerFlags  // as committed
+	seq     uint64       // of the last commit that changed anything; 0 once that is swept
+	hseq    uint64       // of the last that changed the header; likewise
+	hrow    bool         // the store may have had a header before hseq
+	owes    bool         // in owing
+	bucket  uint16       // of its, if it owes
+	owed    []*cellState // of which the rows are behind, each once
+	none    uint32       // kinds of which the store had no cells when the header was read, as bits
 	cells   cellSet
 	bytes   int                      // of the cells, about, in memory
 	shedAt  int                      // bytes from which on to shed anew
@@ -146,8 +154,16 @@ type cellState struct {
 	cell   *crdt.Cell // nil if there is none
 	dirty  bool       // was set in this group
 	stored cellFlags  // as committed
-	seq    uint64     // of the last commit that changed it
-	fresh  uint64     // of the commit that first made it, if the store had none before
+	seq    uint64     // of the last commit that changed it; 0 once it is swept
+	row    bool       // the store may have had it before seq
+	owed   bool       // in its key's owed
+}
+
+// mayStand reports whether the store may have a row, which was there at commit
+// seq as stored says, and before that as row does. Drains up to drained have
+// ended, and one up to begun, if that is more, may have written it.
+func mayStand(seq uint64, stored, row bool, begun, drained uint64) bool {
+	return stored && seq <= begun || row && seq > drained
 }
 
 // big reports whether what is changed of a key is to go through.
@@ -226,9 +242,18 @@ func (ks *keyState) inOrder(kind crdt.Kind) *elemOrder {
 	return o
 }
 
-// settled makes the state that of a key as it is committed, with commit seq.
-func (ks *keyState) settled(seq uint64) {
+// settled makes the state that of a key as it is committed with a group, and
+// returns how many rows more it owes, -1 if nothing has changed. Drains up to
+// drained had ended then, and one up to begun had begun.
+func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
+	if !ks.dirty && len(ks.set) == 0 {
+		return -1
+	}
 	if ks.dirty {
+		if ks.hseq == 0 {
+			owes++
+		}
+		ks.hrow = mayStand(ks.hseq, ks.stored.exists, ks.hrow, begun, drained)
 		ks.seq, ks.hseq = seq, seq
 		ks.dirty, ks.stored = false, flagsOfHeader(ks.header)
 	}
@@ -237,8 +262,11 @@ func (ks *keyState) settled(seq uint64) {
 			continue
 		}
 		now := flagsOfCell(cs.key, cs.cell)
-		if cs.seq == 0 && now.exists && !cs.stored.exists {
-			cs.fresh = seq
+		cs.row = mayStand(cs.seq, cs.stored.exists, cs.row, begun, drained)
+		if !cs.owed && (now.exists || cs.row) {
+			cs.owed = true
+			ks.owed = append(ks.owed, cs)
+			owes++
 		}
 		if !now.exists {
 			ks.dead++
@@ -259,6 +287,7 @@ func (ks *keyState) settled(seq uint64) {
 	}
 	clear(ks.set)
 	ks.set = ks.set[:0]
+	return owes
 }
 
 // cellSet holds the cells of a key: most have one or two.

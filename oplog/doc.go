@@ -22,13 +22,14 @@
 //
 // Cells and headers do not go to their rows in the store with each commit: it
 // writes one record of what they are now, beside its entries, and the cache keeps
-// them. When Options.RedoBytes of records have gathered, the log is drained in the
-// background: of every row the newest state is written, and the records go. So a
-// row that changes often is written once in a while, and a commit costs the
-// store few insertions however many keys it changes. Whoever needs the rows
-// themselves (Snapshot, walks over many keys, a discarded group) has the log
-// drained first, and a log at rest is (Rest), so that they need not wait then. What
-// is too large for the cache goes to its rows at once. redo.go has it all.
+// them. When Options.RedoBytes of records are about to have gathered, the commits
+// write the newest state of every row besides, some with each (sweep.go), and the
+// records go. So a row that changes often is written once in a while, and a commit
+// costs the store few insertions however many keys it changes. Whoever needs the
+// rows themselves (Snapshot, walks over many keys, a discarded group) has the log
+// drained first: the rows written as the records tell (redo.go). A log at rest is
+// drained too (Rest), so that they need not wait then. What is too large for the
+// cache goes to its rows at once.
 //
 // # Durability
 //
@@ -58,6 +59,6 @@
 // # Goroutines
 //
 // Methods of Log and Snapshot are safe for concurrent use. A Group belongs to one
-// goroutine. A log runs one goroutine for put-off syncs, one that drains, and
+// goroutine. A log runs one goroutine for put-off syncs, and
 // pebble's for flushes and compactions; Close ends them all.
 package oplog

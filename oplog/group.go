@@ -42,9 +42,10 @@ type Group struct {
 	cell   shownCell
 	header shownHeader
 
-	bytes int    // of entries
-	seq   uint64 // of its redo record; that of the one before if it has none
-	kept  bool   // committed
+	bytes          int    // of entries
+	seq            uint64 // of its redo record; that of the one before if it has none
+	begun, drained uint64 // see keyState.settled
+	kept           bool   // committed
 }
 
 type cellKey struct {
@@ -531,7 +532,6 @@ func (g *Group) Commit() error {
 	if err == nil {
 		g.keep()
 		l.committed()
-		l.drainSoon()
 	}
 	return err
 }
@@ -546,7 +546,9 @@ func (g *Group) keep() {
 			continue
 		}
 		ks.in = nil
-		ks.settled(g.seq)
+		if owes := ks.settled(g.seq, g.begun, g.drained); owes >= 0 {
+			c.owe(ks, owes)
+		}
 		if ks.bytes > max(c.budget, ks.shedAt) {
 			ks.shed(drained)
 		}
@@ -554,6 +556,9 @@ func (g *Group) keep() {
 	}
 	if g.fill != nil {
 		g.fill.dropCached()
+	}
+	for b := range g.digests {
+		c.owed.digests[b] = true
 	}
 	c.trim(drained)
 	g.keys = nil
@@ -589,7 +594,7 @@ func (g *Group) write() error {
 		w.key = digestKey(w.key[:0], b)
 		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
 	}
-	g.seq = l.redo.seq
+	g.seq, g.begun, g.drained = l.redo.seq, w.begun, w.drained
 	l.redo.buffer = w.redo
 	if len(w.redo) > 0 {
 		g.seq++
@@ -615,6 +620,7 @@ func (g *Group) write() error {
 		g.fill.index(&w)
 		w.err = errors.Join(w.err, g.fill.put(batch))
 	}
+	swept := w.sweep(g)
 	if w.err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, w.err)
 	}
@@ -627,6 +633,11 @@ func (g *Group) write() error {
 	}
 	l.redo.seq = g.seq
 	l.redo.written.Add(int64(len(w.redo)))
+	swept()
+	changed := noter{r: &l.recent}
+	for _, row := range w.through {
+		changed.note([]byte(row))
+	}
 	if l.redo.through != nil {
 		for _, row := range w.through {
 			l.redo.through[row] = struct{}{}

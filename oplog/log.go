@@ -106,7 +106,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
-	l.cache, l.redo.kick = newKeyCache(int(o.KeyBytes)), make(chan struct{}, 1)
+	l.cache = newKeyCache(int(o.KeyBytes))
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
 	}
@@ -192,9 +192,8 @@ func (l *Log) open() (err error) {
 	// What was found is on disk: pebble flushes what it replays.
 	l.durable = l.vector
 	l.disk.armed.Store(true)
-	l.work.Add(2)
+	l.work.Add(1)
 	go l.syncLoop()
-	go l.drainLoop()
 	return nil
 }
 
@@ -553,9 +552,14 @@ func (l *Log) makeRoom(added int) error {
 		if f := l.failure.Load(); f != nil {
 			return f.err
 		}
+		if l.redo.waiting() > redoLimit*l.opts.RedoBytes { // sweeps wait for a drain
+			if err := l.drain(); err != nil {
+				l.fail(err, true, false)
+				return err
+			}
+		}
 		m := l.db.Metrics()
-		if m.MemTable.Size <= maxMemTables*l.opts.MemTableBytes && m.Levels[0].Sublevels < maxSublevels &&
-			l.redo.waiting() <= redoLimit*l.opts.RedoBytes {
+		if m.MemTable.Size <= maxMemTables*l.opts.MemTableBytes && m.Levels[0].Sublevels < maxSublevels {
 			return nil
 		}
 		l.counters.stalls.Add(1)

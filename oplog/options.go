@@ -68,8 +68,8 @@ type Options struct {
 	// KeyBytes is how much goes to keys that were used lately, decoded; 128 MiB if
 	// 0.
 	KeyBytes int64
-	// RedoBytes is how much is written before cells and headers are brought to
-	// their rows (redo.go); 64 MiB if 0. What it tells of is in memory beside
+	// RedoBytes is by how much of redo records all cells and headers have been
+	// brought to their rows (sweep.go); 64 MiB if 0. What it tells of is in memory beside
 	// the cache.
 	RedoBytes int64
 	// MemTableBytes is the size of the buffer of recent writes; 32 MiB if 0.

@@ -14,8 +14,7 @@ import (
 
 // recent remembers, in memory, which keys have changed since some moments: what
 // is beyond the vector of one of them is found without a look at every other key.
-// It is told by what drains the log, which comes to each row that has changed
-// anyway, and so costs a commit nothing.
+// It is told by what writes rows, as it comes to each that has changed anyway.
 type recent struct {
 	level atomic.Bool // see Log.SetAhead
 
@@ -42,7 +41,7 @@ func (l *Log) SetAhead(ahead bool) { l.recent.level.Store(!ahead) }
 
 func (r *recent) ahead() bool { return !r.level.Load() }
 
-// noter takes note of the rows that a drain comes to.
+// noter takes note of the rows that a sweep or drain comes to, or that go through.
 type noter struct {
 	r    *recent
 	last []byte

@@ -1,12 +1,11 @@
 package oplog
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,10 +17,11 @@ import (
 // Cells and headers are written back. A commit does not put each into its row,
 // which is what costs in a sorted store, but all of them into one record, the
 // redo of that commit, in the same batch as its entries. The rows follow when
-// the log is drained: of each row the newest state, however often it has changed
-// in between, and in the same step the records go. Until then the cache holds
-// what they say; after a crash Open drains what it finds. Records are states,
-// not deltas: to apply them again changes nothing.
+// they are swept (sweep.go): of each the newest state, however often it has changed
+// in between. Until then the cache holds what the records say. Whoever cannot ask
+// the cache drains: Open after a crash, a snapshot, a log at rest, a group that gives
+// up what it has changed. Of each row the newest record counts, and what it says is written.
+// Records are states, not deltas: to apply them again changes nothing.
 //
 // What is too large for the cache goes through: into its row at once, and the
 // record says only that the row is newer than older records.
@@ -31,7 +31,7 @@ type redoOp byte
 
 const (
 	redoSet    redoOp = 1 // it has this value
-	redoNew    redoOp = 2 // likewise, and there was no such row before
+	redoNew    redoOp = 2 // likewise; not written any more
 	redoDelete redoOp = 3 // there is none
 	redoStored redoOp = 4 // the store has it as it was then
 )
@@ -42,22 +42,23 @@ type redo struct {
 
 	// Guarded by Log.commit.
 	seq     uint64              // of the newest record
-	begun   uint64              // up to where the last drain goes or went
+	begun   uint64              // up to where the last drain or sweep goes or went
+	forgot  uint64              // records up to this one are deleted
 	buffer  []byte              // to make records in
 	through map[string]struct{} // rows written since a drain began; nil if none is under way
+	sweep   sweep
 
-	drained atomic.Uint64 // records up to this one are gone
+	drained atomic.Uint64 // what records up to this one tell the rows do, or newer ones
 	written atomic.Int64  // bytes of all records
-	gone    atomic.Int64  // of those that are gone
+	gone    atomic.Int64  // of those up to drained
 	rested  int64         // written, when Rest looked last
-	kick    chan struct{}
 }
 
 // waiting returns the bytes of the records that have not been drained.
 func (r *redo) waiting() int64 { return r.written.Load() - r.gone.Load() }
 
 // redoLimit is how many times Options.RedoBytes of records may wait before
-// commits wait for the drain.
+// commits wait for a drain.
 const redoLimit = 3
 
 // drainStep is about how many bytes of rows a drain writes while commits wait.
@@ -115,93 +116,63 @@ func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
 	return nil
 }
 
-// eachRow calls fn once for every row that the records in (after, upto] tell of
-// and that the store does not have so: with its value, or nil if it is to be
-// deleted; deletes come last. What the records up to reached tell may be in the
-// store already, as after a drain that did not get to its end: a row that is new
-// in one of them has to be deleted all the same. note, unless it is nil, is called
-// for every row that they tell of. The slices are not kept.
-func eachRow(r pebble.Reader, after, upto, reached uint64, note func(row []byte), fn func(row, value []byte) error) error {
+// eachRow calls fn once for every row that the records in (after, upto] tell of:
+// with its value, or nil if it is to be deleted; those that the newest of them says
+// the store has are left out. note, unless it is nil, is called for every row that
+// they tell of. The slices are not kept.
+func eachRow(r pebble.Reader, after, upto uint64, note func(row []byte), fn func(row, value []byte) error) error {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, after+1), UpperBound: redoKey(nil, upto+1)})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = it.Close() }()
-	const (
-		done    = 1 // its newest state has been passed on, or the store has it
-		deleted = 2 // it is to be deleted, unless there was none at the start
-		gone    = 3 // there was none when what is older had been done
-		removed = 4 // it is to be deleted
-	)
-	rows := map[string]byte{}
+	known := map[string]struct{}{}
 	// The newest comes first. Within one record a row does not change.
 	for ok := it.Last(); ok; ok = it.Prev() {
 		b, err := it.ValueAndErr()
 		if err != nil {
 			return err
 		}
-		seq, err := redoSeq(it.Key())
-		if err != nil {
-			return err
-		}
 		err = eachRedo(b, func(op redoOp, row, value []byte) error {
-			state := rows[string(row)]
-			if state == 0 && note != nil {
+			if _, ok := known[string(row)]; ok {
+				return nil
+			}
+			known[string(row)] = struct{}{}
+			if note != nil {
 				note(row)
 			}
-			switch {
-			case state == done || state == removed:
-			case state == 0 && op == redoDelete:
-				rows[string(row)] = deleted
-			case state == 0:
-				rows[string(row)] = done
-				if op != redoStored {
-					return fn(row, value)
-				}
-			case op == redoDelete:
-				rows[string(row)] = deleted
-			case op == redoNew && state == deleted && seq <= reached:
-				rows[string(row)] = removed
-			case op == redoNew:
-				rows[string(row)] = gone
-			case op == redoStored && state == deleted:
-				rows[string(row)] = removed
-			case op == redoStored:
-				rows[string(row)] = done
+			if op == redoStored {
+				return nil
 			}
-			return nil
+			return fn(row, value)
 		})
 		if err != nil {
 			return err
 		}
 	}
-	if err := it.Error(); err != nil {
-		return err
-	}
-	maps.DeleteFunc(rows, func(_ string, state byte) bool { return state != deleted && state != removed })
-	for _, row := range slices.Sorted(maps.Keys(rows)) {
-		if err := fn([]byte(row), nil); err != nil {
-			return err
-		}
-	}
-	return nil
+	return it.Error()
 }
 
-// drain brings the rows level with the records that there are when it begins.
+// drain brings the rows level with the records that there are when it begins, by
+// these: for those who do not have the cache.
 func (l *Log) drain() error {
 	l.redo.running.Lock()
 	defer l.redo.running.Unlock()
 	l.commit.Lock()
-	upto, reached, bytes := l.redo.seq, l.redo.begun, l.redo.written.Load()
+	upto, bytes := l.redo.seq, l.redo.written.Load()
 	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
 	at, ahead := l.Vector(), l.recent.ahead()
 	l.commit.Unlock()
 	defer func() {
 		l.commit.Lock()
-		l.redo.through = nil
+		changed := noter{r: &l.recent}
+		for row := range l.redo.through { // after the moment
+			changed.note([]byte(row))
+		}
+		l.redo.through, l.redo.forgot = nil, l.redo.drained.Load()
 		l.commit.Unlock()
 	}()
-	err := l.drainTo(upto, reached, bytes, &l.commit)
+	err := l.drainTo(upto, bytes, &l.commit)
 	if err == nil && !ahead {
 		l.recent.moment(at)
 	}
@@ -218,28 +189,28 @@ func (l *Log) level() error {
 	if err != nil {
 		return err
 	}
-	reached := l.redo.begun
 	l.redo.begun = l.redo.seq
-	return l.drainTo(l.redo.seq, reached, l.redo.written.Load(), nil)
+	err = l.drainTo(l.redo.seq, l.redo.written.Load(), nil)
+	l.redo.forgot = l.redo.drained.Load()
+	return err
 }
 
-// drainTo writes the rows that the records up to upto tell of; bytes is how many
-// had been written then, and up to reached an earlier drain may have written some.
-// lock is taken for each step; what has gone through meanwhile is newer. nil if it
-// is held.
-func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err error) {
+// drainTo writes the rows that the records up to upto tell of; size is how many
+// bytes of records had been written then. lock is taken for each step; what has
+// gone through meanwhile is newer. nil if it is held.
+func (l *Log) drainTo(upto uint64, size int64, lock sync.Locker) (err error) {
+	batch := l.db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
 	from := l.redo.drained.Load()
 	if upto <= from {
-		return nil
+		return l.forget(batch, from) // what commits have not come to
 	}
 	if lock == nil {
 		lock = noLock{}
 	}
-	batch := l.db.NewBatch()
-	defer func() { err = errors.Join(err, batch.Close()) }()
 	type row struct{ key, value []byte }
 	var step []row
-	size := 0
+	waiting := 0
 	write := func() error {
 		lock.Lock()
 		defer lock.Unlock()
@@ -258,7 +229,7 @@ func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err 
 			}
 			l.counters.rows.Add(1)
 		}
-		step, size = step[:0], 0
+		step, waiting = step[:0], 0
 		if batch.Empty() {
 			return nil
 		}
@@ -269,9 +240,9 @@ func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err 
 		return nil
 	}
 	changed := noter{r: &l.recent}
-	err = eachRow(l.db, from, upto, reached, changed.note, func(k, v []byte) error {
-		step = append(step, row{slices.Clone(k), slices.Clone(v)})
-		if size += len(k) + len(v); size < drainStep {
+	err = eachRow(l.db, from, upto, changed.note, func(k, v []byte) error {
+		step = append(step, row{bytes.Clone(k), bytes.Clone(v)})
+		if waiting += len(k) + len(v); waiting < drainStep {
 			return nil
 		}
 		defer runtime.Gosched() // commits that have waited go first
@@ -281,20 +252,20 @@ func (l *Log) drainTo(upto, reached uint64, bytes int64, lock sync.Locker) (err 
 		err = write()
 	}
 	if err == nil {
-		err = l.forget(batch, from, upto)
+		err = l.forget(batch, upto)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, err)
 	}
 	l.redo.drained.Store(upto)
-	l.redo.gone.Store(bytes)
+	l.redo.gone.Store(size)
 	return nil
 }
 
-// forget deletes the records in (from, upto], one by one: range deletes as often
+// forget deletes the records up to upto, one by one: range deletes as often
 // as this have pebble rewrite its tables for them.
-func (l *Log) forget(batch *pebble.Batch, from, upto uint64) error {
-	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, from+1), UpperBound: redoKey(nil, upto+1)})
+func (l *Log) forget(batch *pebble.Batch, upto uint64) error {
+	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, 0), UpperBound: redoKey(nil, upto+1)})
 	if err != nil {
 		return err
 	}
@@ -305,29 +276,6 @@ func (l *Log) forget(batch *pebble.Batch, from, upto uint64) error {
 		return err
 	}
 	return l.db.Apply(batch, pebble.NoSync)
-}
-
-// drainLoop drains when enough has gathered.
-func (l *Log) drainLoop() {
-	defer l.work.Done()
-	for {
-		select {
-		case <-l.stop:
-			return
-		case <-l.redo.kick:
-			l.drainNow()
-		}
-	}
-}
-
-func (l *Log) drainNow() {
-	if f := l.failure.Load(); f != nil && f.fatal {
-		return
-	}
-	if err := l.drain(); err != nil {
-		l.fail(err, true, false)
-	}
-	l.madeRoom()
 }
 
 // restBytes is how much a log at rest may write from one look to the next.
@@ -345,21 +293,6 @@ func (l *Log) Rest() error {
 	return l.drain()
 }
 
-// drainSoon has the log drained if enough has gathered.
-func (l *Log) drainSoon() {
-	if l.redo.waiting() <= l.opts.RedoBytes && l.cache.carried <= int(l.opts.KeyBytes) {
-		return
-	}
-	if l.opts.ManualSync {
-		l.drainNow()
-		return
-	}
-	select {
-	case l.redo.kick <- struct{}{}:
-	default:
-	}
-}
-
 // recover drains what a crash has left.
 func (l *Log) recover() error {
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: redoKey(nil, 0), UpperBound: []byte{rangeRedo + 1}})
@@ -372,7 +305,8 @@ func (l *Log) recover() error {
 	if err := errors.Join(err, it.Error(), it.Close()); err != nil {
 		return err
 	}
-	return l.drainTo(l.redo.seq, l.redo.seq, 0, nil)
+	l.redo.forgot, l.redo.begun = l.redo.seq, l.redo.seq
+	return l.drainTo(l.redo.seq, 0, nil)
 }
 
 type noLock struct{}

@@ -16,7 +16,7 @@ type groupWriter struct {
 	batch          *pebble.Batch
 	redo           []byte
 	drained        uint64   // records up to this one are gone
-	begun          uint64   // those up to this one may have reached the rows
+	begun          uint64   // those up to this one may have reached the rows by a drain
 	all            bool     // everything goes through
 	through        []string // the rows that do
 	key, value     []byte
@@ -68,11 +68,11 @@ func (w *groupWriter) keys(g *Group) {
 	}
 }
 
-// row tells of a row in the redo record, or puts it into the store, which if never
-// is set has not had it since before.
-func (w *groupWriter) row(now, was, through, never bool) {
+// row tells of a row in the redo record, or puts it into the store, which may have
+// one.
+func (w *groupWriter) row(now, was, through, stands bool) {
 	switch {
-	case through && (now || !never):
+	case through && (now || stands):
 		w.through = append(w.through, string(w.key))
 		w.redo = appendRedo(w.redo, redoStored, w.key, nil)
 		if now {
@@ -80,13 +80,10 @@ func (w *groupWriter) row(now, was, through, never bool) {
 		} else {
 			w.delete(w.key)
 		}
-	case !now && (was || through):
-		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
-	case !now:
-	case was:
+	case now:
 		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
-	default:
-		w.redo = appendRedo(w.redo, redoNew, w.key, w.value)
+	case was || through || stands:
+		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
 	}
 }
 
@@ -97,7 +94,7 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 		w.cells++
 		w.value = cs.cell.AppendBinary(w.value[:0])
 	}
-	w.row(now.exists, cs.stored.exists, through, cs.fresh > w.begun)
+	w.row(now.exists, cs.stored.exists, through, mayStand(cs.seq, cs.stored.exists, cs.row, w.begun, w.drained))
 	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
 	w.index(now.swept, cs.stored.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
 	w.expiry(now.expiry, cs.stored.expiry, id)
@@ -110,7 +107,7 @@ func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 		w.headers++
 		w.value = ks.header.AppendBinary(w.value[:0])
 	}
-	w.row(now.exists, was.exists, ks.through, false)
+	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained))
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})

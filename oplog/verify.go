@@ -98,7 +98,7 @@ func verify(ctx context.Context, db *pebble.DB) (*Report, error) {
 		low, high := fillBounds(from, upto)
 		_ = redone.DeleteRange(low, high, nil)
 	}
-	err := eachRow(db, 0, math.MaxUint64-1, math.MaxUint64, nil, func(row, value []byte) error {
+	err := eachRow(db, 0, math.MaxUint64-1, nil, func(row, value []byte) error {
 		if value == nil {
 			return redone.Delete(row, nil)
 		}

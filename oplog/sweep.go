@@ -1,0 +1,241 @@
+package oplog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/replicatord/replicatord/crdt"
+)
+
+// What is owed to the store is written by the commits themselves. When enough
+// records have gathered, a sweep goes over the keys that owe rows, in order of
+// their positions, a few with each commit and in its batch; when it has passed the
+// last, the rows are at least as new as the records were when it began, and those
+// go, oldest first. A row that is behind its newest record is one that the record
+// will mend, whether or not a sweep has come to it. So at any moment the rows and
+// the records there are tell the same, and a crash in the middle needs no care.
+
+// owing is what the cache owes to the store. The open group's, as the cache.
+type owing struct {
+	keys    [Buckets][]*keyState // those that have changed since they were swept
+	digests [Buckets]bool        // those that have
+	rows    int                  // of keys, about
+}
+
+// sweep is how far one has come. Guarded by Log.commit, and so the steps.
+type sweep struct {
+	under bool   // way
+	at    int    // the bucket it has come to
+	upto  uint64 // the newest record when it began
+	bytes int64  // of all records then
+	end   int64  // bytes of all records by when it is to have ended
+	step  []sweptKey
+	rows  []sweptRow // of the step, pieces of data
+	data  []byte
+}
+
+// sweptKey is what a step writes of a key.
+type sweptKey struct {
+	ks     *keyState
+	header bool
+	cells  []*cellState
+}
+
+type sweptRow struct {
+	key, value []byte
+	from, mid  int // where in data they begin
+	there      bool
+}
+
+// A sweep begins when sweepFrom quarters of Options.RedoBytes have gathered, and
+// has ended by the time it is all of them.
+const sweepFrom = 3
+
+// forgetStep is how many records a commit deletes that are no longer needed.
+const forgetStep = 64
+
+// owe takes note that a key has changed and the store is behind.
+func (c *keyCache) owe(ks *keyState, rows int) {
+	c.owed.rows += rows
+	if !ks.owes {
+		ks.owes = true
+		ks.bucket = uint16(Bucket(ks.key))
+		c.owed.keys[ks.bucket] = append(c.owed.keys[ks.bucket], ks)
+	}
+}
+
+// acquit forgets what a key owes: it is written, or not to be.
+func (c *keyCache) acquit(ks *keyState) {
+	c.owed.rows -= len(ks.owed)
+	if ks.hseq != 0 {
+		c.owed.rows--
+	}
+	for _, cs := range ks.owed {
+		cs.owed = false
+	}
+	ks.owed, ks.seq, ks.hseq = nil, 0, 0
+}
+
+// sweep adds to the group's batch a part of the rows that are owed, as large as its
+// record asks for, and deletes records. It returns what is to be called when the
+// batch is written. l.commit is held.
+func (w *groupWriter) sweep(g *Group) (done func()) {
+	l, r := g.l, &g.l.redo
+	s := &r.sweep
+	forgot := r.forgot
+	for n := 0; n < forgetStep && forgot < w.drained; n++ {
+		forgot++
+		w.delete(redoKey(w.key[:0], forgot))
+	}
+	keep := func() { r.forgot = forgot }
+	if r.through != nil { // what drains meanwhile must not write older rows over newer
+		return keep
+	}
+	added, written := int64(len(w.redo)), r.written.Load()
+	if waiting := r.waiting() + added; !s.under && (4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes)) {
+		s.under, s.at, s.upto, s.bytes, s.end = true, 0, r.seq, written, written+l.opts.RedoBytes*(4-sweepFrom)/4
+		if !l.recent.ahead() { // what the group changes is swept after this, as all that follows
+			l.recent.moment(l.Vector())
+		}
+	}
+	if !s.under {
+		return keep
+	}
+	todo := 1 + l.cache.owed.rows
+	if left := s.end - written; left > added {
+		todo = 1 + int(int64(todo)*added/left)
+	}
+	at := w.sweepStep(g, todo)
+	return func() {
+		keep()
+		l.swept(at)
+		s.at = at
+		if at < Buckets {
+			return
+		}
+		s.under = false
+		if s.upto > r.drained.Load() {
+			r.drained.Store(s.upto)
+			r.gone.Store(s.bytes)
+			r.begun = max(r.begun, s.upto)
+		}
+	}
+}
+
+// sweepStep writes about todo rows from where the sweep is, and returns the bucket
+// that it has come to.
+func (w *groupWriter) sweepStep(g *Group, todo int) (at int) {
+	l, s := g.l, &g.l.redo.sweep
+	s.step, s.rows, s.data = s.step[:0], s.rows[:0], s.data[:0]
+	for at = s.at; at < Buckets; at++ {
+		keys := l.cache.owed.keys[at]
+		for i := len(keys) - 1; i >= 0; i-- {
+			if todo <= 0 {
+				w.sweptRows(g)
+				return at
+			}
+			ks := keys[i]
+			n := max(0, len(ks.owed)-todo)
+			k := sweptKey{ks: ks, header: ks.hseq > w.drained && !ks.dirty, cells: ks.owed[n:]}
+			s.add(k, w.drained)
+			s.step = append(s.step, k)
+			if todo -= 1 + len(k.cells); n > 0 {
+				w.sweptRows(g)
+				return at // the rest of it is the next step's
+			}
+		}
+		if _, newer := g.digests[at]; l.cache.owed.digests[at] && !newer {
+			key := digestKey(s.data, at)
+			s.row(len(key), binary.BigEndian.AppendUint64(key, l.digests[at]), true)
+		}
+	}
+	w.sweptRows(g)
+	return at
+}
+
+// add adds the rows of a key.
+func (s *sweep) add(k sweptKey, drained uint64) {
+	if k.header {
+		now := !(k.ks.header == nil || k.ks.header.Empty())
+		if row := headerKey(s.data, k.ks.key); now {
+			s.row(len(row), k.ks.header.AppendBinary(row), true)
+		} else if k.ks.hrow {
+			s.row(len(row), row, false)
+		}
+	}
+	for _, cs := range k.cells {
+		if cs.dirty || cs.seq <= drained {
+			continue // the group's own record tells; a drain has written it
+		}
+		row := appendCellKey(s.data, rangeCells, crdt.CellID{Key: k.ks.key, Kind: cs.key.kind, Elem: cs.key.elem})
+		if cs.stored.exists {
+			s.row(len(row), cs.cell.AppendBinary(row), true)
+		} else if cs.row {
+			s.row(len(row), row, false)
+		}
+	}
+}
+
+// row takes a row: data with its key, up to mid, and its value behind it.
+func (s *sweep) row(mid int, data []byte, there bool) {
+	s.rows = append(s.rows, sweptRow{from: len(s.data), mid: mid, there: there})
+	s.data = data
+}
+
+// sweptRows puts the step's rows into the batch, in order.
+func (w *groupWriter) sweptRows(g *Group) {
+	s := &g.l.redo.sweep
+	for i := range s.rows {
+		r, end := &s.rows[i], len(s.data)
+		if i+1 < len(s.rows) {
+			end = s.rows[i+1].from
+		}
+		r.key, r.value = s.data[r.from:r.mid], s.data[r.mid:end]
+	}
+	slices.SortFunc(s.rows, func(a, b sweptRow) int { return bytes.Compare(a.key, b.key) })
+	for i := range s.rows {
+		if r := &s.rows[i]; r.there {
+			w.set(r.key, r.value)
+		} else {
+			w.delete(r.key)
+		}
+	}
+	g.l.counters.rows.Add(uint64(len(s.rows)))
+}
+
+// swept takes note that the step's rows, and those of all buckets before at, are
+// written.
+func (l *Log) swept(at int) {
+	s, owed := &l.redo.sweep, &l.cache.owed
+	changed := noter{r: &l.recent}
+	for i := range s.rows {
+		changed.note(s.rows[i].key)
+	}
+	for _, k := range s.step {
+		for _, cs := range k.cells {
+			cs.owed = false
+			if !cs.dirty {
+				cs.seq = 0
+			}
+		}
+		owed.rows -= len(k.cells)
+		if k.ks.hseq != 0 && !k.ks.dirty {
+			k.ks.hseq = 0
+			owed.rows--
+		}
+		if k.ks.owed = k.ks.owed[:len(k.ks.owed)-len(k.cells)]; len(k.ks.owed) > 0 {
+			continue
+		}
+		k.ks.owes, k.ks.seq = false, 0
+		in := &owed.keys[k.ks.bucket]
+		last := len(*in) - 1
+		(*in)[last] = nil
+		*in = (*in)[:last]
+	}
+	clear(s.step)
+	for b := s.at; b < at; b++ {
+		owed.digests[b] = false
+	}
+	s.data = reuse(s.data)
+}
