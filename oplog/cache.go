@@ -157,6 +157,7 @@ type cellState struct {
 	seq    uint64     // of the last commit that changed it; 0 once it is swept
 	row    bool       // the store may have had it before seq
 	owed   bool       // in its key's owed
+	dead   bool       // counted in its key's dead
 }
 
 // mayStand reports whether the store may have a row, which was there at commit
@@ -180,7 +181,7 @@ func (ks *keyState) shed(drained uint64) {
 		if cs.seq > drained {
 			kept.add(cs)
 			ks.bytes += cs.size
-			if !cs.stored.exists {
+			if cs.dead {
 				ks.dead++
 			}
 		}
@@ -268,11 +269,12 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 			ks.owed = append(ks.owed, cs)
 			owes++
 		}
-		if !now.exists {
-			ks.dead++
-		}
-		if cs.seq != 0 && !cs.stored.exists {
-			ks.dead--
+		if cs.dead != !now.exists {
+			if cs.dead = !now.exists; cs.dead {
+				ks.dead++
+			} else {
+				ks.dead--
+			}
 		}
 		ks.seq, cs.seq = seq, seq
 		cs.dirty, cs.stored = false, now

@@ -44,6 +44,7 @@ type redo struct {
 	seq     uint64              // of the newest record
 	begun   uint64              // up to where the last drain or sweep goes or went
 	forgot  uint64              // records up to this one are deleted
+	stale   bool                // a drain has written what the cache still counts as owed
 	buffer  []byte              // to make records in
 	through map[string]struct{} // rows written since a drain began; nil if none is under way
 	sweep   sweep
@@ -155,12 +156,12 @@ func eachRow(r pebble.Reader, after, upto uint64, note func(row []byte), fn func
 
 // drain brings the rows level with the records that there are when it begins, by
 // these: for those who do not have the cache.
-func (l *Log) drain() error {
+func (l *Log) drain() (err error) {
 	l.redo.running.Lock()
 	defer l.redo.running.Unlock()
 	l.commit.Lock()
-	upto, bytes := l.redo.seq, l.redo.written.Load()
-	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
+	upto, bytes := l.redo.begin()
+	l.redo.through = map[string]struct{}{}
 	at, ahead := l.Vector(), l.recent.ahead()
 	l.commit.Unlock()
 	defer func() {
@@ -169,10 +170,11 @@ func (l *Log) drain() error {
 		for row := range l.redo.through { // after the moment
 			changed.note([]byte(row))
 		}
-		l.redo.through, l.redo.forgot = nil, l.redo.drained.Load()
+		l.redo.through = nil
+		l.redo.ended(err)
 		l.commit.Unlock()
 	}()
-	err := l.drainTo(upto, bytes, &l.commit)
+	err = l.drainTo(upto, bytes, &l.commit)
 	if err == nil && !ahead {
 		l.recent.moment(at)
 	}
@@ -189,10 +191,24 @@ func (l *Log) level() error {
 	if err != nil {
 		return err
 	}
-	l.redo.begun = l.redo.seq
-	err = l.drainTo(l.redo.seq, l.redo.written.Load(), nil)
-	l.redo.forgot = l.redo.drained.Load()
+	upto, bytes := l.redo.begin()
+	err = l.drainTo(upto, bytes, nil)
+	l.redo.ended(err)
 	return err
+}
+
+// begin takes note that a drain of all records begins.
+func (r *redo) begin() (upto uint64, bytes int64) {
+	r.begun, r.stale = r.seq, r.stale || r.seq > r.drained.Load()
+	return r.seq, r.written.Load()
+}
+
+// ended takes note that one has ended. After an error the records are there still,
+// and none may outlive a newer one.
+func (r *redo) ended(err error) {
+	if err == nil {
+		r.forgot = r.drained.Load()
+	}
 }
 
 // drainTo writes the rows that the records up to upto tell of; size is how many

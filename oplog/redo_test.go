@@ -7,10 +7,12 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/replicatord/replicatord/crdt"
 )
@@ -265,11 +267,11 @@ func TestKilledInTheMiddleOfADrain(t *testing.T) {
 	l := r.log
 	l.redo.running.Lock()
 	l.commit.Lock()
-	upto := l.redo.seq
-	l.redo.begun, l.redo.through = upto, map[string]struct{}{}
+	upto, size := l.redo.begin()
+	l.redo.through = map[string]struct{}{}
 	l.commit.Unlock()
 	steps := 0
-	err := l.drainTo(upto, l.redo.written.Load(), between{&l.commit, func() {
+	err := l.drainTo(upto, size, between{&l.commit, func() {
 		steps++
 		at := steps
 		r.must(func(w *crdt.Writer) {
@@ -390,5 +392,115 @@ func TestRemovedCellsDoNotStay(t *testing.T) {
 			t.Errorf("%d members are left, of %d", got, w.Len(k, crdt.KindMember))
 		}
 	})
+	r.verify()
+}
+
+// A drain that failed, as where the disk could not be read for a moment, leaves
+// records. None of them may outlive a newer one of the same row.
+func TestRecordsOfAFailedDrain(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var bad atomic.Bool
+	o := testOptions(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if bad.Load() && op.Kind == errorfs.OpFileReadAt {
+			return errors.New("unreadable")
+		}
+		return nil
+	})))
+	o.RedoBytes, o.CacheBytes = 1<<30, 1
+	r := openReplica(t, o)
+	defer r.close()
+	l := r.log
+	fill := func(n int) {
+		for i := range 150 {
+			r.set(fmt.Sprint("k", i), fmt.Sprintf("%0300d", n))
+		}
+	}
+	fill(1)
+	if err := l.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	l.opts.RedoBytes = 1
+	r.set("other", "1") // a sweep, after which records are no longer needed, and there still
+	l.opts.RedoBytes = 1 << 30
+	if forgot, drained := l.redo.forgot, l.redo.drained.Load(); forgot >= drained {
+		t.Fatalf("records up to %d are gone, up to %d not needed: this tests nothing", forgot, drained)
+	}
+	bad.Store(true)
+	r.set("other", "2")
+	if err := l.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := l.Snapshot(); err == nil {
+		_ = s.Close()
+		t.Fatal("the drain has not failed")
+	}
+	bad.Store(false)
+	fill(2)
+	l.opts.RedoBytes = 1
+	for n := range 300 / forgetStep * 2 {
+		r.set("other", fmt.Sprint(n))
+	}
+	dead := o
+	dead.FS = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	again := openReplica(t, dead)
+	defer again.close()
+	again.verify()
+	if d, _, _ := again.log.Digests(); d != l.digests {
+		t.Error("not what it was after a kill")
+	}
+	if v, _ := again.get("k7"); v != fmt.Sprintf("%0300d", 2) {
+		t.Errorf("k7 is %.10q after a kill", v)
+	}
+	r.verify()
+}
+
+// What a drain has written the cache need not write, and forgets soon, however
+// often that is and however little is written in between.
+func TestOwedIsBoundedWhileDrained(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes, o.KeyBytes = 20_000, 100_000
+	r := openReplica(t, o)
+	defer r.close()
+	most := 0
+	for n := range 1000 {
+		r.set(fmt.Sprint("key", n), "value")
+		if n%5 == 0 {
+			if n%2 == 0 {
+				r.drain()
+			} else {
+				r.view(func(w *crdt.Writer) { w.SetString(crdt.Key{Name: fmt.Sprint("key", n)}, []byte("discarded"), false) })
+			}
+		}
+		owed := 0
+		for _, keys := range r.log.cache.owed.keys {
+			owed += len(keys)
+		}
+		most = max(most, owed)
+	}
+	if most > 200 {
+		t.Errorf("%d keys are held as owing, of about 100 bytes of records each", most)
+	}
+	if rows := r.log.cache.owed.rows; rows < 0 || rows > 400 {
+		t.Errorf("%d rows are said to be owed", rows)
+	}
+	r.verify()
+}
+
+// A cell that comes and goes between sweeps counts once among those that are gone.
+func TestRemovedCellsCountOnce(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes = 1
+	r := openReplica(t, o)
+	defer r.close()
+	k := crdt.Key{Name: "h"}
+	r.must(func(w *crdt.Writer) { w.SetElem(k, crdt.KindField, "stays", []byte("v")) })
+	for range 20 {
+		r.must(func(w *crdt.Writer) { w.SetElem(k, crdt.KindField, "f", []byte("v")) })
+		r.must(func(w *crdt.Writer) { w.RemoveElem(k, crdt.KindField, "f") })
+		r.set("other", "v") // what has come and gone is swept
+	}
+	if dead := r.log.cache.get(k).dead; dead != 1 {
+		t.Errorf("%d cells are gone", dead)
+	}
 	r.verify()
 }

@@ -49,7 +49,8 @@ type sweptRow struct {
 }
 
 // A sweep begins when sweepFrom quarters of Options.RedoBytes have gathered, and
-// has ended by the time it is all of them.
+// has ended by the time it is all of them. One begins too when the cache holds too
+// much for it, and after a drain, for the cache to be told.
 const sweepFrom = 3
 
 // forgetStep is how many records a commit deletes that are no longer needed.
@@ -93,7 +94,8 @@ func (w *groupWriter) sweep(g *Group) (done func()) {
 		return keep
 	}
 	added, written := int64(len(w.redo)), r.written.Load()
-	if waiting := r.waiting() + added; !s.under && (4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes)) {
+	if waiting := r.waiting() + added; !s.under && (4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes) || r.stale) {
+		r.stale = false
 		s.under, s.at, s.upto, s.bytes, s.end = true, 0, r.seq, written, written+l.opts.RedoBytes*(4-sweepFrom)/4
 		if !l.recent.ahead() { // what the group changes is swept after this, as all that follows
 			l.recent.moment(l.Vector())
@@ -114,7 +116,7 @@ func (w *groupWriter) sweep(g *Group) (done func()) {
 		if at < Buckets {
 			return
 		}
-		s.under = false
+		s.under, l.cache.carried = false, 0
 		if s.upto > r.drained.Load() {
 			r.drained.Store(s.upto)
 			r.gone.Store(s.bytes)
