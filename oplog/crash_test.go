@@ -293,7 +293,7 @@ func TestEveryDiskOperationFails(t *testing.T) {
 	for name, fault := range kinds {
 		for _, p := range policies {
 			t.Run(name+"/"+p.String(), func(t *testing.T) {
-				total := faultAt(t, p, fault, -1)
+				total := faultAt(t, p, "", fault, -1)
 				if total < 50 {
 					t.Fatalf("only %d operations", total)
 				}
@@ -303,7 +303,7 @@ func TestEveryDiskOperationFails(t *testing.T) {
 					if at > 20 && rng.IntN(6) != 0 {
 						continue
 					}
-					faultAt(t, p, fault, at)
+					faultAt(t, p, "", fault, at)
 					if t.Failed() {
 						t.Fatalf("operation %d of %d", at, total)
 					}
@@ -313,9 +313,28 @@ func TestEveryDiskOperationFails(t *testing.T) {
 	}
 }
 
+// Each operation on the MANIFEST fails in turn, and nothing else does: what pebble
+// takes for written down goes nowhere, and nothing is removed because of it.
+func TestManifestFails(t *testing.T) {
+	for _, p := range policies {
+		t.Run(p.String(), func(t *testing.T) {
+			total := faultAt(t, p, "MANIFEST", syscall.EIO, -1)
+			if total < 10 {
+				t.Fatalf("only %d operations", total)
+			}
+			for at := range total {
+				faultAt(t, p, "MANIFEST", syscall.EIO, at)
+				if t.Failed() {
+					t.Fatalf("operation %d of %d", at, total)
+				}
+			}
+		})
+	}
+}
+
 // faultAt runs a workload on a disk of which write operations fail from the
-// given one on, and returns how many there were.
-func faultAt(t *testing.T, p Policy, fault error, at int) int {
+// given one on, or if a file is named, just that one of them on it; and returns how many there were.
+func faultAt(t *testing.T, p Policy, file string, fault error, at int) int {
 	t.Helper()
 	mem := vfs.NewCrashableMem()
 	var ops atomic.Int64
@@ -326,10 +345,10 @@ func faultAt(t *testing.T, p Policy, fault error, at int) int {
 		default:
 			return nil
 		}
-		if !on.Load() {
+		if !on.Load() || !strings.Contains(op.Path, file) {
 			return nil
 		}
-		if n := ops.Add(1) - 1; at >= 0 && n >= int64(at) {
+		if n := ops.Add(1) - 1; at >= 0 && (n == int64(at) || file == "" && n > int64(at)) {
 			return fault
 		}
 		return nil

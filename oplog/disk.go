@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,13 +27,15 @@ import (
 // files are not recycled.
 //
 // And it keeps a failing disk from killing the process: pebble panics, holding
-// its locks, when its log cannot be written or rotated. Once armed, such an
-// error is reported to fail instead, and whatever pebble writes to its log from
-// then on goes nowhere; Commit sees the failure and acknowledges nothing.
+// its locks, when its log cannot be written or rotated, or some time after its
+// MANIFEST could not. Once armed, such an error is reported to fail instead, and
+// whatever pebble writes to either from then on goes nowhere; Commit sees the
+// failure and acknowledges nothing. What pebble would remove after that stays: a
+// restart finds the MANIFEST as it was, and needs all that it names.
 type diskFS struct {
 	vfs.FS
 	lazy bool
-	fail func(error)   // the write-ahead log is broken
+	fail func(error)   // the write-ahead log or the MANIFEST is broken
 	hurt func(error)   // something else could not be written; pebble tries again
 	stop chan struct{} // ends the pauses of failing operations
 
@@ -53,7 +56,14 @@ func (d *diskFS) Unwrap() vfs.FS { return d.FS }
 // inWAL reports whether a file lies in the directory of the write-ahead log.
 func (d *diskFS) inWAL(name string) bool { return d.PathDir(name) == walDir }
 
-// broken notes an error of the write-ahead log. The failure is known before
+// isManifest reports whether a file is a MANIFEST, or the marker that names the one
+// that counts.
+func (d *diskFS) isManifest(name string) bool {
+	base := d.PathBase(name)
+	return strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, "marker.")
+}
+
+// broken notes an error of the write-ahead log or the MANIFEST. The failure is known before
 // anything is thrown away because of it: else a commit could miss it.
 func (d *diskFS) broken(op, name string, err error) {
 	d.fail(fmt.Errorf("%s %s: %w", op, filepath.Base(name), err))
@@ -62,23 +72,23 @@ func (d *diskFS) broken(op, name string, err error) {
 
 // Create implements vfs.FS.
 func (d *diskFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if !d.inWAL(name) {
-		f, err := d.FS.Create(name, c)
-		if err != nil {
-			return nil, d.pause(err)
-		}
-		return &otherFile{File: f, fs: d}, nil
-	}
-	if d.failed.Load() {
+	wal, manifest := d.inWAL(name), d.isManifest(name)
+	if (wal || manifest) && d.failed.Load() {
 		return voidFile{name: name}, nil
 	}
 	f, err := d.FS.Create(name, c)
-	if err != nil {
-		if !d.armed.Load() {
-			return nil, err
-		}
+	switch {
+	case err != nil && !wal && !manifest:
+		return nil, d.pause(err)
+	case err != nil && !d.armed.Load():
+		return nil, err
+	case err != nil:
 		d.broken("create", name, err)
 		return voidFile{name: name}, nil
+	case manifest:
+		return &manifestFile{File: f, fs: d, name: name}, nil
+	case !wal:
+		return &otherFile{File: f, fs: d}, nil
 	}
 	w := &walFile{File: f, fs: d, name: name}
 	d.mu.Lock()
@@ -87,20 +97,28 @@ func (d *diskFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) 
 	return w, nil
 }
 
+// Remove implements vfs.FS.
+func (d *diskFS) Remove(name string) error {
+	if d.failed.Load() {
+		return nil // the next open removes what is not needed
+	}
+	return d.FS.Remove(name)
+}
+
 // ReuseForWrite implements vfs.FS by creating a new file: the tail of a
 // recycled log would be old records, which a lost write could bring to light.
 func (d *diskFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	_ = d.FS.Remove(oldname) // it is obsolete; the next open tries again
+	_ = d.Remove(oldname) // it is obsolete; the next open tries again
 	return d.Create(newname, c)
 }
 
 // OpenDir implements vfs.FS.
 func (d *diskFS) OpenDir(name string) (vfs.File, error) {
 	f, err := d.FS.OpenDir(name)
-	if err != nil || name != walDir {
+	if err != nil || name != walDir && name != storeDir {
 		return f, err
 	}
-	return &walDirFile{File: f, fs: d}, nil
+	return &manifestFile{File: f, fs: d, name: name}, nil
 }
 
 // pause slows down operations that fail, because pebble tries failed flushes
@@ -219,27 +237,58 @@ func (w *walFile) Close() error {
 	return err
 }
 
-// walDirFile is the open directory of the write-ahead log.
-type walDirFile struct {
+// manifestFile is a MANIFEST or its marker, or the open directory of those or of the
+// write-ahead log.
+type manifestFile struct {
 	vfs.File
-	fs *diskFS
+	fs   *diskFS
+	name string
 }
 
-func (f *walDirFile) Sync() error {
+// do does what may break it, unless something has failed already.
+func (f *manifestFile) do(op string, fn func() error) error {
 	if f.fs.failed.Load() {
 		return nil
 	}
-	err := f.File.Sync()
+	err := fn()
 	if err != nil && f.fs.armed.Load() {
-		f.fs.broken("sync", walDir, err)
+		f.fs.broken(op, f.name, err)
 		return nil
 	}
 	return err
 }
 
-func (f *walDirFile) SyncData() error { return f.Sync() }
+func (f *manifestFile) Write(p []byte) (n int, err error) {
+	n = len(p)
+	err = f.do("write", func() (err error) {
+		n, err = f.File.Write(p)
+		return err
+	})
+	if err == nil {
+		n = len(p)
+	}
+	return n, err
+}
 
-// otherFile is a table, manifest or marker. Pebble handles their failures.
+func (f *manifestFile) Sync() error     { return f.do("sync", f.File.Sync) }
+func (f *manifestFile) SyncData() error { return f.do("sync", f.File.SyncData) }
+
+func (f *manifestFile) SyncTo(n int64) (full bool, err error) {
+	err = f.do("sync", func() (err error) {
+		full, err = f.File.SyncTo(n)
+		return err
+	})
+	return full, err
+}
+
+func (f *manifestFile) Close() error {
+	if err := f.File.Close(); err != nil {
+		return f.do("close", func() error { return err })
+	}
+	return nil
+}
+
+// otherFile is a table. Pebble handles its failures.
 type otherFile struct {
 	vfs.File
 	fs *diskFS
@@ -267,7 +316,7 @@ func (f *otherFile) SyncData() error {
 	return nil
 }
 
-// voidFile takes the place of a log file once the log has failed.
+// voidFile takes the place of a file once the log has failed.
 type voidFile struct{ name string }
 
 func (voidFile) Close() error                           { return nil }

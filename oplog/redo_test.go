@@ -496,8 +496,9 @@ func TestRemovedCellsCountOnce(t *testing.T) {
 	r.must(func(w *crdt.Writer) { w.SetElem(k, crdt.KindField, "stays", []byte("v")) })
 	for range 20 {
 		r.must(func(w *crdt.Writer) { w.SetElem(k, crdt.KindField, "f", []byte("v")) })
+		r.set("other", "v") // it is swept
 		r.must(func(w *crdt.Writer) { w.RemoveElem(k, crdt.KindField, "f") })
-		r.set("other", "v") // what has come and gone is swept
+		r.set("other", "v") // and so is that it is gone
 	}
 	if dead := r.log.cache.get(k).dead; dead != 1 {
 		t.Errorf("%d cells are gone", dead)
