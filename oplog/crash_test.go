@@ -356,11 +356,6 @@ func faultAt(t *testing.T, p Policy, file string, fault error, at int) int {
 	o := testOptions(fs)
 	o.Fsync = p
 	o.MemTableBytes = 64 << 10
-	if raceOn {
-		// A check of pebble's own panics when a compaction that has failed is
-		// taken back beside a flush: here there are none.
-		o.sortAt = 100
-	}
 	o.retryPause = time.Millisecond
 	w := &workload{r: openReplica(t, o), bytes: 3000}
 	on.Store(true)

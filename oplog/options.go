@@ -96,8 +96,6 @@ type Options struct {
 
 	// retryPause slows down flushes that fail and are tried again.
 	retryPause time.Duration
-	// sortAt is how many unsorted tables begin a compaction.
-	sortAt int
 }
 
 // Events are callbacks; any may be nil. They are called from the log's
@@ -149,9 +147,6 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.MinFree == 0 {
 		o.MinFree = 64 << 20
-	}
-	if o.sortAt == 0 {
-		o.sortAt = 2
 	}
 	if o.retryPause == 0 {
 		o.retryPause = 200 * time.Millisecond

@@ -1,5 +1,0 @@
-//go:build !race
-
-package oplog
-
-const raceOn = false
