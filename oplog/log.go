@@ -221,7 +221,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		// while nothing is written.
 		CacheSize:             l.opts.CacheBytes + (maxMemTables-1)*int64(l.opts.MemTableBytes),
 		MemTableSize:          l.opts.MemTableBytes,
-		L0CompactionThreshold: 2,
+		L0CompactionThreshold: 4,
 		// Pebble makes writers wait at these, without end if the disk fails:
 		// Commit waits before (makeRoom).
 		MemTableStopWritesThreshold: 8 * maxMemTables,
