@@ -169,6 +169,67 @@ func TestAheadIsTakenBackAtStart(t *testing.T) {
 	}
 }
 
+// What a command takes from a key costs it no walk over all that was taken before:
+// also of the last members of a large key, and where some are put in between.
+func TestTakingPassesOverNothing(t *testing.T) {
+	const members, last, each = 3000, 100, 8
+	n := startTestNode(t, 1, nil)
+	do := func(line string) string { return run(n, request(nil, strings.Fields(line)...)) }
+	// drained has the store hold everything that was done, and so the deleted rows.
+	drained := func() {
+		s, err := n.log.Snapshot()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ put, take, size string }{
+		{"ZADD z:min N mN", "ZPOPMIN z:min", "ZCARD z:min"},
+		{"ZADD z:max N mN", "ZPOPMAX z:max", "ZCARD z:max"},
+		{"SADD s mN", "SPOP s", "SCARD s"},
+		{"RPUSH l:first N", "LPOP l:first", "LLEN l:first"},
+		{"RPUSH l:last N", "RPOP l:last", "LLEN l:last"},
+	} {
+		put := func(i int) { do(strings.ReplaceAll(c.put, "N", strconv.Itoa(i))) }
+		for i := range members {
+			put(i)
+		}
+		drained()
+		for i := range members - last {
+			do(c.take)
+			if i%700 == 0 {
+				drained()
+			}
+		}
+		drained()
+		if got := do(c.size); got != fmt.Sprintf(":%d\r\n", last) {
+			t.Fatalf("%s: %q", c.size, got)
+		}
+		before := n.log.Metrics().Passed
+		for range last / 2 {
+			do(c.take)
+		}
+		for i := range last {
+			put(i)
+			do(c.take)
+		}
+		for range last / 2 {
+			do(c.take)
+		}
+		if got := do(c.size); got != ":0\r\n" {
+			t.Errorf("%s: %q, not 0", c.size, got)
+		}
+		// One walk over what was deleted may be needed at the beginning.
+		if passed := n.log.Metrics().Passed - before; passed > members+each*2*last {
+			t.Errorf("%s passed over %d rows, in %d times", c.take, passed, 2*last)
+		} else {
+			t.Logf("%s passed over %d rows, in %d times", c.take, passed, 2*last)
+		}
+	}
+}
+
 // SPOP and ZPOPMIN draw in advance; what was drawn counts no more once the key
 // has changed otherwise.
 func TestStocksFollowTheKey(t *testing.T) {

@@ -101,6 +101,7 @@ type keyState struct {
 	shedAt  int                      // bytes from which on to shed anew
 	ends    bool                     // some cells come and go at the ends
 	dead    int                      // cells that were removed since they were read, or in between
+	reads   int                      // of single cells in the store; see takeIn
 	set     []*cellState             // those that this group has set
 	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 	size    int                      // in the cache

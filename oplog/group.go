@@ -226,11 +226,20 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 	if cs := ks.cells.get(ck); cs != nil {
 		return cs
 	}
+	shown := g.cell.valid && g.cell.id == id
+	if g.loadHeader(id.Key); !shown && !ks.knows(id.Kind) {
+		if ks.reads++; ks.reads > fewCells {
+			g.takeIn(ks, id.Kind, min(readShare*ks.reads, wholeCells))
+			if cs := ks.cells.get(ck); cs != nil {
+				return cs
+			}
+		}
+	}
 	cs := ks.newCell(ck)
-	if g.cell.valid && g.cell.id == id {
+	if shown {
 		ks.setCell(cs, g.cell.cell)
 		cs.stored = g.cell.flags
-	} else if g.loadHeader(id.Key); ks.none&(1<<id.Kind) == 0 {
+	} else if !ks.knows(id.Kind) {
 		var buf [128]byte
 		b, err := get(g.l.db, appendCellKey(buf[:0], rangeCells, id))
 		if err != nil {

@@ -50,22 +50,13 @@ func (g *Group) eachFrom(key crdt.Key, kind crdt.Kind, from string, back bool, f
 func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int, back bool, fn func(crdt.CellID, *crdt.Cell) bool) {
 	was := g.cell
 	defer func() { g.cell = was }()
-	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
-	if err != nil {
-		g.fail(err)
-		return
-	}
-	defer func() { g.fail(errors.Join(it.Error(), it.Close())) }()
-	first, next, compare := it.First, it.Next, cellKey.compare
-	if back {
-		first, next = it.Last, it.Prev
-		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
-	}
-
 	// What the group holds; more may be added on the way, but only of what is shown.
 	var mine held
 	ks := g.known(key)
 	if ks != nil {
+		if kind != crdt.KindAny {
+			g.takeIn(ks, kind, walkCells)
+		}
 		mine = ks.held(kind, low, high, at, back)
 		defer mine.done()
 	}
@@ -75,6 +66,28 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 			return true
 		}
 		return fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, cs.cell)
+	}
+	rest := func() {
+		for m, ok := mine.peek(); ok; m, ok = mine.peek() {
+			if mine.next(); !show(m) {
+				return
+			}
+		}
+	}
+	if ks != nil && ks.knows(kind) {
+		rest()
+		return
+	}
+	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	if err != nil {
+		g.fail(err)
+		return
+	}
+	defer g.close(it)
+	first, next, compare := it.First, it.Next, cellKey.compare
+	if back {
+		first, next = it.Last, it.Prev
+		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
 	}
 	for ok := first(); ok; ok = next() {
 		k := it.Key()
@@ -107,11 +120,7 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 		}
 		g.cell.valid = false
 	}
-	for m, ok := mine.peek(); ok; m, ok = mine.peek() {
-		if mine.next(); !show(m) {
-			return
-		}
-	}
+	rest()
 }
 
 // EachKey implements crdt.Store. Keys come in no particular order.

@@ -4,7 +4,7 @@ import "github.com/replicatord/replicatord/crdt"
 
 // Stocks keep members that were drawn of a key and are still to be taken, so
 // that commands which take one after the other (SPOP, ZPOPMIN) need not ask the
-// view each time. A stock holds as long as the key changes by such taking alone:
+// view, or put the cells in order, each time. A stock holds as long as the key changes by such taking alone:
 // what was drawn at random of the whole is random among what is left, and the
 // lowest members stay the lowest.
 type Stocks struct{ keys map[crdt.Key]stock }

@@ -303,7 +303,7 @@ func takeEnd(c *Context, k crdt.Key, highest bool, count int64) ([]scored, error
 		r, _ := parseZRange(byRank, highest, []byte("0"), strconv.AppendInt(nil, n-1, 10))
 		return inRange(c, k, &r)
 	}
-	if count > stockSize || c.Len(k, crdt.KindScored) <= maxListpack { // the cells tell
+	if count > stockSize {
 		members, err := first(count)
 		if err == nil {
 			removeScored(c, k, members)
