@@ -173,8 +173,12 @@ func (c *Session) leaves(args [][]byte) bool {
 }
 
 // flies reports whether a command is for the backend alone, which carries it out
-// while its connection's loop goes on.
+// while its connection's loop goes on. A transaction is if all of it is.
 func (c *Session) flies(cmd *command.Command, args [][]byte) bool {
+	if cmd.Name == "EXEC" {
+		return c.multi != nil && !c.server.monitors.any.Load() &&
+			!slices.ContainsFunc(c.multi.list, func(q queued) bool { return q.cmd.Run == nil && !q.cmd.ByView(q.args) })
+	}
 	return (cmd.Run != nil || cmd.ByView(args)) && cmd.Flags&command.Blocking == 0 && !control[cmd.Name] &&
 		(cmd.Flags&command.SkipMonitor == 0 || !c.server.monitors.any.Load())
 }

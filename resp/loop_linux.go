@@ -437,7 +437,7 @@ func (c *Session) toLoop() bool {
 
 // plain reports whether the session is for a loop, as far as its state goes.
 func (c *Session) plain() bool {
-	return c.server.opt.TLS == nil && c.multi == nil && !c.watching && !c.subscribed() && !c.monitors.Load() && !c.tracks.Load() &&
+	return c.server.opt.TLS == nil && !c.watching && !c.subscribed() && !c.monitors.Load() && !c.tracks.Load() &&
 		!c.replyOff && !c.skipNext && !c.last && !c.needsAuth() && !c.dead.Load()
 }
 

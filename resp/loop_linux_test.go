@@ -68,6 +68,25 @@ func TestLoopAndBack(t *testing.T) {
 						say("+OK\r\n", "MULTI")
 						say("+QUEUED\r\n", "INCR", key)
 						say(fmt.Sprintf("*1\r\n:%d\r\n", n), "EXEC")
+					case 6:
+						n++
+						say("+OK\r\n", "MULTI")
+						say("+QUEUED\r\n", "PING")
+						say("-ERR MULTI calls can not be nested\r\n", "MULTI")
+						say("+QUEUED\r\n", "INCR", key)
+						say("+QUEUED\r\n", "SELECT", "0")
+						say("+QUEUED\r\n", "CLIENT", "ID")
+						say(fmt.Sprintf("*4\r\n+PONG\r\n:%d\r\n+OK\r\n:%d\r\n", n, c.id(ts)), "EXEC")
+					case 7:
+						say("+OK\r\n", "MULTI")
+						say("+QUEUED\r\n", "INCR", key)
+						say("-ERR wrong number of arguments for 'get' command\r\n", "GET")
+						say("-"+errExecAbort+"\r\n", "EXEC")
+						say("-ERR EXEC without MULTI\r\n", "EXEC")
+					case 8:
+						say("+OK\r\n", "MULTI")
+						say("+QUEUED\r\n", "INCR", key)
+						say("+OK\r\n", "DISCARD")
 					case 5:
 						say("-ERR wrong number of arguments for 'get' command\r\n", "GET")
 					default:
@@ -104,6 +123,41 @@ func TestLoopAndBack(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Transactions of data commands keep a client with its loop, be they sent at once or
+// step by step; others and what else needs a goroutine do not.
+func TestLoopCarriesOutTransactions(t *testing.T) {
+	loopAfter = 2 // who leaves does not come back at once
+	t.Cleanup(func() { loopAfter = 0 })
+	ts := start(t, func(o *Options) { o.Loops = 1 })
+	c := ts.dial()
+	for range 2 * loopAfter {
+		c.want("+OK\r\n", "SET", "key", "value")
+	}
+	eventually(t, "it is with a loop", func() bool { return ts.Server.looped.Load() == 1 })
+	for i := range 20 {
+		c.send(encode("MULTI") + encode("INCR", "n") + encode("GET", "key") + encode("EXEC"))
+		for _, want := range []string{"+OK\r\n", "+QUEUED\r\n", "+QUEUED\r\n", fmt.Sprintf("*2\r\n:%d\r\n$5\r\nvalue\r\n", 2*i+1)} {
+			if got := c.reply(); got != want {
+				t.Fatalf("%q, not %q", got, want)
+			}
+		}
+		c.want("+OK\r\n", "MULTI")
+		c.want("+QUEUED\r\n", "INCR", "n")
+		c.want(fmt.Sprintf("*1\r\n:%d\r\n", 2*i+2), "EXEC")
+		c.want("+OK\r\n", "MULTI")
+		c.want("+OK\r\n", "DISCARD")
+		if n := ts.Server.looped.Load(); n != 1 {
+			t.Fatalf("%d clients are with the loop after %d transactions", n, i+1)
+		}
+	}
+	c.want("+OK\r\n", "MULTI")
+	c.want("+QUEUED\r\n", "SELECT", "0")
+	c.want("*1\r\n+OK\r\n", "EXEC")
+	if n := ts.Server.looped.Load(); n != 0 {
+		t.Errorf("%d clients are with the loop after a SELECT in a transaction", n)
+	}
 }
 
 // id returns the number of the client's session.
