@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Key names a Redis key: its database and name.
@@ -93,8 +94,8 @@ type Fold struct {
 type keyFold struct {
 	key    Key
 	deltas []Delta
-	first  [1]Delta       // where deltas begins: most keys have one
-	index  map[CellID]int // of those of cells, if there are more than fewDeltas
+	first  [1]Delta   // where deltas begins: most keys have one
+	index  *cellIndex // of those of cells, if there are more than fewDeltas
 }
 
 const fewDeltas = 8
@@ -172,22 +173,22 @@ func (k *keyFold) add(d Delta) {
 	}
 	k.deltas = append(k.deltas, d)
 	if k.index != nil {
-		k.index[d.ID] = len(k.deltas) - 1
+		k.index.set(&d.ID, len(k.deltas)-1, 0)
 	}
 }
 
 // find returns what was gathered of a cell, nil if nothing was.
 func (k *keyFold) find(id CellID) *Delta {
 	if k.index == nil && len(k.deltas) > fewDeltas {
-		k.index = make(map[CellID]int, 2*len(k.deltas))
+		k.index = &cellIndex{}
 		for i := range k.deltas {
 			if d := &k.deltas[i]; d.Level == LevelCell {
-				k.index[d.ID] = i
+				k.index.set(&d.ID, i, 4*fewDeltas)
 			}
 		}
 	}
 	if k.index != nil {
-		if i, ok := k.index[id]; ok {
+		if i, ok := k.index.get(&id); ok {
 			return &k.deltas[i]
 		}
 		return nil
@@ -214,15 +215,38 @@ func (f *Fold) Deltas() []Delta {
 	slices.SortFunc(keys, func(a, b *keyFold) int {
 		return cmp.Or(cmp.Compare(a.key.DB, b.key.DB), cmp.Compare(a.key.Name, b.key.Name))
 	})
+	var order []*Delta // they are large to be moved
 	for _, k := range keys {
-		n := len(out)
-		if out = append(out, k.deltas...); len(k.deltas) > 1 {
-			slices.SortFunc(out[n:], func(a, b Delta) int {
-				return cmp.Or(cmp.Compare(a.Level, b.Level), cmp.Compare(a.ID.Kind, b.ID.Kind), cmp.Compare(a.ID.Elem, b.ID.Elem))
-			})
+		if len(k.deltas) == 1 {
+			out = append(out, k.deltas[0])
+			continue
+		}
+		order = order[:0]
+		for i := range k.deltas {
+			order = append(order, &k.deltas[i])
+		}
+		slices.SortFunc(order, compareDeltas)
+		for _, d := range order {
+			out = append(out, *d)
 		}
 	}
 	return out
+}
+
+// compareDeltas is the order of the deltas of a key.
+func compareDeltas(a, b *Delta) int {
+	if a.Level != b.Level {
+		return cmp.Compare(a.Level, b.Level)
+	}
+	return compareCells(&a.ID, &b.ID)
+}
+
+// compareCells is the order of the cells of a key.
+func compareCells(a, b *CellID) int {
+	if a.Kind != b.Kind {
+		return cmp.Compare(a.Kind, b.Kind)
+	}
+	return strings.Compare(a.Elem, b.Elem)
 }
 
 // FoldEntries folds consecutive entries of one stream into one. It panics if

@@ -125,8 +125,8 @@ func (w *Writer) FieldExpiry(k Key, field string) int64 {
 	if _, ok := w.Elem(k, KindField, field); !ok {
 		return 0
 	}
-	if at := w.fieldExpiry(k, field).Expiry(); at != Never {
-		return at
+	if c := w.fieldExpiry(k, field); c != nil && c.Expiry() != Never {
+		return c.Expiry()
 	}
 	return 0
 }
@@ -145,12 +145,12 @@ func (w *Writer) EachFieldExpiry(k Key, fn func(field string, at int64)) {
 	})
 }
 
-// fieldExpiry returns the cell of a field's expiry, an empty one if there is none.
+// fieldExpiry returns the cell of a field's expiry, nil if there is none.
 func (w *Writer) fieldExpiry(k Key, field string) *Cell {
 	if h := w.ks.Store.Header(k); h != nil && h.FieldExpiries() > 0 {
-		return w.ks.cell(FieldExpiry(k, field))
+		return w.ks.Store.Cell(FieldExpiry(k, field))
 	}
-	return &Cell{}
+	return nil
 }
 
 // SetField sets a field of a hash, as SetElem does. keepTTL leaves the expiry of a

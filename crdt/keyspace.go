@@ -60,6 +60,8 @@ func (h *Header) Len(k Kind) int {
 type Store interface {
 	Cell(CellID) *Cell
 	SetCell(CellID, *Cell)
+	// Fresh says that nothing is stored of a cell, so that nobody need look.
+	Fresh(CellID)
 	Header(Key) *Header
 	SetHeader(Key, *Header)
 	// EachCell calls fn for the stored cells of a kind (KindAny: of all, by
@@ -89,8 +91,8 @@ type Touch struct {
 	Whole  bool  // more than Cells may have changed
 
 	cells []TouchedCell
-	first [1]TouchedCell  // where cells begins: most keys have one
-	index map[CellID]bool // of cells, if they are more than fewTouched
+	first [1]TouchedCell // where cells begins: most keys have one
+	index *cellIndex     // of cells, if they are more than fewTouched
 }
 
 // TouchedCell is a cell that was changed.
@@ -108,8 +110,10 @@ func (t *Touch) Cells() []TouchedCell { return t.cells }
 // Was reports whether a cell was changed, and if so whether it was live before.
 func (t *Touch) Was(id CellID) (live, touched bool) {
 	if t.index != nil {
-		live, touched = t.index[id]
-		return live, touched
+		if i, touched := t.index.get(&id); touched {
+			return t.cells[i].Live, true
+		}
+		return false, false
 	}
 	for i := range t.cells {
 		if t.cells[i].ID == id {
@@ -130,11 +134,11 @@ func (t *Touch) note(id CellID, c *Cell) {
 	t.cells = append(t.cells, TouchedCell{id, c.Live()})
 	switch {
 	case t.index != nil:
-		t.index[id] = c.Live()
+		t.index.set(&id, len(t.cells)-1, 0)
 	case len(t.cells) > fewTouched:
-		t.index = make(map[CellID]bool, 2*len(t.cells))
-		for _, c := range t.cells {
-			t.index[c.ID] = c.Live
+		t.index = &cellIndex{}
+		for i := range t.cells {
+			t.index.set(&t.cells[i].ID, i, 4*fewTouched)
 		}
 	}
 }
@@ -162,6 +166,8 @@ type Keyspace struct {
 	// Touched lists the keys changed since Untouch.
 	Touched map[Key]*Touch
 
+	last    *Touch // of lastKey, the one asked for last; nil: none
+	lastKey Key
 	touches []*[touchChunk]Touch // of Touched, to be used again
 	touched int                  // how many of touches are in use
 }
@@ -177,6 +183,7 @@ func (ks *Keyspace) Untouch() {
 		ks.Touched = nil // a large map takes long to empty, also when little is in it
 	}
 	clear(ks.Touched)
+	ks.last = nil
 	used := (ks.touched + touchChunk - 1) / touchChunk
 	if len(ks.touches) > touchesMax {
 		ks.touches = ks.touches[:touchesMax:touchesMax]
@@ -604,13 +611,21 @@ func (ks *Keyspace) cell(id CellID) *Cell {
 	if c := ks.Store.Cell(id); c != nil {
 		return c
 	}
-	return &Cell{}
+	fresh := &struct { // allocated together: most cells get one value
+		cell  Cell
+		value [1]Sibling
+	}{}
+	fresh.cell.Values = fresh.value[:0]
+	return &fresh.cell
 }
 
 // touch remembers a key before its first change.
 func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	if ks.OnTouch != nil {
 		ks.OnTouch(k)
+	}
+	if ks.last != nil && ks.lastKey == k && len(ks.Touched) > 0 { // it may have been cleared by others
+		return ks.last
 	}
 	t := ks.Touched[k]
 	if t == nil {
@@ -624,5 +639,6 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 		}
 		ks.Touched[k] = t
 	}
+	ks.last, ks.lastKey = t, k
 	return t
 }

@@ -50,6 +50,12 @@ func (w *Writer) InsertItem(k Key, before, after string, value []byte) error {
 func (w *Writer) putItem(k Key, p ItemPos, index uint32, value []byte) {
 	l := &p[len(p)-1]
 	l.Tag, l.Index = w.tag, index
-	id := CellID{k, KindItem, string(p.AppendBinary(make([]byte, 0, len(p)*12)))}
-	w.do(Delta{Level: LevelCell, ID: id, Put: &Put{Tag: w.tag, Value: value}})
+	w.elem = p.AppendBinary(w.elem[:0])
+	parts := w.nextParts()
+	parts.put = Put{Tag: w.tag, Value: value}
+	id := CellID{k, KindItem, string(w.elem)}
+	if w.newest {
+		w.ks.Store.Fresh(id)
+	}
+	w.do(Delta{Level: LevelCell, ID: id, Put: &parts.put})
 }

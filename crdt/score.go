@@ -40,14 +40,17 @@ func ParseScore(text []byte) float64 {
 }
 
 // FormatScore writes a score as the shortest text that reads as it.
-func FormatScore(f float64) []byte {
+func FormatScore(f float64) []byte { return AppendScore(nil, f) }
+
+// AppendScore appends what FormatScore writes.
+func AppendScore(b []byte, f float64) []byte {
 	switch {
 	case math.IsInf(f, 1):
-		return []byte("inf")
+		return append(b, "inf"...)
 	case math.IsInf(f, -1):
-		return []byte("-inf")
+		return append(b, "-inf"...)
 	case f == math.Trunc(f) && math.Abs(f) < 1<<53 && (f != 0 || !math.Signbit(f)):
-		return strconv.AppendInt(nil, int64(f), 10)
+		return strconv.AppendInt(b, int64(f), 10)
 	}
-	return strconv.AppendFloat(nil, f, 'g', -1, 64)
+	return strconv.AppendFloat(b, f, 'g', -1, 64)
 }

@@ -1,5 +1,7 @@
 package crdt
 
+import "slices"
+
 // Writer turns local writes into deltas: it reads the keyspace, makes the delta
 // that has the wished effect on what this replica has seen, applies it, and
 // folds it into the entry of its lane. One writer serves one commit group;
@@ -20,6 +22,16 @@ type Writer struct {
 	entries []Entry // of closed steps
 	writes  int
 	items   uint32 // positions given: what tells those of one tag apart
+	newest  bool   // the tag is greater than any that was seen: nothing is stored that has it
+	parts   []putParts
+	elem    []byte // of an item, to be made
+}
+
+// putParts are the parts of a delta that puts a value, allocated together and with
+// others.
+type putParts struct {
+	remove Remove
+	put    Put
 }
 
 // NewWriter returns a writer of an origin for a group with the given tag, or
@@ -35,6 +47,7 @@ func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
 			w.tag = t.next()
 		}
 	}
+	w.newest = ks.HaveOf == nil && !slices.ContainsFunc(w.ctx, func(p Position) bool { return p.Tag >= w.tag })
 	return w
 }
 
@@ -418,11 +431,18 @@ func (w *Writer) removeCell(id CellID) {
 
 // put replaces what a cell holds.
 func (w *Writer) put(id CellID, value []byte) {
-	parts := &struct { // allocated together
-		remove Remove
-		put    Put
-	}{w.removeOf(id, w.ks.Store.Cell(id)), Put{Tag: w.tag, Value: value}}
+	parts := w.nextParts()
+	*parts = putParts{w.removeOf(id, w.ks.Store.Cell(id)), Put{Tag: w.tag, Value: value}}
 	w.do(Delta{Level: LevelCell, ID: id, Remove: &parts.remove, Put: &parts.put})
+}
+
+func (w *Writer) nextParts() *putParts {
+	if len(w.parts) == 0 {
+		w.parts = make([]putParts, min(max(w.writes/2, 1), 64))
+	}
+	p := &w.parts[0]
+	w.parts = w.parts[1:]
+	return p
 }
 
 func (w *Writer) removeOf(id CellID, c *Cell) Remove {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
@@ -166,19 +167,25 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
 		b.update(k.DB, del, name)
 		was = 0
-		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
+		writeElems(b, k, h.Type, h.Len(kindOf(h.Type)), func(yield func(crdt.CellID, *crdt.Cell) bool) {
 			s.EachCell(k, kindOf(h.Type), yield)
 		})
 	} else if h.Type != crdt.TypeList {
-		writeElems(b, s, k, h.Type, func(yield func(crdt.CellID, *crdt.Cell) bool) {
+		var gone []string
+		writeElems(b, k, h.Type, len(t.Cells()), func(yield func(crdt.CellID, *crdt.Cell) bool) {
 			for _, id := range cellsOf(t) {
-				if c := s.Cell(id); id.Kind.Type() == h.Type && c != nil && c.Live() && !yield(id, c) {
+				if id.Kind.Type() != h.Type {
+					continue
+				}
+				if c := s.Cell(id); c == nil || !c.Live() {
+					gone = append(gone, id.Elem)
+				} else if !yield(id, c) {
 					return
 				}
 			}
 		})
 		// Additions first: a key that is empty for a moment loses its expiry.
-		dropElems(b, s, k, h.Type, t)
+		dropElems(b, k, h.Type, gone)
 	}
 	switch {
 	case expiry != 0 && expiry != was:
@@ -253,14 +260,22 @@ func changed(t *crdt.Touch, kind crdt.Kind) bool {
 // nothing but the changes.
 func cellsOf(t *crdt.Touch) []crdt.CellID {
 	cells := t.Cells()
-	ids := make([]crdt.CellID, len(cells))
-	for i := range cells {
-		ids[i] = cells[i].ID
+	if len(cells) == 1 {
+		return []crdt.CellID{cells[0].ID}
 	}
-	if len(ids) > 1 {
-		slices.SortFunc(ids, func(a, b crdt.CellID) int {
-			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Elem, b.Elem))
-		})
+	order := make([]*crdt.CellID, len(cells)) // they are large to be moved
+	for i := range cells {
+		order[i] = &cells[i].ID
+	}
+	slices.SortFunc(order, func(a, b *crdt.CellID) int {
+		if a.Kind != b.Kind {
+			return cmp.Compare(a.Kind, b.Kind)
+		}
+		return strings.Compare(a.Elem, b.Elem)
+	})
+	ids := make([]crdt.CellID, len(cells))
+	for i, id := range order {
+		ids[i] = *id
 	}
 	return ids
 }
@@ -286,13 +301,15 @@ var verbs = map[crdt.Type][2][]byte{
 	crdt.TypeList: {[]byte("RPUSH")}, // and see renderList
 }
 
-func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(crdt.CellID, *crdt.Cell) bool)) {
+// writeElems appends the updates that put elements, about n of them.
+func writeElems(b *Batch, k crdt.Key, t crdt.Type, n int, each func(func(crdt.CellID, *crdt.Cell) bool)) {
 	var args [][]byte
+	text := texts{most: n}
 	flush := func() {
 		if len(args) > 2 {
 			b.update(k.DB, args...)
 		}
-		args = [][]byte{verbs[t][0], []byte(k.Name)}
+		args = append(make([][]byte, 0, 2+min(2*n, elemsPerUpdate)), verbs[t][0], []byte(k.Name))
 	}
 	flush()
 	each(func(id crdt.CellID, c *crdt.Cell) bool {
@@ -301,11 +318,11 @@ func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(
 		}
 		switch t {
 		case crdt.TypeZSet:
-			args = append(args, crdt.FormatScore(c.Score()), []byte(id.Elem))
+			args = append(args, text.score(c.Score()), text.bytes(id.Elem))
 		case crdt.TypeList:
 			args = append(args, c.Text())
 		default:
-			args = append(args, []byte(id.Elem))
+			args = append(args, text.bytes(id.Elem))
 		}
 		if len(args) >= 2+elemsPerUpdate {
 			flush()
@@ -315,17 +332,45 @@ func writeElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, each func(func(
 	flush()
 }
 
-func dropElems(b *Batch, s crdt.Store, k crdt.Key, t crdt.Type, touch *crdt.Touch) {
-	args := [][]byte{verbs[t][1], []byte(k.Name)}
-	for _, id := range cellsOf(touch) {
-		if id.Kind.Type() != t {
-			continue
-		}
-		if c := s.Cell(id); c == nil || !c.Live() {
-			args = append(args, []byte(id.Elem))
-		}
+// texts makes elements and scores into arguments, many in one piece of memory.
+type texts struct {
+	room []byte
+	most int // that are to come, about
+}
+
+// grow makes room for n bytes, and for more that are to come.
+func (t *texts) grow(n int) {
+	if t.room == nil || cap(t.room)-len(t.room) < n {
+		t.room = make([]byte, 0, max(n, min(16*t.most, 4<<10), 0))
 	}
-	if len(args) > 2 {
-		b.update(k.DB, args...)
+}
+
+func (t *texts) since(from int) []byte { return t.room[from:len(t.room):len(t.room)] }
+
+func (t *texts) bytes(s string) []byte {
+	t.grow(len(s))
+	from := len(t.room)
+	t.room = append(t.room, s...)
+	return t.since(from)
+}
+
+func (t *texts) score(f float64) []byte {
+	t.grow(24)
+	from := len(t.room)
+	t.room = crdt.AppendScore(t.room, f)
+	return t.since(from)
+}
+
+// dropElems appends the update that removes elements.
+func dropElems(b *Batch, k crdt.Key, t crdt.Type, gone []string) {
+	if len(gone) == 0 {
+		return
 	}
+	args := make([][]byte, 0, 2+len(gone))
+	args = append(args, verbs[t][1], []byte(k.Name))
+	text := texts{most: len(gone)}
+	for _, elem := range gone {
+		args = append(args, text.bytes(elem))
+	}
+	b.update(k.DB, args...)
 }

@@ -18,6 +18,7 @@ type hashUpdate struct {
 	k        crdt.Key
 	set, del [][]byte
 	due      map[int64][][]byte // fields by their expiries
+	text     texts
 }
 
 // renderHash appends the updates that take a hash from what t says it was, or if
@@ -25,8 +26,9 @@ type hashUpdate struct {
 // may have let the key go in between, with its last field, so that it is to be told the
 // expiry of the key anew.
 func renderHash(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touch, whole bool, now int64) (again bool) {
-	u := hashUpdate{b: b, k: k, due: map[int64][][]byte{}}
+	u := hashUpdate{b: b, k: k, text: texts{most: len(t.Cells())}}
 	if whole {
+		u.text.most = h.Len(crdt.KindField)
 		expiries := map[string]int64{}
 		crdt.EachFieldExpiry(s, k, func(field string, c *crdt.Cell) bool {
 			if expiries[field] = c.Expiry(); c.Past(now) {
@@ -84,16 +86,23 @@ func touchedFields(t *crdt.Touch) []string {
 }
 
 func (u *hashUpdate) put(field string, value []byte, at int64) {
-	u.set = append(u.set, []byte(field), value)
+	if u.set == nil {
+		u.set = make([][]byte, 0, min(2*u.text.most, elemsPerUpdate+1))
+	}
+	name := u.text.bytes(field)
+	u.set = append(u.set, name, value)
 	if u.b.fields && at != 0 && at != crdt.Never {
-		u.due[at] = append(u.due[at], []byte(field))
+		if u.due == nil {
+			u.due = map[int64][][]byte{}
+		}
+		u.due[at] = append(u.due[at], name)
 	}
 	if len(u.set) >= elemsPerUpdate {
 		u.send(&u.set, "HSET")
 	}
 }
 
-func (u *hashUpdate) remove(field string) { u.del = append(u.del, []byte(field)) }
+func (u *hashUpdate) remove(field string) { u.del = append(u.del, u.text.bytes(field)) }
 
 // flush sends what was gathered. Additions come first: a key that is empty for a
 // moment loses its expiry.

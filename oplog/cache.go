@@ -106,12 +106,10 @@ type keyState struct {
 	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 	size    int                      // in the cache
 
-	room struct { // most keys have one cell with one value: all in one piece of memory
+	room struct { // most keys have one cell: all in one piece of memory
 		header crdt.Header
 		taken  bool // what follows
 		state  cellState
-		cell   crdt.Cell
-		value  [1]crdt.Sibling
 		list   [1]*cellState
 	}
 }
@@ -128,13 +126,13 @@ func (ks *keyState) newCell(k cellKey) *cellState {
 	return &ks.room.state
 }
 
-// setCell makes c the cell of a state, or if there is room beside it, a copy.
-func (ks *keyState) setCell(cs *cellState, c *crdt.Cell) {
-	if cs == &ks.room.state && c != nil && c != &ks.room.cell {
-		ks.room.cell = *c
-		c = &ks.room.cell
+// setCell makes a copy of c the cell of a state.
+func (cs *cellState) setCell(c *crdt.Cell) {
+	if c != nil && c != &cs.room {
+		cs.room = *c
+		c = &cs.room
 		if len(c.Values) <= 1 {
-			c.Values = append(ks.room.value[:0], c.Values...)
+			c.Values = append(cs.value[:0], c.Values...)
 		}
 	}
 	cs.cell = c
@@ -150,6 +148,9 @@ func (ks *keyState) setHeader(h *crdt.Header) {
 }
 
 type cellState struct {
+	room  crdt.Cell // where cell is, in one piece of memory with
+	value [1]crdt.Sibling
+
 	key    cellKey
 	size   int        // about, in memory
 	cell   *crdt.Cell // nil if there is none
@@ -204,9 +205,9 @@ func (ks *keyState) measureHeader() int {
 
 // measure brings the sizes level with a cell.
 func (ks *keyState) measure(cs *cellState) {
-	n := 120 + len(cs.key.elem)
+	n := 240 + len(cs.key.elem)
 	if c := cs.cell; c != nil {
-		n += 80 + 64*len(c.Values) + 120*len(c.Counts) + 16*len(c.Pending)
+		n += 64*max(0, len(c.Values)-1) + 120*len(c.Counts) + 16*len(c.Pending)
 		for _, v := range c.Values {
 			n += len(v.Value)
 		}
@@ -296,7 +297,8 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 // cellSet holds the cells of a key: most have one or two.
 type cellSet struct {
 	list  []*cellState
-	index map[cellKey]*cellState // if there are more than fewCells
+	last  *cellState                                  // asked for last
+	index *[crdt.KindExpiry + 1]map[string]*cellState // if there are more than fewCells
 }
 
 const fewCells = 8
@@ -305,7 +307,10 @@ func (s *cellSet) len() int { return len(s.list) }
 
 func (s *cellSet) get(k cellKey) *cellState {
 	if s.index != nil {
-		return s.index[k]
+		if s.last == nil || s.last.key != k {
+			s.last = s.index[k.kind][k.elem]
+		}
+		return s.last
 	}
 	for _, cs := range s.list {
 		if cs.key == k {
@@ -320,11 +325,21 @@ func (s *cellSet) add(cs *cellState) {
 	s.list = append(s.list, cs)
 	switch {
 	case s.index != nil:
-		s.index[cs.key] = cs
+		s.enter(cs)
 	case len(s.list) > fewCells:
-		s.index = make(map[cellKey]*cellState, 2*len(s.list))
+		s.index = new([crdt.KindExpiry + 1]map[string]*cellState)
 		for _, cs := range s.list {
-			s.index[cs.key] = cs
+			s.enter(cs)
 		}
 	}
+}
+
+// enter puts a cell into the index.
+func (s *cellSet) enter(cs *cellState) {
+	m := &s.index[cs.key.kind]
+	if *m == nil {
+		*m = make(map[string]*cellState, 4*fewCells)
+	}
+	(*m)[cs.key.elem] = cs
+	s.last = cs
 }

@@ -431,7 +431,7 @@ func (ks *keyState) load(rest, v []byte, digest uint64, cells int) (uint64, int,
 			return 0, 0, fmt.Errorf("cell %v of %v: %w", ck.kind, ks.key, err)
 		}
 		cs := ks.newCell(ck)
-		ks.setCell(cs, c)
+		cs.setCell(c)
 		cs.stored = flagsOfCell(ck, c)
 		ks.add(cs)
 	}

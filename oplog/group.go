@@ -21,18 +21,20 @@ import (
 // Its memory grows with the cells and headers that are read singly or changed;
 // what EachCell and EachKey only pass by is not kept.
 type Group struct {
-	l       *Log
-	err     error
-	keys    []*keyState // what it has touched; they are in the log's cache
-	last    *keyState   // the one asked for last
-	next    int         // of keys, the one that is asked for next if they are gone through again
-	vector  crdt.Vector
-	shared  bool // vector is the log's
-	streams map[crdt.Stream]*groupStream
-	entries []logEntry
-	digests map[int]uint64
-	pending map[uint8]crdt.Vector
-	meta    map[string][]byte
+	l        *Log
+	err      error
+	keys     []*keyState // what it has touched; they are in the log's cache
+	last     *keyState   // the one asked for last
+	next     int         // of keys, the one that is asked for next if they are gone through again
+	vector   crdt.Vector
+	shared   bool // vector is the log's
+	streams  map[crdt.Stream]*groupStream
+	entries  []logEntry
+	digests  map[int]uint64
+	bucket   int // of bucketOf, the key whose digest has changed last; -1: none has
+	bucketOf crdt.Key
+	pending  map[uint8]crdt.Vector
+	meta     map[string][]byte
 
 	fill      *fillRange // nil: none
 	conflicts [][]byte
@@ -129,7 +131,7 @@ func (l *Log) Begin() *Group {
 	if l.group != nil {
 		panic("oplog: a group is open")
 	}
-	l.group = &Group{l: l, vector: l.vector, shared: true}
+	l.group = &Group{l: l, vector: l.vector, shared: true, bucket: -1}
 	l.entries = reuse(l.entries)
 	if l.closed {
 		l.group.err = ErrClosed
@@ -237,7 +239,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 	}
 	cs := ks.newCell(ck)
 	if shown {
-		ks.setCell(cs, g.cell.cell)
+		cs.setCell(g.cell.cell)
 		cs.stored = g.cell.flags
 	} else if !ks.knows(id.Kind) {
 		var buf [128]byte
@@ -250,7 +252,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			if err != nil {
 				g.fail(fmt.Errorf("cell %v: %w", id, err))
 			} else {
-				ks.setCell(cs, c)
+				cs.setCell(c)
 				cs.stored = flagsOfCell(ck, c)
 			}
 		}
@@ -265,11 +267,19 @@ func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	if !cs.dirty {
 		g.last.set = append(g.last.set, cs)
 	}
-	g.last.setCell(cs, c)
+	cs.setCell(c)
 	cs.dirty = true
 	g.last.measure(cs)
 	if hasEnds(id.Kind) {
 		g.l.ends.changed(id, c.Live())
+	}
+}
+
+// Fresh implements crdt.Store.
+func (g *Group) Fresh(id crdt.CellID) {
+	ks, ck := g.loadHeader(id.Key), cellKey{id.Kind, id.Elem}
+	if !ks.knows(id.Kind) && ks.cells.get(ck) == nil {
+		ks.add(ks.newCell(ck))
 	}
 }
 
@@ -370,7 +380,10 @@ func (g *Group) AddDigest(k crdt.Key, delta uint64) {
 	if g.digests == nil {
 		g.digests = map[int]uint64{}
 	}
-	g.digests[Bucket(k)] += delta
+	if g.bucket < 0 || g.bucketOf != k {
+		g.bucket, g.bucketOf = Bucket(k), k
+	}
+	g.digests[g.bucket] += delta
 }
 
 // SetMeta stores a small named blob with the group; nil deletes it.

@@ -396,6 +396,9 @@ func (m *memStore) Cell(id crdt.CellID) *crdt.Cell {
 	return m.cells[i].cell
 }
 
+// Fresh is for writers, of which a verification has none.
+func (m *memStore) Fresh(crdt.CellID) {}
+
 func (m *memStore) SetCell(id crdt.CellID, c *crdt.Cell) {
 	// All are needed to find the visible type, but not their values.
 	slim := &crdt.Cell{Counts: c.Counts, Hidden: c.Hidden}

@@ -74,7 +74,7 @@ func (g *Group) takeIn(ks *keyState, kind crdt.Kind, most int) {
 			return
 		}
 		cs := ks.newCell(ck)
-		ks.setCell(cs, c)
+		cs.setCell(c)
 		cs.stored = flagsOfCell(ck, c)
 		ks.add(cs)
 	}

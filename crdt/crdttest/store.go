@@ -67,6 +67,13 @@ func (s *Store) Cell(id crdt.CellID) *crdt.Cell {
 	return decodeCell(k.cells[i].enc)
 }
 
+// Fresh implements crdt.Store: it panics if it is not so.
+func (s *Store) Fresh(id crdt.CellID) {
+	if s.Cell(id) != nil {
+		panic(fmt.Sprintf("crdttest: %v is stored, and was called fresh", id))
+	}
+}
+
 // SetCell implements crdt.Store.
 func (s *Store) SetCell(id crdt.CellID, c *crdt.Cell) {
 	if c.Empty() && s.keys[id.Key] == nil {

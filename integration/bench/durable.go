@@ -28,7 +28,7 @@ func durable(b *bench, bed *testbed.Bed, s sizes) {
 		}
 		return n
 	}
-	for _, l := range []load{{"SET", []string{"-t", "set"}, ""}, {"INCR", []string{"-t", "incr"}, ""}} {
+	for _, l := range []load{{name: "SET", args: []string{"-t", "set"}}, {name: "INCR", args: []string{"-t", "incr"}}} {
 		for _, shape := range []struct{ clients, requests int }{{1, s.requests / 20}, {50, s.requests / 2}, {500, s.requests}} {
 			var e, a []result
 			var shared []float64

@@ -293,3 +293,29 @@ func (o expireOptions) allow(now, at int64) bool {
 	}
 	return true
 }
+
+// room is where copies of arguments are made for the keyspace to keep, many small
+// ones in one piece of memory.
+type room struct {
+	piece []byte
+	left  int // bytes to come, at most
+}
+
+// roomFor returns room for copies of some of the arguments.
+func roomFor(args [][]byte) room {
+	r := room{}
+	for _, a := range args {
+		r.left += len(a)
+	}
+	return r
+}
+
+func (r *room) keep(arg []byte) []byte {
+	if r.piece == nil || cap(r.piece)-len(r.piece) < len(arg) {
+		r.piece = make([]byte, 0, max(len(arg), min(r.left, 4<<10)))
+	}
+	r.left -= len(arg)
+	from := len(r.piece)
+	r.piece = append(r.piece, arg...)
+	return r.piece[from:len(r.piece):len(r.piece)]
+}

@@ -69,12 +69,13 @@ func setFields(c *Context, name string) (int64, bool) {
 		return 0, false
 	}
 	var created int64
+	room := roomFor(c.Args[2:])
 	for i := 2; i < len(c.Args); i += 2 {
 		field := string(c.Args[i])
 		if _, ok := c.Elem(k, crdt.KindField, field); !ok {
 			created++
 		}
-		c.SetElem(k, crdt.KindField, field, bytes.Clone(c.Args[i+1]))
+		c.SetElem(k, crdt.KindField, field, room.keep(c.Args[i+1]))
 	}
 	return created, true
 }

@@ -103,8 +103,9 @@ func drop(c *Context, k crdt.Key, list []item) {
 // cannot.
 func pushItems(c *Context, k crdt.Key, front bool, values [][]byte) bool {
 	kept := make([][]byte, len(values))
+	room := roomFor(values)
 	for i, v := range values {
-		kept[i] = bytes.Clone(v)
+		kept[i] = room.keep(v)
 	}
 	if err := c.PushItems(k, front, kept); err != nil {
 		c.Out.Error("ERR " + err.Error())

@@ -1,0 +1,20 @@
+package crdt
+
+// cellIndex finds what there is of a key's cells, by number. One map for each
+// kind takes less to look something up in than one of kinds and elements.
+type cellIndex [numKinds]map[string]int
+
+func (x *cellIndex) get(id *CellID) (n int, ok bool) {
+	n, ok = x[id.Kind][id.Elem]
+	return n, ok
+}
+
+// set gives a cell a number. size is how many more are about to get one.
+func (x *cellIndex) set(id *CellID, n, size int) {
+	m := x[id.Kind]
+	if m == nil {
+		m = make(map[string]int, size)
+		x[id.Kind] = m
+	}
+	m[id.Elem] = n
+}
