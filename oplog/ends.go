@@ -9,7 +9,7 @@ import (
 // Queues take their elements from an end. What they have taken leaves deleted
 // rows behind until the store compacts them, and a search for the end would pass
 // over all of them. So the log remembers, in memory, beyond what element nothing
-// is live.
+// is live, and where elements are taken one after the other, which come next.
 
 // hasEnds reports whether elements of the kind come and go at the ends.
 func hasEnds(kind crdt.Kind) bool { return kind == crdt.KindItem || kind == crdt.KindEntry }
@@ -17,9 +17,30 @@ func hasEnds(kind crdt.Kind) bool { return kind == crdt.KindItem || kind == crdt
 // end bounds the live cells of a kind under a key on one side: none is beyond
 // elem.
 type end struct {
-	known bool
-	live  bool // the cell of elem is live
-	elem  string
+	known  bool
+	live   bool // the cell of elem is live
+	elem   string
+	ahead  []string // the elements next to it, the nearest last: nothing else is live among them
+	stride int      // how many a search for the end is to find beside it
+}
+
+// maxAhead bounds end.ahead.
+const maxAhead = 16
+
+// moved makes an element that lies beyond the end the end.
+func (s *end) moved(elem string) {
+	if s.live && s.stride > 0 {
+		if len(s.ahead) == 2*maxAhead {
+			s.ahead = append(s.ahead[:0], s.ahead[maxAhead:]...)
+		}
+		s.ahead = append(s.ahead, s.elem)
+	}
+	s.elem, s.live = elem, true
+}
+
+// found makes an element that was searched for the end.
+func (s *end) found(elem string, ahead []string) {
+	*s = end{known: true, live: true, elem: elem, ahead: ahead, stride: s.stride}
 }
 
 // ends are the first and the last.
@@ -71,7 +92,10 @@ func (c *endCache) changed(id crdt.CellID, live bool) {
 		return
 	}
 	if live && e.none {
-		*e = ends{side: [2]end{{true, true, id.Elem}, {true, true, id.Elem}}}
+		e.none = false
+		for i := range e.side {
+			e.side[i].found(id.Elem, nil)
+		}
 		return
 	}
 	for i := range e.side {
@@ -81,7 +105,9 @@ func (c *endCache) changed(id crdt.CellID, live bool) {
 		case id.Elem == s.elem:
 			s.live = live
 		case live && beyond(id.Elem, s.elem, i == 1):
-			s.elem, s.live = id.Elem, true
+			s.moved(id.Elem)
+		case live && len(s.ahead) > 0 && beyond(id.Elem, s.ahead[0], i == 1) && !slices.Contains(s.ahead, id.Elem):
+			s.ahead = nil // it has come among them
 		}
 	}
 }
@@ -97,36 +123,60 @@ func (g *Group) eachFromEnd(key crdt.Key, kind crdt.Kind, from string, back bool
 	if back {
 		s = &e.side[1]
 	}
-	after := "" // shown already, and nothing live before it
 	switch {
 	case e.none:
 		return
 	case from != "" && !(s.known && beyond(from, s.elem, back)):
 		g.eachFrom(key, kind, from, back, func(id crdt.CellID, c *crdt.Cell) bool { return !c.Live() || fn(id, c) })
 		return
-	case s.known && s.live:
-		id := crdt.CellID{Key: key, Kind: kind, Elem: s.elem}
-		if c := g.Cell(id); c != nil {
-			if !fn(id, c) {
-				return
+	}
+	found, last := false, "" // the last that was shown, or is known not to be live
+	if s.known {
+		ahead, n := s.ahead, len(s.ahead)
+		for last = s.elem; ; last = ahead[n] {
+			id := crdt.CellID{Key: key, Kind: kind, Elem: last}
+			if c := g.Cell(id); c != nil && c.Live() {
+				if !found {
+					found = true
+					s.found(last, ahead[:n])
+				}
+				if !fn(id, c) {
+					return
+				}
 			}
-			after = id.Elem
+			if n--; n < 0 {
+				break
+			}
 		}
 	}
-	if from = ""; s.known {
-		from = s.elem
-	}
-	found := after != ""
-	g.eachFrom(key, kind, from, back, func(id crdt.CellID, c *crdt.Cell) bool {
-		if !c.Live() || id.Elem == after {
+	// On in the store. What takes one after the other finds more at each search.
+	first, stopped, next := !found, false, []string(nil)
+	g.eachFrom(key, kind, last, back, func(id crdt.CellID, c *crdt.Cell) bool {
+		if !c.Live() || id.Elem == last {
 			return true
+		}
+		if stopped {
+			g.loadCell(id)
+			next = append(next, id.Elem)
+			return len(next) < s.stride
 		}
 		if !found {
 			found = true
-			*s = end{known: true, live: true, elem: id.Elem}
+			s.found(id.Elem, nil)
 		}
-		return fn(id, c)
+		more := fn(id, c)
+		if !more && first {
+			stopped = true
+			return s.stride > 0
+		}
+		first = false
+		return more
 	})
+	if stopped {
+		slices.Reverse(next)
+		s.ahead = next
+		s.stride = min(max(4*s.stride, 4), maxAhead)
+	}
 	if !found && g.err == nil {
 		e.none = true
 	}

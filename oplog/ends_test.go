@@ -122,6 +122,53 @@ func TestEachCellFromInBothDirections(t *testing.T) {
 	}
 }
 
+// Who takes items one after the other finds the next ones with each search, also
+// where some are put at that end in between.
+func TestSearchForAnEndFindsMore(t *testing.T) {
+	const items, every = 500, 7
+	for _, back := range []bool{false, true} {
+		o := testOptions(vfs.NewMem())
+		o.KeyBytes, o.RedoBytes = 16<<20, 1<<30
+		r := openReplica(t, o)
+		key := crdt.Key{Name: "l"}
+		var want []string
+		r.must(func(w *crdt.Writer) {
+			for i := range items {
+				v := fmt.Sprint(i)
+				_ = w.PushItems(key, back, [][]byte{[]byte(v)}) // at the other end
+				want = append(want, v)
+			}
+		})
+		r.close()
+		r = openReplica(t, o)
+		before := r.log.Metrics().Walks
+		pops := 0
+		for ; len(want) > 0; pops++ {
+			r.must(func(w *crdt.Writer) {
+				if pops%every == every-1 && pops < items {
+					for _, v := range []string{"x", "y"} {
+						_ = w.PushItems(key, !back, [][]byte{[]byte(v)})
+						want = slices.Insert(want, 0, v)
+					}
+				}
+				w.EachElemFrom(key, crdt.KindItem, "", back, func(elem string, v []byte) bool {
+					if string(v) != want[0] {
+						t.Fatalf("pop %d, back %v: %q, not %q", pops, back, v, want[0])
+					}
+					want = want[1:]
+					w.RemoveElem(key, crdt.KindItem, elem)
+					return false
+				})
+			})
+		}
+		if walks := r.log.Metrics().Walks - before; walks > items/maxAhead+10 {
+			t.Errorf("back %v: %d pops walked the store %d times", back, pops, walks)
+		}
+		r.verify()
+		r.close()
+	}
+}
+
 // BenchmarkQueue measures a list of a million items that is a queue: in each
 // commit group some items are pushed and as many popped. It must cost the same
 // however long that goes on.

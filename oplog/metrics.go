@@ -7,7 +7,8 @@ import (
 
 type counters struct {
 	commits, entries, entryBytes    atomic.Uint64
-	cells, headers, rows, passed    atomic.Uint64
+	cells, headers, rows            atomic.Uint64
+	walks, passed                   atomic.Uint64
 	waits, stalls, trimmed, corrupt atomic.Uint64
 }
 
@@ -17,7 +18,8 @@ type Metrics struct {
 	Commits, Entries, EntryBytes uint64        // groups, and the entries in them
 	Cells, Headers               uint64        // cells and headers changed
 	Rows                         uint64        // of them written to their rows since
-	Passed                       uint64        // rows that walks over the cells of a key went over, deleted ones too
+	Walks                        uint64        // over cells of a key in the store
+	Passed                       uint64        // rows that they went over, deleted ones too
 	RedoBytes                    int64         // what has not been
 	Syncs                        uint64        // of the write-ahead log
 	SyncTime                     time.Duration // of the last of them
@@ -38,7 +40,7 @@ func (l *Log) Metrics() Metrics {
 	c := &l.counters
 	m := Metrics{
 		Commits: c.commits.Load(), Entries: c.entries.Load(), EntryBytes: c.entryBytes.Load(),
-		Cells: c.cells.Load(), Headers: c.headers.Load(), Rows: c.rows.Load(), Passed: c.passed.Load(), RedoBytes: l.redo.waiting(),
+		Cells: c.cells.Load(), Headers: c.headers.Load(), Rows: c.rows.Load(), Walks: c.walks.Load(), Passed: c.passed.Load(), RedoBytes: l.redo.waiting(),
 		Syncs: l.disk.syncs.Load(), SyncTime: time.Duration(l.disk.syncLag.Load()),
 		SyncWaits: c.waits.Load(), Stalls: c.stalls.Load(), Trimmed: c.trimmed.Load(), Corrupt: c.corrupt.Load(),
 		DiskBytes: p.DiskSpaceUsage(), WALBytes: p.WAL.PhysicalSize,

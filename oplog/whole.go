@@ -86,6 +86,7 @@ func (g *Group) takeIn(ks *keyState, kind crdt.Kind, most int) {
 // close ends a walk over the store's cells.
 func (g *Group) close(it *pebble.Iterator) {
 	s := it.Stats()
+	g.l.counters.walks.Add(1)
 	g.l.counters.passed.Add(uint64(s.ForwardStepCount[pebble.InternalIterCall] + s.ReverseStepCount[pebble.InternalIterCall]))
 	g.fail(errors.Join(it.Error(), it.Close()))
 }
