@@ -108,12 +108,23 @@ func renderList(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touc
 	// Both ends are read in turn until every change lies within one of them.
 	head, tail := listEnd{}, listEnd{back: true}
 	i, j := 0, len(changes)
-	for n := 1; i < j; n *= 2 {
+	fromHead := func(n int) {
 		for head.read(s, k, n); i < j && !head.beyond(changes[i].elem); i++ {
 		}
+	}
+	fromTail := func(n int) {
+		for tail.read(s, k, n); i < j && !tail.beyond(changes[j-1].elem); j-- {
+		}
+	}
+	for n := 1; i < j; n *= 2 {
+		if fromHead(n); i < j && i == len(head.items) { // all were changes: so may be the rest
+			fromHead(j - i)
+		}
 		if i < j {
-			for tail.read(s, k, n); i < j && !tail.beyond(changes[j-1].elem); j-- {
-			}
+			fromTail(n)
+		}
+		if i < j && len(changes)-j == len(tail.items) {
+			fromTail(j - i)
 		}
 	}
 	front, rear := changes[:i], slices.Clone(changes[i:])
