@@ -305,6 +305,9 @@ func readKeys(c *redis.Client, db int, keys []string, out map[string]string) err
 	return nil
 }
 
+// noField is what HPEXPIRETIME says of a field that is not there.
+const noField = -2
+
 // fieldExpiries asks for the expiries of the fields of hashes; a plain Redis before
 // 7.4 knows none.
 func fieldExpiries(c *redis.Client, keys []string, values []redis.Cmder) ([]map[string]int64, error) {
@@ -332,15 +335,24 @@ func fieldExpiries(c *redis.Client, keys []string, values []redis.Cmder) ([]map[
 		return nil, err
 	}
 	for i := range keys {
-		if replies[i] == nil || replies[i].Err() != nil {
+		if replies[i] == nil {
 			continue
 		}
 		times, err := replies[i].Int64Slice()
-		if err != nil {
+		switch {
+		case err == nil:
+		case strings.HasPrefix(err.Error(), "WRONGTYPE"): // the last field has expired since it was read
+			times = slices.Repeat([]int64{noField}, len(fields[i]))
+		case strings.Contains(err.Error(), "unknown command"):
+			continue
+		default:
 			return nil, err
 		}
 		out[i] = map[string]int64{}
 		for j, at := range times {
+			if at == noField { // it has expired since it was read
+				at = 1
+			}
 			out[i][fields[i][j]] = at
 		}
 	}
