@@ -398,6 +398,7 @@ func (c *Core) mergeRanges(s *SyncState, w *SyncWindow) (ask []wan.SyncPart, err
 	if err = errors.Join(err, load.Close()); err != nil {
 		return nil, err
 	}
+	c.group.WriteThrough()
 	next := c.regions
 	first := -1 // of the ranges that are merged in a row
 	raise := func(upto []byte) {

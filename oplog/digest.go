@@ -345,6 +345,10 @@ func (s *Snapshot) EachActual(from, to []byte, fn func(pos []byte, digest uint64
 	return errors.Join(err, it.Error(), it.Close())
 }
 
+// WriteThrough has all that the group changes written to its rows at once, for who
+// takes snapshots between groups and would have them drained.
+func (g *Group) WriteThrough() { g.through = true }
+
 // Absent tells the group that nothing is stored under a key, as a snapshot of
 // this moment has shown, so that it need not look for it.
 func (g *Group) Absent(k crdt.Key) {

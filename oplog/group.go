@@ -48,6 +48,7 @@ type Group struct {
 	seq            uint64 // of its redo record; that of the one before if it has none
 	begun, drained uint64 // see keyState.settled
 	kept           bool   // committed
+	through        bool   // all that it changes goes through, see redo.go
 }
 
 type cellKey struct {
@@ -597,7 +598,7 @@ func (g *Group) write() error {
 	}
 	batch := l.db.NewBatchWithSize(2*g.bytes + 256*len(g.keys) + 1024)
 	defer func() { _ = batch.Close() }()
-	w := groupWriter{batch: batch, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: len(g.keys) > maxRedoKeys}
+	w := groupWriter{batch: batch, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
 	w.keys(g)
 	for _, e := range g.entries {
 		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)
