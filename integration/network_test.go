@@ -37,11 +37,14 @@ func TestBehindNATPitfall34(t *testing.T) {
 	}
 	bed.Level(nodes...)
 	for _, n := range nodes {
-		for id, f := range n.Replicas() {
-			if id != n.ID && f["state"] != "online" {
-				t.Errorf("node %d has no link to node %d: %v", n.ID, id, f)
+		bed.Wait(30*time.Second, fmt.Sprintf("links of node %d to all others", n.ID), func() (bool, string) {
+			for id, f := range n.Replicas() {
+				if id != n.ID && f["state"] != "online" {
+					return false, fmt.Sprintf("to node %d: %v", id, f)
+				}
 			}
-		}
+			return true, ""
+		})
 		if addr := n.Fields("NODE")["wan"]; strings.HasSuffix(addr, fmt.Sprint(":", n.WANPort)) || strings.Contains(addr, "0.0.0.0") {
 			t.Errorf("node %d advertises %s, not its forward", n.ID, addr)
 		}
