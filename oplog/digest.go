@@ -385,7 +385,7 @@ func (l *Loader) Load(k crdt.Key, cells int, ahead *Stored) (digest uint64, err 
 	ks := l.g.key(k)
 	if ahead != nil && ahead.read && ahead.level >= l.g.l.touched[Bucket(k)] {
 		for _, row := range ahead.rows {
-			if digest, cells, err = ks.load(row.rest, row.value, digest, cells); err != nil || cells == 0 {
+			if digest, cells, err = ks.load(row.rest, row.value, digest, cells); err != nil || cells <= 0 {
 				break
 			}
 		}
@@ -400,7 +400,7 @@ func (l *Loader) Load(k crdt.Key, cells int, ahead *Stored) (digest uint64, err 
 			if digest, cells, err = ks.load(l.it.Key()[len(prefix):], v, digest, cells); err != nil {
 				return 0, err
 			}
-			if cells == 0 {
+			if cells <= 0 {
 				break
 			}
 		}

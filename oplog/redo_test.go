@@ -279,14 +279,7 @@ func TestKilledInTheMiddleOfADrain(t *testing.T) {
 				w.RemoveElem(k, crdt.KindField, fmt.Sprint(i))
 			}
 		})
-		dead := o
-		dead.FS = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
-		again := openReplica(t, dead)
-		defer again.close()
-		again.verify()
-		if d, _, _ := again.log.Digests(); d != l.digests {
-			t.Errorf("step %d: not what it was after a crash", at)
-		}
+		killed(t, l, o, mem).close()
 	}})
 	l.redo.through = nil
 	l.redo.running.Unlock()
@@ -440,14 +433,8 @@ func TestRecordsOfAFailedDrain(t *testing.T) {
 	for n := range 300 / forgetStep * 2 {
 		r.set("other", fmt.Sprint(n))
 	}
-	dead := o
-	dead.FS = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
-	again := openReplica(t, dead)
+	again := killed(t, l, o, mem)
 	defer again.close()
-	again.verify()
-	if d, _, _ := again.log.Digests(); d != l.digests {
-		t.Error("not what it was after a kill")
-	}
 	if v, _ := again.get("k7"); v != fmt.Sprintf("%0300d", 2) {
 		t.Errorf("k7 is %.10q after a kill", v)
 	}
@@ -504,4 +491,17 @@ func TestRemovedCellsCountOnce(t *testing.T) {
 		t.Errorf("%d cells are gone", dead)
 	}
 	r.verify()
+}
+
+// killed opens what a kill of the process at this moment leaves of a log, which must
+// be all of it.
+func killed(t *testing.T, l *Log, o Options, mem *vfs.MemFS) *replica {
+	t.Helper()
+	o.FS = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	again := openReplica(t, o)
+	again.verify()
+	if d, _, _ := again.log.Digests(); d != l.digests {
+		t.Error("not what it was after a kill")
+	}
+	return again
 }
