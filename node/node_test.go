@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/replicatord/replicatord/integration/testbed"
 	"github.com/replicatord/replicatord/resp"
 )
 
@@ -28,7 +29,7 @@ func startTestNode(t *testing.T, id int, change func(*Config)) *Node {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.ID, cfg.Redis, cfg.Dir = id, RedisEmbedded, t.TempDir()
-	cfg.Port, cfg.GossipPort, cfg.WANPort = freePort(t), freePort(t), freePort(t)
+	cfg.Port, cfg.GossipPort, cfg.WANPort = testbed.FreePort(), testbed.FreePort(), testbed.FreePort()
 	if change != nil {
 		change(&cfg)
 	}
@@ -46,26 +47,6 @@ func startTestNode(t *testing.T, id int, change func(*Config)) *Node {
 		}
 	})
 	return n
-}
-
-// freePort returns a port that nothing listens on, for TCP and UDP.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := net.ListenPacket("udp", l.Addr().String())
-		_ = l.Close()
-		if err == nil {
-			_ = u.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // certificates writes a CA and a certificate it signed, which names no host.
@@ -233,7 +214,7 @@ func TestMeetReasons(t *testing.T) {
 			t.Errorf("%q: %v", answer, err)
 		}
 	}
-	if err := n.members.Meet(t.Context(), net.JoinHostPort("127.0.0.1", fmt.Sprint(freePort(t))), true); err == nil || !strings.Contains(err.Error(), "is unreachable") {
+	if err := n.members.Meet(t.Context(), net.JoinHostPort("127.0.0.1", fmt.Sprint(testbed.FreePort())), true); err == nil || !strings.Contains(err.Error(), "is unreachable") {
 		t.Errorf("nobody there: %v", err)
 	}
 }

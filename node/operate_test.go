@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/replicatord/replicatord/integration/testbed"
 	"github.com/replicatord/replicatord/resp"
 )
 
@@ -196,7 +197,7 @@ func TestACLFileAndProtectedMode(t *testing.T) {
 		cfg := DefaultConfig()
 		cfg.ID, cfg.Redis, cfg.Dir, cfg.ACLFile, cfg.Bind, cfg.Advertise = 1, RedisEmbedded, t.TempDir(), file, "0.0.0.0", "127.0.0.1"
 		cfg.Secret = "a secret of some length"
-		cfg.Port, cfg.GossipPort, cfg.WANPort = freePort(t), freePort(t), freePort(t)
+		cfg.Port, cfg.GossipPort, cfg.WANPort = testbed.FreePort(), testbed.FreePort(), testbed.FreePort()
 		n, err := Start(context.Background(), cfg, slog.New(slog.DiscardHandler))
 		if n != nil {
 			_ = n.Stop(context.Background())

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/integration/testbed"
 	"github.com/replicatord/replicatord/resp"
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -127,7 +128,7 @@ func TestTransactionIsOneEntry(t *testing.T) {
 // What a unit has sent to the view ahead of a commit that never came is put
 // right at the next start.
 func TestAheadIsTakenBackAtStart(t *testing.T) {
-	port := freePort(t)
+	port := testbed.FreePort()
 	cmd := exec.Command("redis-server", "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--databases", "17")
 	if err := cmd.Start(); err != nil {
 		t.Fatal("needs redis-server: ", err)

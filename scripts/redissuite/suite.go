@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/replicatord/replicatord/integration/testbed"
 )
 
 var errStopped = errors.New("stopped")
@@ -86,13 +87,13 @@ func (s *suite) start(node bool) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &server{port: freePort(), dir: dir, done: make(chan struct{})}
+	srv := &server{port: testbed.FreePort(), dir: dir, done: make(chan struct{})}
 	// Redis's own CI starts the server of the external mode so.
 	srv.cmd = exec.Command(s.redis, "--port", strconv.Itoa(srv.port), "--dir", dir, "--save", "",
 		"--enable-debug-command", "yes", "--enable-protected-configs", "yes", "--enable-module-command", "yes")
 	if node {
 		srv.cmd = exec.Command(s.node, append([]string{"--id", "1", "--port", strconv.Itoa(srv.port),
-			"--gossip-port", strconv.Itoa(freePort()), "--wan-port", strconv.Itoa(freePort()),
+			"--gossip-port", strconv.Itoa(testbed.FreePort()), "--wan-port", strconv.Itoa(testbed.FreePort()),
 			"--dir", filepath.Join(dir, "data"), "--redis", "spawn", "--set", "enable_debug_command=yes"}, s.nodeArgs...)...)
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -152,16 +153,6 @@ func (srv *server) end() {
 	}
 }
 
-func freePort() int {
-	for {
-		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			l.Close()
-			return port
-		}
-	}
-}
-
 // runPlain runs a unit on plain Redis. Tests that need the server's process, as
 // no server has in the external mode, fail and leave their settings to those that
 // follow: the unit runs again without them.
@@ -209,7 +200,7 @@ func (s *suite) runOnce(unit string, node bool, skip []string) (result, error) {
 	defer os.RemoveAll(srv.dir)
 	defer srv.end()
 	args := []string{"tests/test_helper.tcl", "--host", "127.0.0.1", "--port", strconv.Itoa(srv.port),
-		"--single", "unit/" + unit, "--baseport", strconv.Itoa(freePort()), "--durable",
+		"--single", "unit/" + unit, "--baseport", strconv.Itoa(testbed.FreePort()), "--durable",
 		"--timeout", strconv.Itoa(int(s.stall.Seconds()))}
 	if s.only != "" {
 		args = append(args, "--only", s.only)
