@@ -78,14 +78,18 @@ func (m *members) changed(list []gossip.Member) {
 	m.save()
 }
 
-// save stores the members. A failure is told and made good at the next change.
+// save stores the members as they are when it comes to that, so that of several
+// calls none puts an older list over a newer. A failure is told and made good at
+// the next change.
 func (m *members) save() {
-	b, err := json.Marshal(roll{Members: m.List(), Verdicts: m.gossip.Verdicts()})
-	if err == nil {
-		e := m.exec.Run(func(c *Core) { err = c.setMeta(membersMeta, b) })
-		err = errors.Join(err, e)
-	}
-	if err != nil && !errors.Is(err, context.Canceled) {
+	var err error
+	ran := m.exec.Run(func(c *Core) {
+		var b []byte
+		if b, err = json.Marshal(roll{Members: m.List(), Verdicts: m.gossip.Verdicts()}); err == nil {
+			err = c.setMeta(membersMeta, b)
+		}
+	})
+	if err = errors.Join(err, ran); err != nil && !errors.Is(err, context.Canceled) {
 		m.slog.Warn("the members could not be stored", "err", err)
 	}
 }

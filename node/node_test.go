@@ -17,9 +17,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/replicatord/replicatord/gossip"
 	"github.com/replicatord/replicatord/integration/testbed"
 	"github.com/replicatord/replicatord/resp"
 )
@@ -216,6 +218,39 @@ func TestMeetReasons(t *testing.T) {
 	}
 	if err := n.members.Meet(t.Context(), net.JoinHostPort("127.0.0.1", fmt.Sprint(testbed.FreePort())), true); err == nil || !strings.Contains(err.Error(), "is unreachable") {
 		t.Errorf("nobody there: %v", err)
+	}
+}
+
+// MEET stores the members, and so does what gossip reports of them, at the same
+// time: who was asked first must not store an older list later, or a node that is
+// started again knows nobody.
+func TestMembersAreStoredAsTheyAre(t *testing.T) {
+	n := startTestNode(t, 1, nil)
+	held, free := make(chan struct{}), make(chan struct{})
+	if !n.exec.Post(func(*Core) { close(held); <-free }) {
+		t.Fatal("the executor has ended")
+	}
+	<-held
+	var met sync.WaitGroup
+	met.Go(n.members.save)
+	for len(n.exec.queue) == 0 { // the executor is yet to come to it
+		time.Sleep(time.Millisecond)
+	}
+	n.members.mu.Lock()
+	n.members.list = []gossip.Member{{Facts: gossip.Facts{ID: 7, Alias: "seven"}}}
+	n.members.mu.Unlock()
+	close(free)
+	met.Wait()
+	if err := n.exec.Run(func(c *Core) {
+		b, err := c.log.Meta(membersMeta)
+		if err != nil {
+			t.Error(err)
+		}
+		if r, err := loadRoll(b); err != nil || len(r.Members) != 1 || r.Members[0].ID != 7 {
+			t.Errorf("what is stored are %v, %v", r.Members, err)
+		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 
