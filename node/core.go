@@ -150,9 +150,11 @@ func NewCore(o CoreOptions) (*Core, error) {
 	return c, err
 }
 
-// newGeneration begins a generation with the open group.
+// newGeneration begins a generation with the open group. Its number is drawn, not
+// counted on: one that was lost with the power, and which the view has seen, must
+// not come again.
 func (c *Core) newGeneration() {
-	c.generation++
+	c.generation = c.rand.Uint64() >> 1 // not unbuilt
 	c.group.SetMeta(generationMeta, binary.BigEndian.AppendUint64(nil, c.generation))
 }
 
