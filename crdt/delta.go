@@ -87,7 +87,8 @@ type Entry struct {
 type Fold struct {
 	dbs  map[uint8]*Delta
 	keys map[Key]*keyFold
-	free []keyFold // allocated together, and not used yet
+	room pool[keyFold] // of keys
+	list []*keyFold    // of Deltas, to be used again
 }
 
 // keyFold holds the deltas of one key: each target at most once.
@@ -96,6 +97,16 @@ type keyFold struct {
 	deltas []Delta
 	first  [1]Delta   // where deltas begins: most keys have one
 	index  *cellIndex // of those of cells, if there are more than fewDeltas
+	spare  *cellIndex // for index
+}
+
+// empty makes it as good as new.
+func (k *keyFold) empty() {
+	*k = keyFold{deltas: emptied(k.deltas), spare: cmp.Or(k.index, k.spare)}
+	if k.deltas == nil {
+		k.spare = nil
+	}
+	k.spare.emptied()
 }
 
 const fewDeltas = 8
@@ -137,13 +148,10 @@ func (f *Fold) Add(d Delta) {
 	}
 	k := f.keys[d.ID.Key]
 	if k == nil {
-		if len(f.free) == 0 {
-			f.free = make([]keyFold, min(max(len(f.keys), 1), 64))
+		k = f.room.take()
+		if k.key = d.ID.Key; k.deltas == nil {
+			k.deltas = k.first[:0]
 		}
-		k = &f.free[0]
-		f.free = f.free[1:]
-		k.key = d.ID.Key
-		k.deltas = k.first[:0]
 		f.keys[d.ID.Key] = k
 	}
 	k.add(d)
@@ -180,7 +188,9 @@ func (k *keyFold) add(d Delta) {
 // find returns what was gathered of a cell, nil if nothing was.
 func (k *keyFold) find(id CellID) *Delta {
 	if k.index == nil && len(k.deltas) > fewDeltas {
-		k.index = &cellIndex{}
+		if k.index, k.spare = k.spare, nil; k.index == nil {
+			k.index = &cellIndex{}
+		}
 		for i := range k.deltas {
 			if d := &k.deltas[i]; d.Level == LevelCell {
 				k.index.set(&d.ID, i, 4*fewDeltas)
@@ -201,17 +211,31 @@ func (k *keyFold) find(id CellID) *Delta {
 	return nil
 }
 
+// reset empties a fold, to be used again.
+func (f *Fold) reset() {
+	if len(f.keys) > poolKept {
+		f.keys, f.list = nil, nil
+	}
+	clear(f.dbs)
+	clear(f.keys)
+	clear(f.list)
+	f.room.reset((*keyFold).empty)
+}
+
 // Deltas returns what was gathered in the order in which it is to be applied:
 // wider removes first, then by key, kind and element.
-func (f *Fold) Deltas() []Delta {
-	out := make([]Delta, 0, f.Len())
+func (f *Fold) Deltas() []Delta { return f.appendDeltas(make([]Delta, 0, f.Len())) }
+
+// appendDeltas appends what Deltas returns.
+func (f *Fold) appendDeltas(out []Delta) []Delta {
 	for _, db := range slices.Sorted(maps.Keys(f.dbs)) {
 		out = append(out, *f.dbs[db])
 	}
-	keys := make([]*keyFold, 0, len(f.keys))
+	keys := f.list[:0]
 	for _, k := range f.keys {
 		keys = append(keys, k)
 	}
+	f.list = keys
 	slices.SortFunc(keys, func(a, b *keyFold) int {
 		return cmp.Or(cmp.Compare(a.key.DB, b.key.DB), cmp.Compare(a.key.Name, b.key.Name))
 	})

@@ -18,3 +18,13 @@ func (x *cellIndex) set(id *CellID, n, size int) {
 	}
 	m[id.Elem] = n
 }
+
+// emptied returns the index to be filled anew.
+func (x *cellIndex) emptied() *cellIndex {
+	if x != nil {
+		for _, m := range x {
+			clear(m)
+		}
+	}
+	return x
+}

@@ -90,9 +90,20 @@ type Touch struct {
 	Expiry int64 // visible before
 	Whole  bool  // more than Cells may have changed
 
+	key   Key
 	cells []TouchedCell
 	first [1]TouchedCell // where cells begins: most keys have one
 	index *cellIndex     // of cells, if they are more than fewTouched
+	spare *cellIndex     // for index
+}
+
+// empty makes it as good as new.
+func (t *Touch) empty() {
+	*t = Touch{cells: emptied(t.cells), spare: cmp.Or(t.index, t.spare)}
+	if t.cells == nil {
+		t.spare = nil
+	}
+	t.spare.emptied()
 }
 
 // TouchedCell is a cell that was changed.
@@ -136,7 +147,9 @@ func (t *Touch) note(id CellID, c *Cell) {
 	case t.index != nil:
 		t.index.set(&id, len(t.cells)-1, 0)
 	case len(t.cells) > fewTouched:
-		t.index = &cellIndex{}
+		if t.index, t.spare = t.spare, nil; t.index == nil {
+			t.index = &cellIndex{}
+		}
 		for i := range t.cells {
 			t.index.set(&t.cells[i].ID, i, 4*fewTouched)
 		}
@@ -168,39 +181,26 @@ type Keyspace struct {
 
 	last    *Touch // of lastKey, the one asked for last; nil: none
 	lastKey Key
-	touches []*[touchChunk]Touch // of Touched, to be used again
-	touched int                  // how many of touches are in use
+	touches pool[Touch] // of Touched
 }
-
-const (
-	touchChunk = 64
-	touchesMax = 64 // chunks that are kept
-)
 
 // Untouch empties Touched. What was in it is not to be used any more.
 func (ks *Keyspace) Untouch() {
-	if len(ks.Touched) > touchesMax*touchChunk {
+	if len(ks.Touched) > poolKept {
 		ks.Touched = nil // a large map takes long to empty, also when little is in it
 	}
 	clear(ks.Touched)
 	ks.last = nil
-	used := (ks.touched + touchChunk - 1) / touchChunk
-	if len(ks.touches) > touchesMax {
-		ks.touches = ks.touches[:touchesMax:touchesMax]
-	}
-	for _, c := range ks.touches[:min(used, len(ks.touches))] {
-		clear(c[:])
-	}
-	ks.touched = 0
+	ks.touches.reset((*Touch).empty)
 }
 
-func (ks *Keyspace) newTouch() *Touch {
-	chunk, i := ks.touched/touchChunk, ks.touched%touchChunk
-	if chunk == len(ks.touches) {
-		ks.touches = append(ks.touches, new([touchChunk]Touch))
+// EachTouched calls fn for what is in Touched, in the order in which the keys were
+// first changed: what a store has at hand in the order in which it was asked is
+// found again soonest.
+func (ks *Keyspace) EachTouched(fn func(Key, *Touch)) {
+	for _, t := range ks.touches.taken() {
+		fn(t.key, t)
 	}
-	ks.touched++
-	return &ks.touches[chunk][i]
 }
 
 // vector returns what the replica has applied to a key.
@@ -486,7 +486,7 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 
 // change runs f on a cell of a key whose header the caller holds.
 func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
-	was := c.Digest(id)
+	was := h.digestOf(id, c)
 	live, hidden, at := c.Live(), c.Hidden, int64(0)
 	if hidden {
 		at = c.Expiry()
@@ -504,6 +504,18 @@ func (ks *Keyspace) change(id CellID, c *Cell, h *Header, f func(*Cell)) {
 	}
 	ks.settleField(id, c, h, live, hidden, at)
 	ks.Store.SetCell(id, c)
+}
+
+// digestOf returns the digest of a cell of the header's key: without looking at its
+// value, where the key has nothing but a string.
+func (h *Header) digestOf(id CellID, c *Cell) uint64 {
+	if id.Kind == KindString && c.Live() {
+		alone := [numKinds]uint32{KindString: 1}
+		if h.Live == alone {
+			return h.Digest
+		}
+	}
+	return c.Digest(id)
 }
 
 // Add takes a live cell of a new key into its header. The cells of a key that
@@ -629,8 +641,8 @@ func (ks *Keyspace) touch(k Key, h *Header) *Touch {
 	}
 	t := ks.Touched[k]
 	if t == nil {
-		t = ks.newTouch()
-		t.Type, t.Expiry = h.Type, h.Expiry
+		t = ks.touches.take()
+		t.key, t.Type, t.Expiry = k, h.Type, h.Expiry
 		if h.Swept {
 			t.Type, t.Expiry = TypeNone, 0
 		}

@@ -51,7 +51,7 @@ func (w *Writer) putItem(k Key, p ItemPos, index uint32, value []byte) {
 	l := &p[len(p)-1]
 	l.Tag, l.Index = w.tag, index
 	w.elem = p.AppendBinary(w.elem[:0])
-	parts := w.nextParts()
+	parts := w.parts.take()
 	parts.put = Put{Tag: w.tag, Value: value}
 	id := CellID{k, KindItem, string(w.elem)}
 	if w.newest {

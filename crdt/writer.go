@@ -4,8 +4,8 @@ import "slices"
 
 // Writer turns local writes into deltas: it reads the keyspace, makes the delta
 // that has the wished effect on what this replica has seen, applies it, and
-// folds it into the entry of its lane. One writer serves one commit group;
-// nothing else is applied to the keyspace between NewWriter and Entries.
+// folds it into the entry of its lane. One writer serves one commit group at a
+// time; nothing else is applied to the keyspace between Reset and Entries.
 //
 // All writes of a group carry one tag, so within it lanes have no order. A
 // write to a key that the group has already written in another lane therefore
@@ -20,25 +20,36 @@ type Writer struct {
 	ctx     Vector // what the step has seen; shared by its deltas, never changed
 	folds   [Lanes]Fold
 	entries []Entry // of closed steps
+	deltas  []Delta // theirs
 	writes  int
 	items   uint32 // positions given: what tells those of one tag apart
 	newest  bool   // the tag is greater than any that was seen: nothing is stored that has it
-	parts   []putParts
+	parts   pool[putParts]
 	elem    []byte // of an item, to be made
 }
 
-// putParts are the parts of a delta that puts a value, allocated together and with
-// others.
+// putParts are the parts of a delta that puts a value.
 type putParts struct {
 	remove Remove
 	put    Put
 }
 
-// NewWriter returns a writer of an origin for a group with the given tag, or
+// NewWriter returns a writer that is ready for a group; see Reset.
+func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
+	w := new(Writer)
+	w.Reset(ks, origin, tag, now)
+	return w
+}
+
+// Reset makes the writer one of an origin for a group with the given tag, or
 // its next one if the origin has already written with a tag as great. now is
 // the hybrid time in Unix milliseconds by which keys are expired.
-func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
-	w := &Writer{ks: ks, origin: origin.Origin(), tag: tag, now: now, ctx: ks.Have.Clone()}
+func (w *Writer) Reset(ks *Keyspace, origin Stream, tag Tag, now int64) {
+	w.Release()
+	*w = Writer{
+		ks: ks, origin: origin.Origin(), tag: tag, now: now, ctx: ks.Have.Clone(),
+		folds: w.folds, entries: w.entries, deltas: w.deltas, parts: w.parts, elem: w.elem,
+	}
 	// A node that lost its last writes, and whose clock was set back, may use a tag
 	// of its earlier life again. Its items must not have the same positions.
 	w.items = uint32(origin.Incarnation()&(1<<16-1)) << 14
@@ -48,7 +59,21 @@ func NewWriter(ks *Keyspace, origin Stream, tag Tag, now int64) *Writer {
 		}
 	}
 	w.newest = ks.HaveOf == nil && !slices.ContainsFunc(w.ctx, func(p Position) bool { return p.Tag >= w.tag })
-	return w
+}
+
+// Release ends the use of the group's entries and their deltas: what they take is
+// for the next group.
+func (w *Writer) Release() {
+	for l := range w.folds {
+		w.folds[l].reset()
+	}
+	w.parts.reset(nil)
+	clear(w.entries)
+	clear(w.deltas)
+	w.entries, w.deltas = w.entries[:0], w.deltas[:0]
+	if cap(w.deltas) > poolKept {
+		w.deltas = nil
+	}
 }
 
 // SetLane chooses the lane of the writes to follow.
@@ -88,8 +113,10 @@ func (w *Writer) step() {
 	for l := range w.folds {
 		if f := &w.folds[l]; !f.Empty() {
 			s := w.origin | Stream(l)
-			w.entries = append(w.entries, Entry{Stream: s, Prev: w.ctx.Get(s), Tag: w.tag, Ctx: w.ctx, Deltas: f.Deltas()})
-			*f = Fold{}
+			from := len(w.deltas)
+			w.deltas = f.appendDeltas(w.deltas)
+			w.entries = append(w.entries, Entry{Stream: s, Prev: w.ctx.Get(s), Tag: w.tag, Ctx: w.ctx, Deltas: w.deltas[from:len(w.deltas):len(w.deltas)]})
+			f.reset()
 		}
 	}
 }
@@ -431,18 +458,9 @@ func (w *Writer) removeCell(id CellID) {
 
 // put replaces what a cell holds.
 func (w *Writer) put(id CellID, value []byte) {
-	parts := w.nextParts()
+	parts := w.parts.take()
 	*parts = putParts{w.removeOf(id, w.ks.Store.Cell(id)), Put{Tag: w.tag, Value: value}}
 	w.do(Delta{Level: LevelCell, ID: id, Remove: &parts.remove, Put: &parts.put})
-}
-
-func (w *Writer) nextParts() *putParts {
-	if len(w.parts) == 0 {
-		w.parts = make([]putParts, min(max(w.writes/2, 1), 64))
-	}
-	p := &w.parts[0]
-	w.parts = w.parts[1:]
-	return p
 }
 
 func (w *Writer) removeOf(id CellID, c *Cell) Remove {

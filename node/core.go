@@ -49,7 +49,8 @@ type Core struct {
 
 	ks      crdt.Keyspace
 	group   *oplog.Group
-	writer  *crdt.Writer // set once the group has a local command
+	writer  *crdt.Writer // set once the group has a local command: spare
+	spare   crdt.Writer
 	batch   *Batch
 	dones   []func(error)
 	regions regions
@@ -218,7 +219,8 @@ func (c *Core) startLocal() {
 		now := c.wall()
 		tag := c.clock.Next(now)
 		c.sweep() // time has passed since the group began: by its entries even a lot
-		c.writer = crdt.NewWriter(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
+		c.writer = &c.spare
+		c.writer.Reset(&c.ks, c.log.Identity().Origin, tag, c.clock.Now(now))
 	}
 }
 
@@ -309,17 +311,11 @@ func (c *Core) flushTouched() {
 	}
 	b, n := c.batch, len(c.ks.Touched)
 	b.Keys, b.Cmds = slices.Grow(b.Keys, n), slices.Grow(b.Cmds, n)
-	from, had := len(b.Keys), len(b.Cmds)
-	for k := range c.ks.Touched {
+	had := len(b.Cmds)
+	c.ks.EachTouched(func(k crdt.Key, t *crdt.Touch) {
 		b.Keys = append(b.Keys, k)
-	}
-	keys := b.Keys[from:]
-	if n > 1 {
-		slices.SortFunc(keys, compareKeys)
-	}
-	for _, k := range keys {
-		materialise(b, c.group, k, c.ks.Touched[k], now)
-	}
+		materialise(b, c.group, k, t, now)
+	})
 	c.Stats.Updates += uint64(len(b.Cmds) - had)
 	c.ks.Untouch()
 }
@@ -405,6 +401,9 @@ func (c *Core) abort(err error) error {
 }
 
 func (c *Core) end() {
+	if c.writer != nil {
+		c.writer.Release()
+	}
 	c.group, c.writer, c.batch, c.dones = nil, nil, nil, nil
 	c.ks.Store = nil
 	c.ks.Untouch()

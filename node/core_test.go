@@ -116,7 +116,7 @@ func TestKeysExpireWithinAGroup(t *testing.T) {
 	if err := c.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(view.cmds, "; "); got != "DEL came; HDEL hash f; DEL here passed" {
+	if got := strings.Join(view.cmds, "; "); got != "DEL came; HDEL hash f; DEL passed here" {
 		t.Errorf("the view was sent %q", got)
 	}
 }

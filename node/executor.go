@@ -16,12 +16,15 @@ import (
 )
 
 // Limits of a commit group: what has waited is drained into one group until
-// one of them is reached.
+// one of them is reached. A larger group costs less for each command, but whose
+// replies wait for it sends nothing meanwhile: beyond some hundreds of keys clients and
+// node would take turns. Where a group waits for the disk the larger one is better.
 const (
-	queueLen      = 4096
-	groupCommands = 4096
-	groupBytes    = 8 << 20
-	groupRanges   = 64
+	queueLen       = 4096
+	groupKeys      = 4096 // changed, and commands of the view
+	groupKeysShort = 256  // with clients' commands, where no group waits for the disk
+	groupBytes     = 8 << 20
+	groupRanges    = 64
 )
 
 // After a group with peers' ranges the clients have a turn as long as that took,
@@ -46,6 +49,7 @@ type executor struct {
 	stop   chan struct{}
 	done   chan struct{}
 	slog   *slog.Logger
+	keys   int       // groupKeys or groupKeysShort
 	held   []work    // came while a script was busy
 	turn   time.Time // until when it is the clients'
 	served time.Time // when a client's commands were last carried out
@@ -86,8 +90,8 @@ func (r *requests) fail(why string) {
 	r.release()
 }
 
-func newExecutor(core *Core, logger *slog.Logger) *executor {
-	x := &executor{core: core, queue: make(chan work, queueLen), ranges: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
+func newExecutor(core *Core, keys int, logger *slog.Logger) *executor {
+	x := &executor{core: core, keys: keys, queue: make(chan work, queueLen), ranges: make(chan work, queueLen), stop: make(chan struct{}), done: make(chan struct{}), slog: logger}
 	core.scripts.Busy = x.busy
 	return x
 }
@@ -258,7 +262,7 @@ func (x *executor) group(w work) {
 	bytes, yielded, more := 0, false, true
 	for n := 0; more && w.done != nil; n++ {
 		x.core.Apply(w.ranges, w.done)
-		if w, more = waiting(x.queue); !more && n < groupRanges && !x.full(bytes) {
+		if w, more = waiting(x.queue); !more && n < groupRanges && !x.full(groupKeys, bytes) {
 			w, more = waiting(x.ranges)
 		}
 	}
@@ -269,14 +273,14 @@ func (x *executor) group(w work) {
 			x.core.wake()
 		} else {
 			for r := w.reqs; r != nil; r = r.next {
-				if bytes += x.commands(r); r.next != nil && x.full(bytes) {
+				if bytes += x.commands(r); r.next != nil && x.full(x.keys, bytes) {
 					x.commit()
 					bytes = 0
 				}
 			}
 			x.served = begun
 		}
-		if x.full(bytes) {
+		if x.full(x.keys, bytes) {
 			break
 		}
 		if w, more = waiting(x.queue); !more && !yielded {
@@ -294,11 +298,11 @@ func (x *executor) group(w work) {
 	}
 }
 
-// full reports whether the group is to be committed; bytes is the size of its
-// commands.
-func (x *executor) full(bytes int) bool {
-	cmds, size := x.core.Size()
-	return cmds >= groupCommands || bytes+size >= groupBytes || len(x.held) > 0
+// full reports whether the group is to be committed: keys is how many it may
+// change, bytes the size of its commands.
+func (x *executor) full(keys, bytes int) bool {
+	changed, size := x.core.Size()
+	return changed >= keys || bytes+size >= groupBytes || len(x.held) > 0
 }
 
 // waiting takes what is queued, if anything is.

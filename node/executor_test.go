@@ -14,7 +14,7 @@ import (
 // most; and what peers sent is applied all the same while clients never rest.
 func TestClientsAndPeersTakeTurns(t *testing.T) {
 	c := newBareCore(t, time.Now, &sentView{})
-	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
 	const pieces = 200
 	stream := crdt.NewStream(2, 1, 0)
 	ks := &crdt.Keyspace{Have: crdt.Vector{}}

@@ -199,7 +199,11 @@ func (n *Node) startCore() error {
 		return err
 	}
 	n.awaitClock(core)
-	n.exec = newExecutor(core, n.slog)
+	keys := groupKeysShort
+	if n.cfg.Fsync == oplog.FsyncAlways.String() {
+		keys = groupKeys
+	}
+	n.exec = newExecutor(core, keys, n.slog)
 	n.exec.setLoading("replicatord is starting")
 	n.recovery.exec, n.recovery.pump = n.exec, n.pump
 	n.recovery.progress = n.exec.setLoading
