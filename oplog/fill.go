@@ -201,6 +201,9 @@ func (f *fillRange) put(batch *pebble.Batch) error {
 	for b := range l.touched {
 		l.touched[b] = l.redo.seq + 1
 	}
+	for _, k := range f.keys {
+		l.filter.add(k)
+	}
 	mark := append(append(binary.AppendUvarint(nil, uint64(len(f.from))), f.from...), f.upto...)
 	if err := l.db.Set(metaKey(metaFilling), mark, pebble.Sync); err != nil {
 		return err

@@ -307,6 +307,10 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 		return ks
 	}
 	ks.loaded = true
+	if g.l.filter.lacks(k) {
+		ks.none = noneOf(nil)
+		return ks
+	}
 	var buf [128]byte
 	b, err := get(g.l.db, headerKey(buf[:0], k))
 	if err != nil {
@@ -598,7 +602,7 @@ func (g *Group) write() error {
 	}
 	batch := l.db.NewBatchWithSize(2*g.bytes + 256*len(g.keys) + 1024)
 	defer func() { _ = batch.Close() }()
-	w := groupWriter{batch: batch, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
+	w := groupWriter{batch: batch, filter: &l.filter, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
 	w.keys(g)
 	for _, e := range g.entries {
 		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)

@@ -42,6 +42,7 @@ type Log struct {
 	cursors cursors
 	expiry  expiryCache
 	cache   keyCache // the open group's
+	filter  keyFilter
 	ends    endCache // likewise
 	entries []byte   // likewise: its encoded entries
 	redo    redo
@@ -106,7 +107,7 @@ func Open(o Options) (*Log, error) {
 	}
 	l := &Log{opts: o, stop: make(chan struct{}), kick: make(chan struct{}, 1), room: make(chan struct{}, 1), streams: map[crdt.Stream]*streamState{}}
 	l.wake.L = &l.mu
-	l.cache = newKeyCache(int(o.KeyBytes))
+	l.cache, l.filter = newKeyCache(int(o.KeyBytes)), newKeyFilter(o.KeyBytes)
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", o.Dir, err)
 	}
@@ -192,6 +193,9 @@ func (l *Log) open() (err error) {
 	// What was found is on disk: pebble flushes what it replays.
 	l.durable = l.vector
 	l.disk.armed.Store(true)
+	if err := l.fillFilter(); err != nil {
+		return err
+	}
 	l.work.Add(1)
 	go l.syncLoop()
 	return nil

@@ -165,6 +165,14 @@ func (r *replica) verify() {
 	}
 	defer s.Close()
 	check("drained")
+	if err := s.Each(nil, nil, 1<<20, func(k *KeyState) error {
+		if r.log.filter.lacks(k.Key) {
+			r.t.Errorf("the filter lacks %v", k.Key)
+		}
+		return nil
+	}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func TestReopenKeepsEverything(t *testing.T) {

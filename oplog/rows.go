@@ -14,6 +14,7 @@ const maxRedoKeys = 1 << 14
 // indexed of them.
 type groupWriter struct {
 	batch          *pebble.Batch
+	filter         *keyFilter
 	redo           []byte
 	drained        uint64   // records up to this one are gone
 	begun          uint64   // those up to this one may have reached the rows by a drain
@@ -105,6 +106,9 @@ func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 	w.key = headerKey(w.key[:0], k)
 	if now.exists {
 		w.headers++
+		if !was.exists {
+			w.filter.add(k)
+		}
 		w.value = ks.header.AppendBinary(w.value[:0])
 	}
 	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained))

@@ -86,8 +86,12 @@ func (w *world) fault(f Fault) {
 			w.crash(s, f)
 			if w.opts.Faults&ClockStep != 0 && w.chance(30) {
 				// Back only: what the view let expire in the meantime, a node
-				// that comes back to an earlier time does not know of.
-				s.offset -= w.between(0, time.Hour)
+				// that comes back to an earlier time does not know of. Nor does one
+				// know what it has hidden itself, if its disk has forgotten it too: such
+				// a view is wrong until it is scrubbed.
+				if back := w.between(0, time.Hour); f != Rollback {
+					s.offset -= back
+				}
 			}
 			w.after(lasts, s.start)
 		}
