@@ -362,6 +362,7 @@ func TestRedisThatCannotBeAView(t *testing.T) {
 		{"replica of another Redis", "--replicaof 127.0.0.1 " + fmt.Sprint(master.Port)},
 		{"cluster mode", "--cluster-enabled yes"},
 		{"NOAUTH", "--requirepass secret"},
+		{"set proto-max-bulk-len to at least 536870912 there", "--proto-max-bulk-len 1mb --user default on nopass ~* &* +@all -config|set"},
 	} {
 		r := bed.Redis(testbed.RedisOptions{Args: strings.Fields(tt.args)})
 		n := bed.Node(testbed.Options{ID: 1, View: r.Address(), Broken: true})
@@ -375,6 +376,25 @@ func TestRedisThatCannotBeAView(t *testing.T) {
 		n.Terminate()
 		equal(t, "exit code of a stop before the start was complete", n.Ended(20*time.Second), 0)
 	}
+}
+
+// TestRedisOfSmallSizes: a Redis that is set to take only small values takes those that
+// the node does.
+func TestRedisOfSmallSizes(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	r := bed.Redis(testbed.RedisOptions{Args: strings.Fields("--proto-max-bulk-len 1mb --client-query-buffer-limit 1mb")})
+	n := bed.Node(testbed.Options{ID: 1, View: r.Address()})
+	value := strings.Repeat("v", 3<<20)
+	n.Do("SET", "large", value)
+	n.Do("HSET", "hash", "field", value)
+	equal(t, "of the Redis", r.Client(0).StrLen(t.Context(), "large").Val(), int64(len(value)))
+	r.Kill()
+	r.Start()
+	bed.Wait(60*time.Second, "the view to be made anew", func() (bool, string) {
+		v, err := n.Try("HSTRLEN", "hash", "field")
+		return v == int64(len(value)), fmt.Sprint(v, err)
+	})
 }
 
 // TestAdoptKilledMidway: an adoption that was cut off is made again.

@@ -53,10 +53,9 @@ func (t *tx) View3(db uint8, args ...[]byte) ([]byte, error) {
 	}
 	req := &resp.Request{Proto: 3}
 	answered := make(chan error, 1)
-	t.core.view.Send(&Batch{
-		Cmds: []ViewCmd{{DB: int(db), Args: args, Req: req}},
-		Done: []func(error){func(err error) { answered <- err }},
-	})
+	b := &Batch{Done: []func(error){func(err error) { answered <- err }}}
+	b.add(ViewCmd{DB: int(db), Args: args, Req: req})
+	t.core.view.Send(b)
 	t.core.view.Flush()
 	err := <-answered
 	return req.Out, err

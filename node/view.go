@@ -69,10 +69,9 @@ func (p *pump) Flush() {}
 func (p *pump) Ask(db int, args ...[]byte) ([]byte, error) {
 	req := &resp.Request{}
 	answered := make(chan error, 1)
-	p.Send(&Batch{
-		Cmds: []ViewCmd{{DB: db, Args: args, Req: req}},
-		Done: []func(error){func(err error) { answered <- err }},
-	})
+	b := &Batch{Done: []func(error){func(err error) { answered <- err }}}
+	b.add(ViewCmd{DB: db, Args: args, Req: req})
+	p.Send(b)
 	err := <-answered
 	return req.Out, err
 }
@@ -219,6 +218,7 @@ func (p *pump) gather(b *Batch) []*Batch {
 
 // exec runs batches in one pipeline.
 func (p *pump) exec(c *viewConn, batches []*Batch) error {
+	c.makeRoom(batches)
 	replies, err := c.pipeline(batches)
 	p.stats.pipelines.Add(1)
 	p.stats.commands.Add(uint64(len(replies)))
@@ -252,6 +252,7 @@ type viewConn struct {
 	fields   bool // it knows expiries of fields
 	hidden   int  // database of the watermark
 	filter   bool
+	most     int64 // bytes of a batch up to which the view takes any value
 }
 
 type viewReply struct {

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/crdt"
 )
@@ -50,6 +53,36 @@ func TestWatermarkRoundTrip(t *testing.T) {
 	for _, bad := range []string{"", "\x01", "\x02" + strings.Repeat("x", 40), string(w.encode()) + "x"} {
 		if _, err := decodeWatermark([]byte(bad)); err == nil {
 			t.Errorf("%q was decoded", bad)
+		}
+	}
+}
+
+// TestViewTakesWhatIsLarge: the view's bounds on sizes follow what it is sent, whatever
+// they were, and wherever the value is from.
+func TestViewTakesWhatIsLarge(t *testing.T) {
+	socket := plainRedis(t)
+	plain := redis.NewClient(&redis.Options{Network: "unix", Addr: socket, Protocol: 2})
+	defer func() { _ = plain.Close() }()
+	for _, name := range []string{"proto-max-bulk-len", "client-query-buffer-limit"} {
+		if err := plain.ConfigSet(t.Context(), name, "1mb").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	source := &viewSource{target: RedisTarget{Network: "unix", Addr: socket}, alive: func() error { return nil }, most: 2 << 20}
+	c, err := source.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	p := newPump(nil, nil, nil, slog.New(slog.DiscardHandler))
+	for _, size := range []int{2 << 20, 2<<20 + 1, 5 << 20, 3 << 20} {
+		b := &Batch{}
+		b.set(0, []byte("k"), make([]byte, size))
+		if err := p.exec(c, []*Batch{b}); err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if n := plain.StrLen(t.Context(), "k").Val(); n != int64(size) {
+			t.Errorf("%d bytes of %d", n, size)
 		}
 	}
 }

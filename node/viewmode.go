@@ -19,6 +19,8 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // redisLog takes what go-redis has to say of connections: the node says it
@@ -38,6 +40,7 @@ type viewSource struct {
 	alive  func() error // restarts what the node has to keep running itself
 	tls    *tls.Config
 	params viewParams
+	most   int64 // the greatest value that this node takes, bytes
 }
 
 // userDBs is the number of databases clients see.
@@ -69,7 +72,7 @@ func openView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
 	if t.Password == "" {
 		t.Password = cfg.RedisPassword
 	}
-	v := &viewSource{target: t, what: "Redis at " + t.where(), stop: func() error { return nil }, alive: func() error { return nil }}
+	v := &viewSource{target: t, what: "Redis at " + t.where(), most: max(int64(cfg.ProtoMaxBulkLen), command.MaxString), stop: func() error { return nil }, alive: func() error { return nil }}
 	if t.TLS {
 		v.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -124,7 +127,7 @@ func spawnView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
 	}
 	return &viewSource{
 		target: RedisTarget{Mode: RedisSpawn, Network: "unix", Addr: sock},
-		what:   "its own " + filepath.Base(bin), stop: s.stop, alive: s.ensure,
+		what:   "its own " + filepath.Base(bin), stop: s.stop, alive: s.ensure, most: max(int64(cfg.ProtoMaxBulkLen), command.MaxString),
 	}, nil
 }
 
@@ -308,6 +311,10 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 	for _, db := range []int{userDBs, userDBs - 1} {
 		if _, err := c.do(db, "PING"); err == nil {
 			c.hidden, c.filter = db, db < userDBs
+			if err := c.lift(v.most); err != nil {
+				c.Close()
+				return nil, err
+			}
 			v.params.apply(c)
 			return c, nil
 		}
@@ -344,6 +351,47 @@ func (c *viewConn) check(ctx context.Context) error {
 		return fmt.Errorf("it is of version %s, the node needs 6.2 or later", field("redis_version"))
 	}
 	return nil
+}
+
+// lift takes away the view's own bounds on sizes. What a node has accepted, this one
+// or another, may never be refused by the view: it would be sent again and again, and
+// the view be lost each time. most is the greatest value that this node accepts, for as
+// long as nobody sends a larger one (makeRoom). A view that cannot be told has to take that,
+// if it says what it takes.
+func (c *viewConn) lift(most int64) error {
+	c.most = most
+	if c.embedded {
+		return nil // it has no such bounds
+	}
+	_, _ = c.do(c.hidden, "CONFIG", "SET", "client-query-buffer-limit", int64(1)<<40)
+	raw, err := c.do(c.hidden, "CONFIG", "GET", "proto-max-bulk-len")
+	if err != nil {
+		return nil // a managed Redis, which has the default, 512 MB
+	}
+	list := readBulks(raw)
+	if len(list) != 2 {
+		return nil
+	}
+	n, err := strconv.ParseInt(string(list[1]), 10, 64)
+	if err != nil || n >= most {
+		return nil
+	}
+	if _, err := c.do(c.hidden, "CONFIG", "SET", "proto-max-bulk-len", most); err != nil {
+		return fmt.Errorf("it takes nothing larger than %d bytes, and does not let the node change that: set proto-max-bulk-len to at least %d there", n, most)
+	}
+	return nil
+}
+
+// makeRoom has the view take what is larger than this node accepts: another node may
+// have other limits, and CONFIG SET may change them.
+func (c *viewConn) makeRoom(batches []*Batch) {
+	for _, b := range batches {
+		if n := int64(b.Bytes); n > c.most && !c.embedded {
+			if _, err := c.do(c.hidden, "CONFIG", "SET", "proto-max-bulk-len", n); err == nil {
+				c.most = n
+			}
+		}
+	}
 }
 
 // readMark returns the watermark's bytes, nil if there is none.

@@ -230,6 +230,10 @@ func bitfield(c *Context) {
 			end = max(end, int(op.offset+int64(op.bits)-1)>>3+1)
 		}
 	}
+	if end > MaxString { // Redis lets an integer reach up to 8 bytes beyond
+		c.Out.Error(errTooLong)
+		return
+	}
 	v := old
 	if end > 0 {
 		v = make([]byte, max(len(old), end))

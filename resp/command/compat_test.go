@@ -17,10 +17,27 @@ var rewrite = flag.Bool("rewrite", false, "write what is generated anew")
 var differs = map[string]string{
 	"INCRBYFLOAT":     "adds in decimals, exactly, where Redis rounds to a C `long double`",
 	"HINCRBYFLOAT":    "adds in decimals, exactly, where Redis rounds to a C `long double`",
+	"BITFIELD":        "makes no string longer than 512 MB, where Redis lets an integer reach up to 8 bytes beyond",
 	"HLEN":            "counts what shows; Redis counts also fields that have expired and that it has not reclaimed yet",
 	"HSETEX":          "`KEEPTTL` makes a field that has expired anew, and lasting; in Redis it has the expiry that has passed until it is reclaimed",
 	"COMMAND":         "in order of name; without what the node refuses",
 	"COMMAND|DOCS":    "only summary, version and group",
+	"COMMAND|INFO":    "without the notes on keys",
+	"ACL|CAT":         "without what the node refuses",
+	"CONFIG|GET":      "what a node does in its own way (`appendonly`, `save`, `repl-*` …) is shown as a Redis would that does likewise, or as it was set",
+	"CONFIG|SET":      "the same parameters can be set and change nothing; ports, addresses and a `maxmemory-policy` that evicts are refused",
+	"DEBUG":           "what tests and client libraries need of it, see `DEBUG HELP`; what is about the inside of a Redis is refused",
+	"INFO":            "tells of the node, with sections of its own; figures of memory and of the data are those of the Redis behind it",
+	"LASTSAVE":        "see `SAVE`",
+	"SAVE":            "does nothing: what was acknowledged is in the node's log, see `fsync`",
+	"BGSAVE":          "does nothing, as `SAVE`",
+	"BGREWRITEAOF":    "does nothing, as `SAVE`",
+	"LOLWUT":          "draws something else",
+	"REPLICAOF":       "only `NO ONE`, which changes nothing; the rest is refused: `MEET` joins nodes",
+	"SLAVEOF":         "as `REPLICAOF`",
+	"ROLE":            "always a master without replicas; `REPLICAS` shows the members",
+	"WAIT":            "counts the members that have it on disk",
+	"WAITAOF":         "counts the members that have it on disk; Redis has this command since 7.2",
 	"SWAPDB":          "renames every key across, up to 100,000 elements in all; writes of other nodes that this one has not seen stay in the database where they were made",
 	"DUMP":            "of a hash whose fields expire is refused unless the Redis behind the node has such expiries itself: Redis 7.4, Valkey 9",
 	"RESTORE":         "`IDLETIME` and `FREQ` hold at this node, not at others and not for streams",
@@ -90,7 +107,7 @@ func compatibility(t *testing.T) string {
 <!-- Generated from the command table: go test ./resp/command -run TestCompatibility -rewrite -->
 
 Every command of Redis 7.0, and the expiry of hash fields of later versions, as a node that has a real Redis behind it treats it. *As Redis* means: reply for reply,
-and what is written is at every node. What concurrent writes become is in [SEMANTICS.md](SEMANTICS.md). What is
+and what is written is at every node. (The texts of HELP name what the node has.) What concurrent writes become is in [SEMANTICS.md](SEMANTICS.md). What is
 refused is refused with an error that names the command and says why; nothing is passed to the Redis behind a node unlogged.
 
 `)
