@@ -328,6 +328,8 @@ func clientUnpause(c *Session, _ [][]byte) {
 
 var clientHelp = []string{
 	"CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+	"CACHING (YES|NO)",
+	"    Enable/disable tracking of the keys for next command in OPTIN/OPTOUT modes.",
 	"GETREDIR",
 	"    Return the client ID we are redirecting to when tracking is enabled.",
 	"GETNAME",
@@ -366,10 +368,15 @@ var clientHelp = []string{
 	"    Say which client library is used, and its version.",
 	"UNBLOCK <clientid> [TIMEOUT|ERROR]",
 	"    Unblock the specified blocked client.",
+	"TRACKING (ON|OFF) [REDIRECT <id>] [BCAST] [PREFIX <prefix> [...]]",
+	"         [OPTIN] [OPTOUT] [NOLOOP]",
+	"    Control server assisted client side caching.",
 	"TRACKINGINFO",
 	"    Report tracking status for the current connection.",
 	"NO-EVICT (ON|OFF)",
 	"    Protect current client connection from eviction.",
+	"NO-TOUCH (ON|OFF)",
+	"    Whether what the client reads counts as used, for OBJECT IDLETIME and FREQ.",
 	"HELP",
 	"    Prints this help.",
 }

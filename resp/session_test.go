@@ -531,3 +531,23 @@ func TestQuietClientsHoldNoBuffer(t *testing.T) {
 		t.Errorf("a buffer of %d afterwards", n)
 	}
 }
+
+// TestHelpIsComplete: HELP of each command that has subcommands names all that are
+// carried out.
+func TestHelpIsComplete(t *testing.T) {
+	c := start(t, nil).dial()
+	for _, container := range command.All() {
+		if !slices.ContainsFunc(container.Sub, func(s *command.Command) bool {
+			return s.Name == container.Name+"|HELP" && s.Refused == "" && s.Flags&command.Session != 0
+		}) {
+			continue
+		}
+		text := "\n" + strings.ReplaceAll(c.do(container.Name, "HELP"), "+", "")
+		for _, sub := range container.Sub {
+			_, name, _ := strings.Cut(sub.Name, "|")
+			if sub.Refused == "" && !strings.Contains(text, "\n"+name) {
+				t.Errorf("%s HELP does not name %s:\n%s", container.Name, name, text)
+			}
+		}
+	}
+}
