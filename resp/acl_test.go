@@ -274,15 +274,19 @@ func TestRandomRulesAsRedis(t *testing.T) {
 func TestACLLog(t *testing.T) {
 	ts := start(t, nil)
 	admin, c := ts.dial(), ts.dial()
-	admin.want("+OK\r\n", "ACL", "SETUSER", "u", "on", ">pw", "+get", "+mget", "~a")
+	admin.want("+OK\r\n", "ACL", "SETUSER", "u", "on", ">pw", "+get", "+mget", "+multi", "+discard", "~a")
 	c.want("+OK\r\n", "AUTH", "u", "pw")
 	for range 3 {
 		c.want("-NOPERM this user has no permissions to access one of the keys used as arguments\r\n", "GET", "b")
 	}
 	c.want("-NOPERM this user has no permissions to run the 'set' command\r\n", "SET", "a", "1")
 	c.want("-WRONGPASS invalid username-password pair or user is disabled.\r\n", "AUTH", "u", "no")
+	c.want("+OK\r\n", "MULTI")
+	c.want("-NOPERM this user has no permissions to access one of the keys used as arguments\r\n", "GET", "b")
+	c.want("+OK\r\n", "DISCARD")
 	log := admin.do("ACL", "LOG")
 	for _, want := range []string{
+		"$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$3\r\nkey\r\n$7\r\ncontext\r\n$5\r\nmulti\r\n$6\r\nobject\r\n$1\r\nb\r\n",
 		"$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$4\r\nauth\r\n$7\r\ncontext\r\n$8\r\ntoplevel\r\n$6\r\nobject\r\n$4\r\nAUTH\r\n$8\r\nusername\r\n$1\r\nu\r\n",
 		"$5\r\ncount\r\n:1\r\n$6\r\nreason\r\n$7\r\ncommand\r\n$7\r\ncontext\r\n$8\r\ntoplevel\r\n$6\r\nobject\r\n$3\r\nset\r\n",
 		"$5\r\ncount\r\n:3\r\n$6\r\nreason\r\n$3\r\nkey\r\n$7\r\ncontext\r\n$8\r\ntoplevel\r\n$6\r\nobject\r\n$1\r\nb\r\n",
@@ -299,7 +303,7 @@ func TestACLLog(t *testing.T) {
 	}
 	admin.want("+OK\r\n", "ACL", "LOG", "RESET")
 	admin.want("*0\r\n", "ACL", "LOG")
-	if s := admin.do("INFO", "stats"); !strings.Contains(s, "acl_access_denied_key:4") || !strings.Contains(s, "acl_access_denied_cmd:1") {
+	if s := admin.do("INFO", "stats"); !strings.Contains(s, "acl_access_denied_key:5") || !strings.Contains(s, "acl_access_denied_cmd:1") {
 		t.Error(s)
 	}
 }

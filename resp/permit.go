@@ -40,7 +40,11 @@ func (c *Session) permit(cmd *command.Command, args [][]byte, _ uint8) string {
 	if why == acl.Allowed {
 		return c.permitPatterns(cmd, args)
 	}
-	c.denied(acl.TopLevel, why, cmd, args, arg)
+	where := acl.TopLevel
+	if c.multi != nil {
+		where = acl.InMulti // though it is answered as if it were not
+	}
+	c.denied(where, why, cmd, args, arg)
 	if why == acl.DeniedCommand {
 		return "NOPERM this user has no permissions to run the '" + strings.ToLower(cmd.Name) + "' command"
 	}

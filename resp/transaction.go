@@ -229,6 +229,8 @@ func (c *Session) compose(q *Request) {
 			p.reply = []byte(c.bug(p.cmd, "no reply"))
 		case p.sub != nil:
 			p.reply = p.sub.Out
+		case p.reply == nil && p.cmd.Name == "MONITOR":
+			p.reply = []byte("-ERR MONITOR isn't allowed for DENY BLOCKING client\r\n")
 		case p.reply == nil:
 			start := time.Now()
 			p.reply = c.Front(p.cmd, p.args, q.Proto)

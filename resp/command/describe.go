@@ -105,7 +105,11 @@ func (c *Command) info(out *Reply) {
 		c.specs[i].info(out)
 	}
 	subs := c.subs()
-	out.Array(len(subs))
+	if len(subs) == 0 {
+		out.Set(0) // as Redis
+	} else {
+		out.Array(len(subs))
+	}
 	for _, s := range subs {
 		s.info(out)
 	}
