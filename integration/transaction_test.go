@@ -228,3 +228,28 @@ func TestFunctionsAreTheClusters(t *testing.T) {
 	bed.Level(a, b, c)
 	equal(t, "restored", fmt.Sprint(b.Do("FCALL", "f", "1", "n")), "last")
 }
+
+// TestStopEndsScripts: a script that would run for ever is ended when the node stops,
+// and has written nothing.
+func TestStopEndsScripts(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	n := bed.Node(testbed.Options{ID: 1})
+	n.Do("CONFIG", "SET", "busy-reply-threshold", "10")
+	var b bytes.Buffer
+	writeCommand(&b, "EVAL", "redis.call('SET', KEYS[1], 'v') while true do end", "1", "k")
+	c := n.Dial()
+	_, _ = c.Write(b.Bytes())
+	bed.Wait(30*time.Second, "the node to be busy", func() (bool, string) {
+		_, err := n.Try("GET", "k")
+		return err != nil && strings.HasPrefix(err.Error(), "BUSY"), fmt.Sprint(err)
+	})
+	n.Stop()
+	_ = c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	got := make([]byte, 100)
+	m, _ := c.Read(got)
+	equal(t, "the script's reply", string(got[:m]), "-LOADING replicatord is stopping\r\n")
+	equal(t, "the log has an error", strings.Contains(n.Log(), "level=ERROR"), false)
+	n.Start()
+	equal(t, "k", n.Do("EXISTS", "k"), any(int64(0)))
+}

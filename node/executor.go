@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -51,6 +52,7 @@ type executor struct {
 	slog   *slog.Logger
 	keys   int       // groupKeys or groupKeysShort
 	held   []work    // came while a script was busy
+	behind *requests // of other connections, in the work that is carried out
 	turn   time.Time // until when it is the clients'
 	served time.Time // when a client's commands were last carried out
 
@@ -100,6 +102,9 @@ func newExecutor(core *Core, keys int, logger *slog.Logger) *executor {
 // commands wait behind it. What else has come waits on.
 func (x *executor) busy() {
 	why := x.core.scripts.BusyError()
+	for ; x.behind != nil; x.behind = x.behind.next {
+		x.behind.fail(why)
+	}
 	for len(x.held) < queueLen {
 		select {
 		case w := <-x.queue:
@@ -139,7 +144,7 @@ func (x *executor) Start(batches []resp.Batch) {
 		if first == nil || x.enqueue(x.queue, work{reqs: first}) {
 			return
 		}
-		stopping := "LOADING replicatord is stopping"
+		stopping := whyStopping
 		why = &stopping
 	}
 	for r := first; r != nil; r = r.next {
@@ -246,7 +251,7 @@ func (x *executor) loop() {
 					x.group(w)
 				default:
 					for q := range x.core.waiters.all {
-						x.core.Unblock(q, []byte("-LOADING replicatord is stopping\r\n"))
+						x.core.Unblock(q, []byte("-"+whyStopping+"\r\n"))
 					}
 					return
 				}
@@ -272,8 +277,9 @@ func (x *executor) group(w work) {
 			w.fn(x.core)
 			x.core.wake()
 		} else {
-			for r := w.reqs; r != nil; r = r.next {
-				if bytes += x.commands(r); r.next != nil && x.full(x.keys, bytes) {
+			for r := w.reqs; r != nil; r = x.behind {
+				x.behind = r.next
+				if bytes += x.commands(r); x.behind != nil && x.full(x.keys, bytes) {
 					x.commit()
 					bytes = 0
 				}
@@ -441,7 +447,12 @@ func (x *executor) failFrom(r *requests, from *resp.Request, err error) {
 // run runs one command; a bug in it becomes an error for its client alone.
 func (x *executor) run(q *resp.Request) {
 	defer func() {
-		if p := recover(); p != nil {
+		p := recover()
+		if err, ok := p.(error); ok && errors.Is(err, command.ErrStopping) {
+			_ = x.core.abort(err)
+			q.Out, q.Subs = q.Out[:0], nil
+			fail(q, whyStopping)
+		} else if p != nil {
 			x.slog.Error("command failed in a way it should not", "command", q.Cmd.Name, "panic", p)
 			_ = x.core.abort(fmt.Errorf("internal error in %s", q.Cmd.Name))
 			q.Out, q.Subs = q.Out[:0], nil
@@ -450,6 +461,9 @@ func (x *executor) run(q *resp.Request) {
 	}()
 	x.core.Do(q)
 }
+
+// whyStopping answers what comes, or is under way, while the node stops.
+const whyStopping = "LOADING replicatord is stopping"
 
 func fail(q *resp.Request, msg string) {
 	r := command.Reply{Proto: 2, Buf: q.Out}

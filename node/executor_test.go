@@ -3,11 +3,13 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // However much of peers waits, a client's command is behind one piece of it at
@@ -75,4 +77,44 @@ func TestClientsAndPeersTakeTurns(t *testing.T) {
 		}
 	}
 	close(stop)
+}
+
+// While a script has been running for long those whose commands wait behind it are
+// told, also where they were handed over together with it.
+func TestBusyIsToldToAllBehind(t *testing.T) {
+	c := newBareCore(t, time.Now, &sentView{})
+	c.scripts.Threshold.Store(1)
+	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	go x.loop()
+	defer x.Stop()
+	var batches []resp.Batch
+	var reqs []*resp.Request
+	replied := make(chan int, 4)
+	for i, args := range [][]string{{"SET", "before", "v"}, {"EVAL", "while true do end", "0"}, {"SET", "behind", "v"}, {"INCR", "behind"}} {
+		q := request(nil, args...)
+		reqs = append(reqs, q)
+		batches = append(batches, resp.Batch{Requests: []*resp.Request{q}, Done: func() { replied <- i }})
+	}
+	x.Start(batches)
+	wait := func() int {
+		select {
+		case i := <-replied:
+			return i
+		case <-time.After(30 * time.Second):
+			t.Fatal("nobody is told anything")
+			return 0
+		}
+	}
+	for range 2 {
+		if i := wait(); i < 2 || !strings.HasPrefix(string(reqs[i].Out), "-BUSY ") {
+			t.Errorf("command %d: %q", i, reqs[i].Out)
+		}
+	}
+	out := command.Reply{Proto: 2}
+	c.scripts.Kill(true, &out)
+	for range 2 {
+		if i := wait(); i > 1 || i == 0 && string(reqs[i].Out) != "+OK\r\n" || i == 1 && !strings.HasPrefix(string(reqs[i].Out), "-ERR Script killed") {
+			t.Errorf("command %d: %q", i, reqs[i].Out)
+		}
+	}
 }

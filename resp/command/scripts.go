@@ -1,6 +1,7 @@
 package command
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -379,11 +380,9 @@ func (h *host) Allowed(args [][]byte) (allowed, known bool) {
 	return cmd != nil && (h.c.Client == nil || h.c.Client.Permitted(cmd, args)), cmd != nil
 }
 
-// stopError is a panic that ends the unit of a script, with all it wrote.
-type stopError struct{}
-
-// Error implements error.
-func (stopError) Error() string { return "the node stops" }
+// ErrStopping is the panic that ends a script, with all that it and its unit wrote,
+// when the node stops.
+var ErrStopping = errors.New("the node stops")
 
 type killError string
 
@@ -393,7 +392,7 @@ func (e killError) Error() string { return string(e) }
 // Alive implements script.Host.
 func (h *host) Alive() error {
 	if h.s.stopped.Load() {
-		panic(stopError{})
+		panic(ErrStopping)
 	}
 	if h.s.busy(h.r) && h.s.Busy != nil {
 		h.s.Busy()
