@@ -2,10 +2,119 @@ package node
 
 import (
 	"bytes"
+	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 )
+
+// embeddedView serves the view inside the process.
+func embeddedView(logger *slog.Logger) (*viewSource, error) {
+	m := miniredis.NewMiniRedis()
+	if err := m.StartAddr("127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("embedded view: %w", err)
+	}
+	lock := guard(m, logger)
+	// Keys age by a clock that is moved on, not by the one on the wall: an expiry
+	// is kept as the time left, and would come back a little different.
+	now := func() time.Time { return time.Now().Truncate(time.Millisecond) }
+	m.SetTime(now())
+	m.ClockTTL(true)
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		t := time.NewTicker(50 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				lock.Lock()
+				m.SetTime(now())
+				lock.Unlock()
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return &viewSource{
+		target: RedisTarget{Mode: RedisEmbedded, Network: "tcp", Addr: m.Addr()},
+		what:   "an embedded store", alive: func() error { return nil },
+		stop: func() error {
+			close(stop)
+			<-done
+			m.Close()
+			return nil
+		},
+	}, nil
+}
+
+// guard keeps what the embedded store cannot digest from ending the process: a command
+// at which it panics ends its connection, so that the view is lost for a moment. All
+// that uses the store holds the lock that guard returns.
+func guard(m *miniredis.Miniredis, logger *slog.Logger) sync.Locker {
+	var lock sync.Mutex
+	var inside sync.Map // the connections whose command is being carried out
+	s := m.Server()
+	s.SetPreHook(func(p *server.Peer, name string, args ...string) (done bool) {
+		if _, again := inside.LoadOrStore(p, true); again {
+			return false // called by Dispatch below
+		}
+		defer inside.Delete(p)
+		lock.Lock()
+		defer lock.Unlock()
+		defer func() {
+			if err := recover(); err != nil {
+				logger.Error("the embedded store cannot carry out a command", "command", name, "panic", err)
+				_ = m.TryLock() // it may have been left locked
+				m.Unlock()
+				p.Close()
+				done = true
+			}
+		}()
+		switch name {
+		case "DUMP", "RESTORE":
+			// Its form is its own: what it made of Redis's would be taken for the value.
+			p.WriteError("ERR unknown command")
+			return true
+		case "HRANDFIELD", "SRANDMEMBER", "ZRANDMEMBER": // a negative count draws again and again
+			if len(args) > 1 && strings.HasPrefix(args[1], "-") && len(args[1]) > len("-999999") {
+				p.WriteError("ERR value is out of range: a real Redis draws more than 999999 elements at once, this node has a store of its own instead; " + realRedis)
+				return true
+			}
+		}
+		s.Dispatch(p, slices.Insert(args, 0, name))
+		return true
+	})
+	return &lock
+}
+
+// The ways out where the embedded store is not enough.
+const realRedis = "install redis-server, or start the node with --redis ADDRESS"
+
+// beyondEmbedded says of an error of the embedded store that a real Redis would help,
+// if it may. The number of arguments has been checked before: if the store finds it
+// wrong, it does not know an option.
+func beyondEmbedded(args [][]byte, raw []byte) []byte {
+	if len(raw) == 0 || raw[0] != '-' {
+		return raw
+	}
+	name := strings.ToLower(string(args[0]))
+	for _, e := range []string{"-ERR unknown command", "-ERR unknown subcommand", "-ERR wrong number of arguments"} {
+		if bytes.HasPrefix(raw, []byte(e)) || bytes.HasSuffix(raw, []byte("not supported\r\n")) {
+			return fmt.Appendf(nil, "-ERR '%s', or an option of it, needs a real Redis, and this node has a store of its own instead: %s\r\n", name, realRedis)
+		}
+	}
+	if bytes.HasPrefix(raw, []byte("-ERR syntax error")) {
+		return fmt.Appendf(nil, "-ERR syntax error, unless this option of '%s' needs a real Redis: this node has a store of its own instead; %s\r\n", name, realRedis)
+	}
+	return raw
+}
 
 // The embedded store has RESP3 replies of its own making. asRedis turns one
 // into what Redis answers.

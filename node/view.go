@@ -413,8 +413,10 @@ func (c *viewConn) checkMark(last []byte) error {
 // strip makes a view's reply the client's: it hides the watermark, and the
 // peculiarities of the embedded store.
 func (c *viewConn) strip(v *ViewCmd, raw []byte) []byte {
-	if c.embedded && v.proto() == 3 && len(v.Args) > 0 {
-		raw = asRedis(v.Args, raw)
+	if c.embedded && len(v.Args) > 0 {
+		if raw = beyondEmbedded(v.Args, raw); v.proto() == 3 {
+			raw = asRedis(v.Args, raw)
+		}
 	}
 	if !c.filter || v.DB != c.hidden || len(v.Args) == 0 {
 		return raw

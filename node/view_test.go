@@ -2,13 +2,17 @@ package node
 
 import (
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/resp/command"
 )
 
 // TestStrip: the watermark shows in no reply, and keys that look like protocol
@@ -83,6 +87,70 @@ func TestViewTakesWhatIsLarge(t *testing.T) {
 		}
 		if n := plain.StrLen(t.Context(), "k").Val(); n != int64(size) {
 			t.Errorf("%d bytes of %d", n, size)
+		}
+	}
+}
+
+// TestEmbeddedSaysWhatItLacks: what the embedded store cannot do is refused with what would
+// help, is listed in the docs, and never ends the node.
+func TestEmbeddedSaysWhatItLacks(t *testing.T) {
+	docs, err := os.ReadFile("../docs/COMPATIBILITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(docs), "## With the embedded store")
+	list, _, _ = strings.Cut(list, "\n## ")
+	n := startTestNode(t, 1, nil)
+	c := dialRaw(t, "tcp", n.cfg.Addr())
+	expect(t, c.do, "SET s value", "+OK\r\n")
+	expect(t, c.do, "HSET h f v", ":1\r\n")
+	m := miniredis.RunT(t)
+	lacks := func(cmd *command.Command) bool {
+		return cmd.Run == nil && cmd.Flags&command.ReadOnly != 0 && len(cmd.Sub) == 0 && !m.Server().IsRegisteredCommand(cmd.Name)
+	}
+	names := []string{"DUMP", "RESTORE", "SORT", "OBJECT"}
+	for _, cmd := range command.All() {
+		if lacks(cmd) {
+			names = append(names, cmd.Name)
+		}
+	}
+	for _, name := range names {
+		if !strings.Contains(list, "`"+name+"`") {
+			t.Errorf("docs/COMPATIBILITY.md does not say that %s needs a real Redis", name)
+		}
+	}
+	for _, line := range []string{"LCS s s", "SORT s", "SORT_RO s", "DUMP s", "RESTORE r 0 value", "OBJECT ENCODING s", "ZDIFF 1 z", "BITFIELD_RO s GET u8 0", "BITCOUNT s 0 1 BIT", "BITPOS s 1 0 1 BIT", "SUBSTR s 0 1"} {
+		if got := c.do(line); !strings.HasPrefix(got, "-ERR ") || !strings.Contains(got, "a real Redis") || !strings.Contains(got, "--redis") {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	expect(t, c.do, "EXISTS r", ":0\r\n")
+	for _, line := range []string{"HRANDFIELD h -9223372036854775807", "SRANDMEMBER none -4611686018427387904", "ZRANDMEMBER none -4611686018427387904"} {
+		if got := c.do(line); got[0] != '-' {
+			t.Errorf("%s: %q", line, got)
+		}
+	}
+	expect(t, c.do, "HGET h f", "$1\r\nv\r\n")
+}
+
+// TestEmbeddedPanic: a command at which the embedded store panics costs its connection.
+func TestEmbeddedPanic(t *testing.T) {
+	m := miniredis.RunT(t)
+	guard(m, slog.New(slog.DiscardHandler))
+	if err := m.Server().Register("PANIC", func(*server.Peer, string, []string) {
+		m.Lock()
+		panic("a bug")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := redis.NewClient(&redis.Options{Addr: m.Addr(), Protocol: 2, MaxRetries: -1})
+	defer func() { _ = c.Close() }()
+	for range 3 {
+		if err := c.Do(t.Context(), "PANIC").Err(); err == nil {
+			t.Error("it was carried out")
+		}
+		if err := c.Set(t.Context(), "k", "v", 0).Err(); err != nil {
+			t.Error(err)
 		}
 	}
 }

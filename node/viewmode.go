@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/resp/command"
@@ -67,7 +66,7 @@ func openView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
 	case RedisSpawn:
 		return spawnView(cfg, logger)
 	case RedisEmbedded:
-		return embeddedView()
+		return embeddedView(logger)
 	}
 	if t.Password == "" {
 		t.Password = cfg.RedisPassword
@@ -231,43 +230,6 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.TrimSpace(string(t.buf))
-}
-
-// embeddedView serves the view inside the process.
-func embeddedView() (*viewSource, error) {
-	m := miniredis.NewMiniRedis()
-	if err := m.StartAddr("127.0.0.1:0"); err != nil {
-		return nil, fmt.Errorf("embedded view: %w", err)
-	}
-	// Keys age by a clock that is moved on, not by the one on the wall: an expiry
-	// is kept as the time left, and would come back a little different.
-	now := func() time.Time { return time.Now().Truncate(time.Millisecond) }
-	m.SetTime(now())
-	m.ClockTTL(true)
-	stop, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		t := time.NewTicker(50 * time.Millisecond)
-		defer t.Stop()
-		for {
-			select {
-			case <-t.C:
-				m.SetTime(now())
-			case <-stop:
-				return
-			}
-		}
-	}()
-	return &viewSource{
-		target: RedisTarget{Mode: RedisEmbedded, Network: "tcp", Addr: m.Addr()},
-		what:   "an embedded store", alive: func() error { return nil },
-		stop: func() error {
-			close(stop)
-			<-done
-			m.Close()
-			return nil
-		},
-	}, nil
 }
 
 // connect opens the one connection that serves the view, and finds the

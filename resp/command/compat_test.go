@@ -176,9 +176,23 @@ refused is refused with an error that names the command and says why; nothing is
 	for _, n := range newer {
 		fmt.Fprintf(&b, "| %s | %s |\n", n.since, n.names)
 	}
+	b.WriteString(embeddedSection)
 	b.WriteString(suiteSection(t))
 	return b.String()
 }
+
+// embeddedSection is held against the embedded store by TestEmbeddedSaysWhatItLacks in node.
+const embeddedSection = `
+## With the embedded store
+
+Where no redis-server is installed a node has a store of its own, for trying things out. What is written is the same there, and merges alike; reads
+that are not written by the node itself are those of that store:
+
+- These need a real Redis, and are refused with an error that says so: ` + "`BITFIELD_RO`, `BITFIELD` that only reads, `DUMP`, `GEOHASH`, `LCS`, `MEMORY STATS`, `OBJECT`, `PFSELFTEST`, `RESTORE`, `SORT`, `SORT_RO`, `SUBSTR`, `ZDIFF`, `ZINTERCARD`" + `.
+  So are some options of others (` + "`BITCOUNT … BIT`, `BITPOS … BIT`" + `), and random draws of a million elements and more at once.
+- Coordinates and distances are rounded, scans come in another order, an expiry more than 292 years ahead is shown wrong.
+- Wrong arguments of reads may be answered with other errors than Redis's, or be overlooked.
+`
 
 // redisGroups are the groups of refused commands, whose rows have none.
 var redisGroups = map[string]string{
