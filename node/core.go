@@ -47,6 +47,8 @@ type Core struct {
 	lane  func(crdt.Key) crdt.Lane
 	slog  *slog.Logger
 
+	maxEntry int // bytes
+
 	ks      crdt.Keyspace
 	group   *oplog.Group
 	writer  *crdt.Writer // set once the group has a local command: spare
@@ -127,7 +129,7 @@ const DefaultLane crdt.Lane = 1
 // NewCore returns the core of a replica. The view is taken to be down until
 // ViewUp.
 func NewCore(o CoreOptions) (*Core, error) {
-	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger}
+	c := &Core{log: o.Log, clock: o.Clock, wall: o.Wall, rand: o.Rand, view: o.View, lane: o.Lane, slog: o.Logger, maxEntry: wan.DefaultMaxBatch - 1<<20}
 	c.dirty = map[crdt.Key]struct{}{}
 	c.marker = fmt.Appendf(nil, "replicatord:%016x%016x", o.Rand.Uint64(), o.Rand.Uint64())
 	c.news = newNews(c, o.Listener)
@@ -349,8 +351,13 @@ func (c *Core) Commit() error {
 		for _, e := range c.writer.Entries() {
 			c.Stats.LocalEntries++
 			c.Stats.LocalDeltas += uint64(len(e.Deltas))
+			was := c.group.EntryBytes()
 			if err := c.group.Append(&e); err != nil {
 				return c.abort(err)
+			}
+			if n := c.group.EntryBytes() - was; n > c.maxEntry {
+				// No node would take it, and nothing after it could reach any.
+				return c.abort(fmt.Errorf("%d bytes at once are more than nodes send each other (%d); write them in several steps", n, c.maxEntry))
 			}
 			if err := c.log.Reserve(e.Tag); err != nil {
 				return c.abort(err)

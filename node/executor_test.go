@@ -118,3 +118,42 @@ func TestBusyIsToldToAllBehind(t *testing.T) {
 		}
 	}
 }
+
+// What is too large for other nodes is refused, for nothing after it would reach them;
+// and nothing of it is kept.
+func TestEntriesAreBounded(t *testing.T) {
+	view := &sentView{}
+	c := newBareCore(t, time.Now, view)
+	c.maxEntry = 1 << 20
+	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	go x.loop()
+	defer x.Stop()
+	do := func(args ...string) string {
+		q := request(nil, args...)
+		x.Execute([]*resp.Request{q})
+		return string(q.Out)
+	}
+	half := strings.Repeat("v", 1<<19)
+	if got := do("SET", "a", half); got != "+OK\r\n" {
+		t.Fatal(got)
+	}
+	script := "redis.call('SET', 'b', ARGV[1]) redis.call('SET', 'c', ARGV[1]) redis.call('SET', 'd', ARGV[1])"
+	if got := do("EVAL", script, "0", half); !strings.HasPrefix(got, "-MISCONF ") || !strings.Contains(got, "several steps") {
+		t.Errorf("%.200q", got)
+	}
+	before := c.log.Vector()
+	if got := do("APPEND", "a", strings.Repeat("v", 1<<19)); !strings.HasPrefix(got, "-MISCONF ") {
+		t.Errorf("%.200q", got)
+	}
+	if !c.log.Vector().Equal(before) {
+		t.Error("something was logged")
+	}
+	for _, args := range [][]string{{"SETNX", "b", "v"}, {"SETNX", "c", "v"}} {
+		if got := do(args...); got != ":1\r\n" {
+			t.Errorf("%v: %.200q", args, got)
+		}
+	}
+	if got := do("APPEND", "a", "v"); got != fmt.Sprintf(":%d\r\n", 1<<19+1) {
+		t.Errorf("%.200q", got)
+	}
+}

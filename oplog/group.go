@@ -443,6 +443,9 @@ func (g *Group) Append(e *crdt.Entry) error {
 	return nil
 }
 
+// EntryBytes returns the size of the entries appended so far, encoded.
+func (g *Group) EntryBytes() int { return g.bytes }
+
 // Jump advances the group's vector over a part of a stream of which the effects
 // came by a state sync, not as entries. The stream's log up to t is dropped,
 // for it has a gap. known is what the origin had seen at t, or nil.

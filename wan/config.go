@@ -21,6 +21,8 @@ const (
 	MaxCursor = 64 << 10
 	// MaxOrigins is the greatest number of origins in a Want.
 	MaxOrigins = 8 << 10
+	// DefaultMaxBatch is the greatest entry that every node takes, in bytes.
+	DefaultMaxBatch = 1 << 30
 	// MaxMessage is the greatest size of a channel's name and a message
 	// together that can be published at other nodes, in bytes.
 	MaxMessage = MaxFrame - 64
@@ -67,7 +69,7 @@ type Config struct {
 	// larger entry makes a larger batch. Default 1 MiB.
 	BatchBytes int
 	// MaxBatch is the greatest plain size of a batch that is taken, and so of
-	// an entry that can be received. Default 1 GiB, at most 2 GiB.
+	// an entry that can be received. Default DefaultMaxBatch, at most 2 GiB.
 	MaxBatch int
 	// Window is how many bytes a peer may send in one lane before any is
 	// applied. A single larger batch is taken when nothing else is under way.
@@ -127,7 +129,7 @@ func (c *Config) EnsureDefaults() {
 		c.Handshake = 5 * time.Second
 	}
 	def(&c.BatchBytes, 1<<20)
-	def(&c.MaxBatch, 1<<30)
+	def(&c.MaxBatch, DefaultMaxBatch)
 	def(&c.Window, 8<<20)
 	def(&c.MinChunk, 1<<10)
 	def(&c.MaxChunk, 16<<10)
