@@ -84,7 +84,7 @@ func TestClientsAndPeersTakeTurns(t *testing.T) {
 func TestBusyIsToldToAllBehind(t *testing.T) {
 	c := newBareCore(t, time.Now, &sentView{})
 	c.scripts.Threshold.Store(1)
-	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
 	go x.loop()
 	defer x.Stop()
 	var batches []resp.Batch
@@ -125,7 +125,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	view := &sentView{}
 	c := newBareCore(t, time.Now, view)
 	c.maxEntry = 1 << 20
-	x := newExecutor(c, slog.New(slog.DiscardHandler))
+	x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
 	go x.loop()
 	defer x.Stop()
 	do := func(args ...string) string {
