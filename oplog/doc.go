@@ -29,7 +29,8 @@
 // rows themselves (Snapshot, walks over many keys, a discarded group) has the log
 // drained first: the rows written as the records tell (redo.go). A log at rest is
 // drained too (Rest), so that they need not wait then. What is too large for the
-// cache goes to its rows at once.
+// cache goes to its rows at once. That a key is not stored at all a filter in memory
+// tells (filter.go), so that new ones are not looked for.
 //
 // # Durability
 //
