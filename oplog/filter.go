@@ -77,8 +77,11 @@ func (f *keyFilter) lacks(k crdt.Key) bool {
 }
 
 // fillFilter begins to fill the filter with what is stored now; what is committed
-// from now on is added by the commits.
+// from now on is added by the commits. A store that is too large it leaves alone.
 func (l *Log) fillFilter() error {
+	if size, err := l.db.EstimateDiskUsage([]byte{rangeCells}, []byte{rangeCells + 1}); err != nil || size > l.opts.filterStore {
+		return nil // it is done without
+	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
 	if err != nil {
 		return err

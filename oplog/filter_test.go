@@ -101,3 +101,32 @@ func TestFilterHasAllKeys(t *testing.T) {
 	}
 	r.close()
 }
+
+// A store that takes long to be read through is not, at a start: keys are looked for in
+// it as without a filter.
+func TestNoFilterOfLargeStores(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	r := openReplica(t, o)
+	for i := range 200 {
+		r.set(fmt.Sprint("key", i), "value")
+	}
+	r.close()
+	for _, most := range []uint64{1, 1 << 30} {
+		o.filterStore = most
+		r = openReplica(t, o)
+		for deadline := time.Now().Add(time.Minute); most > 1 && !r.log.filter.ready.Load(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the filter is not filled")
+			}
+		}
+		if most == 1 && r.log.filter.ready.Load() {
+			t.Error("the filter is filled from a store that is too large for it")
+		}
+		if v, ok := r.get("key7"); !ok || v != "value" {
+			t.Errorf("key7 is %q", v)
+		}
+		r.set("key8", "another")
+		r.verify()
+		r.close()
+	}
+}

@@ -96,6 +96,9 @@ type Options struct {
 
 	// retryPause slows down flushes that fail and are tried again.
 	retryPause time.Duration
+	// filterStore is the size of the stored cells beyond which no filter is filled:
+	// the pass over them would take the disk for too long. 4 GiB if 0.
+	filterStore uint64
 }
 
 // Events are callbacks; any may be nil. They are called from the log's
@@ -150,6 +153,9 @@ func (o *Options) ensureDefaults() error {
 	}
 	if o.retryPause == 0 {
 		o.retryPause = 200 * time.Millisecond
+	}
+	if o.filterStore == 0 {
+		o.filterStore = 4 << 30
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
