@@ -188,9 +188,7 @@ func (k *keyFold) add(d Delta) {
 // find returns what was gathered of a cell, nil if nothing was.
 func (k *keyFold) find(id CellID) *Delta {
 	if k.index == nil && len(k.deltas) > fewDeltas {
-		if k.index, k.spare = k.spare, nil; k.index == nil {
-			k.index = &cellIndex{}
-		}
+		k.index, k.spare = k.spare.orNew(), nil
 		for i := range k.deltas {
 			if d := &k.deltas[i]; d.Level == LevelCell {
 				k.index.set(&d.ID, i, 4*fewDeltas)

@@ -19,6 +19,14 @@ func (x *cellIndex) set(id *CellID, n, size int) {
 	m[id.Elem] = n
 }
 
+// orNew returns the index, a new one if there is none.
+func (x *cellIndex) orNew() *cellIndex {
+	if x == nil {
+		return &cellIndex{}
+	}
+	return x
+}
+
 // emptied returns the index to be filled anew.
 func (x *cellIndex) emptied() *cellIndex {
 	if x != nil {

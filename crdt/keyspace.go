@@ -147,9 +147,7 @@ func (t *Touch) note(id CellID, c *Cell) {
 	case t.index != nil:
 		t.index.set(&id, len(t.cells)-1, 0)
 	case len(t.cells) > fewTouched:
-		if t.index, t.spare = t.spare, nil; t.index == nil {
-			t.index = &cellIndex{}
-		}
+		t.index, t.spare = t.spare.orNew(), nil
 		for i := range t.cells {
 			t.index.set(&t.cells[i].ID, i, 4*fewTouched)
 		}

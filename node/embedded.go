@@ -105,12 +105,14 @@ func beyondEmbedded(args [][]byte, raw []byte) []byte {
 		return raw
 	}
 	name := strings.ToLower(string(args[0]))
+	unknown := bytes.HasSuffix(raw, []byte("not supported\r\n"))
 	for _, e := range []string{"-ERR unknown command", "-ERR unknown subcommand", "-ERR wrong number of arguments"} {
-		if bytes.HasPrefix(raw, []byte(e)) || bytes.HasSuffix(raw, []byte("not supported\r\n")) {
-			return fmt.Appendf(nil, "-ERR '%s', or an option of it, needs a real Redis, and this node has a store of its own instead: %s\r\n", name, realRedis)
-		}
+		unknown = unknown || bytes.HasPrefix(raw, []byte(e))
 	}
-	if bytes.HasPrefix(raw, []byte("-ERR syntax error")) {
+	switch {
+	case unknown:
+		return fmt.Appendf(nil, "-ERR '%s', or an option of it, needs a real Redis, and this node has a store of its own instead: %s\r\n", name, realRedis)
+	case bytes.HasPrefix(raw, []byte("-ERR syntax error")):
 		return fmt.Appendf(nil, "-ERR syntax error, unless this option of '%s' needs a real Redis: this node has a store of its own instead; %s\r\n", name, realRedis)
 	}
 	return raw

@@ -42,9 +42,9 @@ type Log struct {
 	cursors cursors
 	expiry  expiryCache
 	cache   keyCache // the open group's
-	filter  keyFilter
 	ends    endCache // likewise
 	entries []byte   // likewise: its encoded entries
+	filter  keyFilter
 	redo    redo
 	touched [Buckets]uint64 // the last record that tells of a change to a key of the bucket; the open group's
 	recent  recent
