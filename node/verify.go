@@ -59,7 +59,8 @@ const (
 	verifyPause  = 200 * time.Millisecond // until the next try, if vectors were not equal
 	verifyTries  = 50
 	repairWait   = 10 * time.Minute
-	verifyRest   = 9 // of ten parts of the time the background check rests
+	verifyRest   = 9           // of ten parts of the time the background check rests
+	verifyCalm   = time.Minute // for which each of its steps waits for a log at rest: a snapshot of one that is not costs its drain
 )
 
 var errNotLevel = errors.New("the two nodes were never at the same vector: writes go on, or one lags; try again when it is quieter")
@@ -97,10 +98,13 @@ func (v *verifier) take(from uint16, m *wan.Verify) {
 	}
 	go func() {
 		defer v.answering.Unlock()
-		vector, digests, err := v.full()
-		if err != nil {
-			v.slog.Warn("digests can't be read", "err", err)
-			return
+		vector, digests := v.log.Vector(), []uint64(nil)
+		if m.Vector == nil || m.Vector.Equal(vector) {
+			var err error
+			if vector, digests, err = v.full(); err != nil {
+				v.slog.Warn("digests can't be read", "err", err)
+				return
+			}
 		}
 		_ = v.links.m.Peers().SendVerify(from, answerVerify(m, vector, digests))
 	}()
@@ -125,7 +129,9 @@ func totalOf(digests []uint64) uint64 {
 	return xxhash.Sum64(b)
 }
 
-// ask returns a member's digests, or only their hash; nil if there is no answer.
+// ask returns a member's digests, or only their hash; nil if there is no answer. A
+// member that is not at this node's vector does not compute them, which would cost
+// it a snapshot.
 func (v *verifier) ask(ctx context.Context, node uint16, full bool) (*wan.Verify, error) {
 	ch := make(chan *wan.Verify, 1)
 	v.mu.Lock()
@@ -138,7 +144,7 @@ func (v *verifier) ask(ctx context.Context, node uint16, full bool) (*wan.Verify
 		delete(v.waits, id)
 		v.mu.Unlock()
 	}()
-	if err := v.links.m.Peers().SendVerify(node, &wan.Verify{ID: id, Full: full}); err != nil {
+	if err := v.links.m.Peers().SendVerify(node, &wan.Verify{ID: id, Full: full, Vector: v.log.Vector()}); err != nil {
 		return nil, err
 	}
 	t := time.NewTimer(verifyAnswer)
@@ -156,26 +162,21 @@ func (v *verifier) ask(ctx context.Context, node uint16, full bool) (*wan.Verify
 // compare compares with a member, at a moment when both are at the same vector.
 func (v *verifier) compare(ctx context.Context, node uint16, tries int) (verdict, error) {
 	for full := false; tries > 0; tries-- {
-		before, digests, err := v.full()
-		if err != nil {
-			return verdict{}, err
-		}
 		theirs, err := v.ask(ctx, node, full)
 		if err != nil {
 			return verdict{}, err
 		}
-		if theirs != nil && !theirs.Busy && (!full || len(theirs.Digests) == oplog.Buckets) {
-			if !before.Equal(theirs.Vector) {
-				if before, digests, err = v.full(); err != nil {
-					return verdict{}, err
-				}
+		if theirs != nil && !theirs.Busy && (!full || len(theirs.Digests) == oplog.Buckets) && v.log.Vector().Equal(theirs.Vector) {
+			at, digests, err := v.full()
+			if err != nil {
+				return verdict{}, err
 			}
-			if before.Equal(theirs.Vector) && digests != nil {
+			if at.Equal(theirs.Vector) && digests != nil {
 				if !full && totalOf(digests) != theirs.Total {
 					full = true // it matters which
 					continue
 				}
-				out := verdict{at: time.Now(), vector: before}
+				out := verdict{at: time.Now(), vector: at}
 				for b, d := range digests {
 					if full && d != theirs.Digests[b] {
 						out.buckets = append(out.buckets, b)
@@ -216,10 +217,13 @@ func (v *verifier) of(node uint16) verdict {
 }
 
 // own looks whether the digests of this node are what its cells give. rest is how
-// many times as long as it works it rests.
+// many times as long as it works it rests; 0 is for somebody who waits.
 func (v *verifier) own(ctx context.Context, rest int) ([]int, error) {
 	var bad []int
 	for from := 0; from < oplog.Buckets; from += ownStep {
+		if rest > 0 {
+			v.calm(ctx)
+		}
 		begun := time.Now()
 		found, err := v.ownBuckets(from, from+ownStep)
 		if err != nil {
@@ -240,6 +244,17 @@ func (v *verifier) own(ctx context.Context, rest int) ([]int, error) {
 			"buckets", len(bad), "first", bad[0])
 	}
 	return bad, nil
+}
+
+// calm waits until the log is at rest, or verifyCalm has passed.
+func (v *verifier) calm(ctx context.Context) {
+	for end := time.Now().Add(verifyCalm); !v.log.AtRest() && time.Now().Before(end); {
+		select {
+		case <-time.After(verifyPause):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // ownStep is how many buckets are looked at in one snapshot; one is not for

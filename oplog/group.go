@@ -622,7 +622,7 @@ func (g *Group) write() error {
 	for b, d := range g.digests {
 		w.value = binary.BigEndian.AppendUint64(w.value[:0], l.digests[b]+d)
 		w.key = digestKey(w.key[:0], b)
-		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
+		w.tell(redoSet, w.value)
 	}
 	g.seq, g.begun, g.drained = l.redo.seq, w.begun, w.drained
 	l.redo.buffer = w.redo

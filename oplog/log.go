@@ -26,7 +26,7 @@ const bucketSlots = crdt.Slots / Buckets
 func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
 
 // format is the version of the layout. A program opens no later one.
-const format = 3
+const format = 4
 
 // Log is the durable state of one replica. Its methods are safe for concurrent
 // use; there is one Group at a time.
@@ -264,7 +264,8 @@ func (l *Log) checkFormat() error {
 	case b[0] == format:
 		return nil
 	}
-	// Format 1 is this one without redo records, 2 without tables that are filled in.
+	// Format 1 is this one without redo records, 2 without tables that are filled in, 3 without rows that share
+	// their beginnings in redo records.
 	return l.db.Set(metaKey(metaFormat), []byte{format}, pebble.Sync)
 }
 

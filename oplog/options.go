@@ -72,7 +72,9 @@ type Options struct {
 	// brought to their rows (sweep.go); 64 MiB if 0. What it tells of is in memory beside
 	// the cache.
 	RedoBytes int64
-	// MemTableBytes is the size of the buffer of recent writes; 32 MiB if 0.
+	// MemTableBytes is the size of the buffer of recent writes; 64 MiB if 0: what
+	// is soon deleted again, as redo records and entries are, then mostly is before
+	// it has been written to a table.
 	// Two to four of them can be in memory.
 	MemTableBytes uint64
 	// MinFree is the free space on the file system below which writes are
@@ -146,7 +148,7 @@ func (o *Options) ensureDefaults() error {
 		o.RedoBytes = 64 << 20
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 32 << 20
+		o.MemTableBytes = 64 << 20
 	}
 	if o.MinFree == 0 {
 		o.MinFree = 64 << 20

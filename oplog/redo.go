@@ -34,7 +34,12 @@ const (
 	redoNew    redoOp = 2 // likewise; not written any more
 	redoDelete redoOp = 3 // there is none
 	redoStored redoOp = 4 // the store has it as it was then
+
+	redoShares redoOp = 0x80 // with one of those: the row begins as the one before it in the record
 )
+
+// redoShareLeast is from how many bytes on that is worth saying.
+const redoShareLeast = 4
 
 // redo is the state of the writing back.
 type redo struct {
@@ -76,39 +81,63 @@ func redoSeq(k []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(k[1:]), nil
 }
 
-// appendRedo adds what a record tells of a row.
-func appendRedo(b []byte, op redoOp, row, value []byte) []byte {
-	b = append(b, byte(op))
-	b = append(binary.AppendUvarint(b, uint64(len(row))), row...)
+// appendRedo adds what a record tells of a row. before is the row that the
+// record has told of last: the rows of a key's cells are alike but for their ends.
+func appendRedo(b []byte, op redoOp, before, row, value []byte) []byte {
+	n := 0
+	for n < min(len(before), len(row)) && before[n] == row[n] {
+		n++
+	}
+	if n >= redoShareLeast {
+		b = binary.AppendUvarint(append(b, byte(op|redoShares)), uint64(n))
+	} else {
+		b, n = append(b, byte(op)), 0
+	}
+	b = append(binary.AppendUvarint(b, uint64(len(row)-n)), row[n:]...)
 	if op == redoSet || op == redoNew {
 		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
 	}
 	return b
 }
 
-// eachRedo calls fn for what a record tells, in order. The slices are pieces of b.
+// eachRedo calls fn for what a record tells, in order. The slices are good until
+// it returns.
 func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
-	piece := func() []byte {
+	bad := fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+	size := func() (int, bool) {
 		n, w := binary.Uvarint(b)
 		if w <= 0 || n > uint64(len(b)-w) {
-			return nil
+			return 0, false
 		}
-		p := b[w : w+int(n) : w+int(n)]
-		b = b[w+int(n):]
-		return p
+		b = b[w:]
+		return int(n), true
 	}
+	var row []byte
 	for len(b) > 0 {
 		op := redoOp(b[0])
 		b = b[1:]
-		row := piece()
+		shared := 0
+		if op&redoShares != 0 {
+			n, w := binary.Uvarint(b)
+			if w <= 0 || n > uint64(len(row)) {
+				return bad
+			}
+			op, shared, b = op&^redoShares, int(n), b[w:]
+		}
+		n, ok := size()
+		if !ok {
+			return bad
+		}
+		row, b = append(row[:shared], b[:n]...), b[n:]
 		if len(row) == 0 || row[0] != rangeCells && row[0] != rangeDigests || op < redoSet || op > redoStored {
-			return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+			return bad
 		}
 		var value []byte
 		if op == redoSet || op == redoNew {
-			if value = piece(); value == nil {
-				return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+			if n, ok = size(); !ok {
+				return bad
 			}
+			value, b = b[:n:n], b[n:]
 		}
 		if err := fn(op, row, value); err != nil {
 			return err
@@ -308,6 +337,10 @@ func (l *Log) Rest() error {
 	}
 	return l.drain()
 }
+
+// AtRest reports whether the rows are level with the records, so that a snapshot has
+// nothing to drain.
+func (l *Log) AtRest() bool { return l.redo.waiting() == 0 }
 
 // recover drains what a crash has left.
 func (l *Log) recover() error {

@@ -16,6 +16,7 @@ type groupWriter struct {
 	batch          *pebble.Batch
 	filter         *keyFilter
 	redo           []byte
+	told           []byte   // the row that redo tells of last
 	drained        uint64   // records up to this one are gone
 	begun          uint64   // those up to this one may have reached the rows by a drain
 	all            bool     // everything goes through
@@ -69,22 +70,28 @@ func (w *groupWriter) keys(g *Group) {
 	}
 }
 
+// tell adds to the redo record what has become of the row w.key.
+func (w *groupWriter) tell(op redoOp, value []byte) {
+	w.redo = appendRedo(w.redo, op, w.told, w.key, value)
+	w.told = append(w.told[:0], w.key...)
+}
+
 // row tells of a row in the redo record, or puts it into the store, which may have
 // one.
 func (w *groupWriter) row(now, was, through, stands bool) {
 	switch {
 	case through && (now || stands):
 		w.through = append(w.through, string(w.key))
-		w.redo = appendRedo(w.redo, redoStored, w.key, nil)
+		w.tell(redoStored, nil)
 		if now {
 			w.set(w.key, w.value)
 		} else {
 			w.delete(w.key)
 		}
 	case now:
-		w.redo = appendRedo(w.redo, redoSet, w.key, w.value)
+		w.tell(redoSet, w.value)
 	case was || through || stands:
-		w.redo = appendRedo(w.redo, redoDelete, w.key, nil)
+		w.tell(redoDelete, nil)
 	}
 }
 

@@ -1157,7 +1157,7 @@ type Verify struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Answer        bool                   `protobuf:"varint,2,opt,name=answer,proto3" json:"answer,omitempty"`
-	Vector        []byte                 `protobuf:"bytes,3,opt,name=vector,proto3" json:"vector,omitempty"`            // of the answer
+	Vector        []byte                 `protobuf:"bytes,3,opt,name=vector,proto3" json:"vector,omitempty"`            // of who asks: others need not compute anything; of the answer
 	Digests       []uint64               `protobuf:"fixed64,4,rep,packed,name=digests,proto3" json:"digests,omitempty"` // of all buckets, full, if the question asked for them
 	Total         uint64                 `protobuf:"fixed64,5,opt,name=total,proto3" json:"total,omitempty"`            // hash of them
 	Full          bool                   `protobuf:"varint,6,opt,name=full,proto3" json:"full,omitempty"`               // the digests are asked for, not only their hash
