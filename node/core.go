@@ -79,6 +79,7 @@ type Core struct {
 	touched    []crdt.Key // by the running unit; see endUnit
 	changed    func(by *resp.Request, keys []crdt.Key)
 	ahead      []crdt.Key // sent to the view before their commit, in the open group
+	toKeep     []ViewCmd  // reads that the open group has answered itself
 
 	// dirty gathers the keys that changed while the view was down; nil while
 	// it is up.
@@ -97,6 +98,7 @@ type CoreStats struct {
 	Updates, Swept, Purged, Tidied    uint64
 	SweptFields                       uint64
 	SyncedKeys, SyncedCells           uint64
+	NearHits, NearMisses              uint64                // reads answered without the view: of keys that were there, or not
 	Conflicts                         [crdt.NumTypes]uint64 // by the type that shows
 }
 
@@ -376,6 +378,9 @@ func (c *Core) Commit() error {
 	c.Stats.Groups++
 	c.news.tell()
 	b, dones := c.batch, c.dones
+	for _, r := range c.toKeep {
+		c.replies.keep(r.Req, r.holds, r.Req.Out)
+	}
 	c.ahead = nil
 	c.end()
 	b.Vector, b.Generation = c.log.Vector(), c.generation
@@ -414,6 +419,8 @@ func (c *Core) end() {
 	c.group, c.writer, c.batch, c.dones = nil, nil, nil, nil
 	c.ks.Store = nil
 	c.ks.Untouch()
+	clear(c.toKeep)
+	c.toKeep = c.toKeep[:0]
 }
 
 // Defer calls done when the open group is committed, or has failed.

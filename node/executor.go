@@ -340,7 +340,6 @@ func (x *executor) commands(r *requests) (bytes int) {
 		for _, a := range q.Args {
 			bytes += len(a)
 		}
-		read := reads(q)
 		if readOnly != nil && writes(q) {
 			fail(q, fmt.Sprintf("MISCONF writes are stopped, because the log can't be written: %v", readOnly))
 			continue
@@ -356,7 +355,7 @@ func (x *executor) commands(r *requests) (bytes int) {
 		if b == nil { // the command was refused before it reached a group
 			continue
 		}
-		if read && b != inBatch {
+		if reads(q) && b != inBatch {
 			inBatch = b
 			r.left.Add(1)
 			b.Done = append(b.Done, func(err error) {
@@ -394,9 +393,10 @@ func (x *executor) answered(r *requests, q *resp.Request, err error) {
 	r.release()
 }
 
-// reads reports whether the view answers a request, or a part of it.
+// reads reports whether the view is still to answer a request that has run, or a
+// part of it.
 func reads(q *resp.Request) bool {
-	return q.Subs == nil && q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, reads)
+	return q.Subs == nil && len(q.Out) == 0 && q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, reads)
 }
 
 // writes reports whether a request may write.

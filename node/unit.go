@@ -96,8 +96,12 @@ func (c *Core) Do(req *resp.Request) {
 		c.transaction(req)
 	case c.byView(req):
 		c.begin()
-		c.read(req)
-		return
+		if !c.near(req) {
+			c.read(req)
+			return
+		}
+		c.startLocal()
+		c.readNear(c.unit(), req)
 	default:
 		c.startLocal()
 		c.chooseLane(req)
@@ -114,6 +118,38 @@ func (c *Core) read(req *resp.Request) {
 	c.news.reads(req)
 	c.news.missed(req.Cmd, req.DB, req.Args)
 	c.batch.add(ViewCmd{DB: int(req.DB), Args: req.Args, Req: req, holds: c.replies.seen(req, c.group, c.Now())})
+}
+
+// near reports whether what the view would answer to a read is in memory: of what
+// was written or read lately it mostly is, and the view need not be asked.
+func (c *Core) near(req *resp.Request) bool {
+	id, ok := req.Cmd.Near(req.DB, req.Args)
+	if !ok || !c.group.Knows(id) {
+		return false
+	}
+	h := c.group.Header(id.Key)
+	hit := h != nil && !h.Swept && h.Exists(c.Now())
+	switch {
+	case h == nil:
+	case id.Kind == crdt.KindString && h.Live[crdt.KindRegisters] > 0, id.Kind == crdt.KindField && h.FieldExpiries() > 0:
+		return false
+	}
+	if hit {
+		c.Stats.NearHits++
+	} else {
+		c.Stats.NearMisses++
+	}
+	return true
+}
+
+// readNear answers such a read from the cells, as a command of a unit. The reply is
+// kept like one of the view's, once what it tells of is committed.
+func (c *Core) readNear(t *tx, req *resp.Request) {
+	holds := c.replies.seen(req, c.group, c.Now())
+	c.step(t, req, true)
+	if holds.until != 0 {
+		c.toKeep = append(c.toKeep, ViewCmd{Req: req, holds: holds})
+	}
 }
 
 // transaction runs the commands of a transaction, each of which gets its own
@@ -133,11 +169,14 @@ func (c *Core) transaction(req *resp.Request) {
 	c.writer.Begin(lane)
 	t := c.unit()
 	for _, q := range req.Subs {
-		if c.byView(q) {
+		switch {
+		case !c.byView(q):
+			c.step(t, q, true)
+		case c.near(q):
+			c.readNear(t, q)
+		default:
 			c.read(q)
 			t.held = true
-		} else {
-			c.step(t, q, true)
 		}
 	}
 }

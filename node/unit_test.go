@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -267,5 +269,88 @@ func TestStocksFollowTheKey(t *testing.T) {
 		if got := do(step.line); got != step.want {
 			t.Errorf("%s: %q, want %q", step.line, got, step.want)
 		}
+	}
+}
+
+// TestReadsFromMemory: reads of what is in memory are answered without the view,
+// what the group has written included, and their replies kept once that is
+// committed; of what Local would have to look for, the view is asked.
+func TestReadsFromMemory(t *testing.T) {
+	view := &sentView{keep: true}
+	c := newBareCore(t, time.Now, view)
+	c.replies = newReadCache(minReadCache)
+	defer c.replies.stop()
+	do := func(words string) *resp.Request {
+		q := request(nil, strings.Fields(words)...)
+		c.Do(q)
+		return q
+	}
+	commit := func() {
+		t.Helper()
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, write := range []string{"SET string value", "HSET hash field v", "HSET fading field v other w", "HPEXPIREAT fading 4102444800000 FIELDS 1 field", "SADD set a b", "ZADD zset 1.5 m", "RPUSH list x y", "PFADD registers x", "INCR counter", "SET past v PXAT 4102444800000"} {
+		do(write)
+	}
+	view.cmds = nil
+	answers := map[string]string{
+		"GET string": "$5\r\nvalue\r\n", "STRLEN string": ":5\r\n", "GET counter": "$1\r\n1\r\n", "EXISTS string": ":1\r\n", "EXISTS nothing": ":0\r\n", "GET nothing": "$-1\r\n",
+		"TYPE zset": "+zset\r\n", "HGET hash field": "$1\r\nv\r\n", "HGET hash none": "$-1\r\n", "HEXISTS hash field": ":1\r\n", "HSTRLEN hash field": ":1\r\n", "HLEN hash": ":1\r\n",
+		"SISMEMBER set a": ":1\r\n", "SISMEMBER set c": ":0\r\n", "SCARD set": ":2\r\n", "ZSCORE zset m": "$3\r\n1.5\r\n", "ZCARD zset": ":1\r\n", "LLEN list": ":2\r\n",
+		"PEXPIRETIME past": ":4102444800000\r\n", "EXPIRETIME string": ":-1\r\n", "GET list": "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+	}
+	asked := []string{"TTL string", "GET registers", "HGET fading field", "HGET fading other", "EXISTS string hash", "LRANGE list 0 -1", "SMEMBERS set", "GETRANGE string 0 1"}
+	for _, when := range []string{"in the group that wrote it", "later"} {
+		for read, want := range answers {
+			if q := do(read); string(q.Out) != want || reads(q) {
+				t.Errorf("%s, %s: %q, not %q", read, when, q.Out, want)
+			}
+		}
+		for _, read := range asked {
+			if q := do(read); len(q.Out) > 0 || !reads(q) {
+				t.Errorf("%s, %s: %q, and the view was to be asked", read, when, q.Out)
+			}
+		}
+		if _, early := c.replies.recall(nil, request(nil, "GET", "string")); early && when == "in the group that wrote it" {
+			t.Error("the reply was kept before what it tells of was committed")
+		}
+		view.cmds = nil
+		commit()
+		n := 0
+		for _, cmd := range view.cmds {
+			if slices.Contains(asked, cmd) {
+				n++
+			}
+			if answers[cmd] != "" {
+				t.Errorf("the view was asked for %s, %s", cmd, when)
+			}
+		}
+		if n != len(asked) {
+			t.Errorf("%d of %d reads were for the view, %s: %q", n, len(asked), when, view.cmds)
+		}
+	}
+	for read, want := range answers {
+		f := strings.Fields(read)
+		got, kept := c.replies.recall(nil, request(nil, f...))
+		if can := f[1] != "nothing" && want[0] != '-'; kept != can || kept && string(got) != want {
+			t.Errorf("%s: kept %v, %q", read, kept, got)
+		}
+	}
+
+	// What a read has seen of a group that then fails is not kept, nor what is
+	// changed behind it in the group.
+	do("SET string other")
+	do("GET string")
+	_ = c.abort(errors.New("a test"))
+	if got, kept := c.replies.recall(nil, request(nil, "GET", "string")); kept && strings.Contains(string(got), "other") {
+		t.Errorf("%q of a group that failed is kept", got)
+	}
+	do("GET string")
+	do("SET string newer")
+	commit()
+	if got, kept := c.replies.recall(nil, request(nil, "GET", "string")); kept {
+		t.Errorf("%q is kept, from before the last write", got)
 	}
 }

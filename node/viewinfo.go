@@ -57,16 +57,21 @@ func infoMemory(s *resp.Section, view []resp.Field) {
 
 // infoStats tells what the view and the core count.
 func (n *Node) infoStats(s *resp.Section, view []resp.Field) {
-	var expired uint64
-	if n.exec.Run(func(c *Core) { expired = c.Stats.Swept }) == nil {
-		s.Add("expired_keys", strconv.FormatUint(expired, 10))
+	var stats CoreStats
+	if n.exec.Run(func(c *Core) { stats = c.Stats }) == nil {
+		s.Add("expired_keys", strconv.FormatUint(stats.Swept, 10))
+	}
+	count := func(f resp.Field, more uint64) {
+		n, _ := strconv.ParseUint(f.Value, 10, 64)
+		s.Add(f.Name, strconv.FormatUint(n+more, 10))
 	}
 	for _, f := range view {
 		switch f.Name {
 		case "keyspace_hits": // a kept reply is of a key that is there
-			hits, _ := strconv.ParseUint(f.Value, 10, 64)
-			s.Add(f.Name, strconv.FormatUint(hits+n.replies.hitCount(), 10))
-		case "keyspace_misses", "evicted_keys", "active_defrag_hits", "active_defrag_misses",
+			count(f, n.replies.hitCount()+stats.NearHits)
+		case "keyspace_misses":
+			count(f, stats.NearMisses)
+		case "evicted_keys", "active_defrag_hits", "active_defrag_misses",
 			"active_defrag_key_hits", "active_defrag_key_misses":
 			s.Fields = append(s.Fields, f)
 		}

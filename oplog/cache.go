@@ -175,6 +175,12 @@ func (ks *keyState) big() bool {
 	return n <= 2 && ks.bytes > throughBytes || ks.ends && n > throughEnds || ks.dead > throughDead && 2*ks.dead > n
 }
 
+// vacant reports whether nothing is there of the key, nor was since the store was
+// level.
+func (ks *keyState) vacant() bool {
+	return ks.header == nil && ks.cells.len() == 0 && !ks.dirty && ks.seq == 0 && !ks.owes
+}
+
 // shed drops the cells that the store has as they are.
 func (ks *keyState) shed(drained uint64) {
 	var kept cellSet

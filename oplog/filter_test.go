@@ -130,3 +130,43 @@ func TestNoFilterOfLargeStores(t *testing.T) {
 		r.close()
 	}
 }
+
+// What a group need not look for in the store it knows: keys that the filter lacks,
+// which leave nothing in the cache, and cells that were read or written.
+func TestWhatAGroupKnows(t *testing.T) {
+	r := openReplica(t, testOptions(vfs.NewMem()))
+	defer r.close()
+	key := func(name string) crdt.Key { return crdt.Key{Name: name} }
+	cell := func(name string, kind crdt.Kind, elem string) crdt.CellID {
+		return crdt.CellID{Key: key(name), Kind: kind, Elem: elem}
+	}
+	r.must(func(w *crdt.Writer) {
+		w.SetString(key("string"), []byte("v"), false)
+		w.SetField(key("hash"), "f", []byte("v"), false)
+	})
+	g := r.log.Begin()
+	for id, want := range map[crdt.CellID]bool{
+		cell("string", crdt.KindString, ""): true, cell("string", crdt.KindAny, ""): true, cell("string", crdt.KindField, "f"): true,
+		cell("hash", crdt.KindField, "f"): true, cell("hash", crdt.KindField, "g"): true, cell("nothing", crdt.KindString, ""): true,
+	} {
+		if got := g.Knows(id); got != want {
+			t.Errorf("%v: %v", id, got)
+		}
+	}
+	g.Header(key("nothing"))
+	g.Discard()
+	if r.log.cache.get(key("nothing")) != nil {
+		t.Error("a key that is not there is in the cache")
+	}
+	r.drain()
+	r.log.cache = newKeyCache(1 << 20)
+	g = r.log.Begin()
+	defer g.Discard()
+	if g.Knows(cell("hash", crdt.KindAny, "")) || g.Knows(cell("hash", crdt.KindField, "f")) {
+		t.Error("what is only in the store is known")
+	}
+	g.Header(key("hash"))
+	if !g.Knows(cell("hash", crdt.KindAny, "")) || g.Knows(cell("hash", crdt.KindField, "f")) || !g.Knows(cell("hash", crdt.KindMember, "f")) {
+		t.Error("a header tells of itself, and of the kinds of which there are no cells")
+	}
+}

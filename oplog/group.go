@@ -301,6 +301,16 @@ func (g *Group) KnownHeader(k crdt.Key) (h *crdt.Header, known bool) {
 	return g.Header(k), true
 }
 
+// Knows reports whether Header of a cell's key and Cell, unless its kind is KindAny,
+// need not look at the store.
+func (g *Group) Knows(id crdt.CellID) bool {
+	ks := g.known(id.Key)
+	if ks == nil {
+		return g.l.filter.lacks(id.Key)
+	}
+	return ks.loaded && (id.Kind == crdt.KindAny || ks.knows(id.Kind) || ks.cells.get(cellKey{id.Kind, id.Elem}) != nil)
+}
+
 func (g *Group) loadHeader(k crdt.Key) *keyState {
 	ks := g.key(k)
 	if ks.loaded {
@@ -571,7 +581,8 @@ func (g *Group) keep() {
 	g.kept = true
 	c, drained := &g.l.cache, g.l.redo.drained.Load()
 	for _, ks := range g.keys {
-		if ks.through || ks.big() && len(ks.set) == 0 && ks.seq <= drained {
+		if ks.through || ks.big() && len(ks.set) == 0 && ks.seq <= drained ||
+			ks.vacant() && g.l.filter.lacks(ks.key) { // as quickly told the next time
 			c.drop(ks.key)
 			continue
 		}

@@ -159,6 +159,8 @@ type Command struct {
 	// Filled in when the table is built.
 	specs []KeySpec
 	pure  bool
+	near  bool
+	cell  crdt.Kind
 	sub   map[string]*Command // by upper-case name, without the container's
 }
 
@@ -171,6 +173,20 @@ func (c *Command) ByView(args [][]byte) bool {
 // of its one key, argument First: not on time, chance, other keys or how the
 // view stores it.
 func (c *Command) Pure(args [][]byte) bool { return c.pure && (len(args) == 2 || c.Last == 1) }
+
+// Near returns the only cell that Local looks at, beside its key's header: of kind
+// KindAny if at none. ok is false of what looks at more, and of what is not Pure.
+// Of a key that has registers, or expiries of fields, Local looks at these too.
+func (c *Command) Near(db uint8, args [][]byte) (id crdt.CellID, ok bool) {
+	if !c.near || !c.Pure(args) {
+		return id, false
+	}
+	id = crdt.CellID{Key: crdt.Key{DB: db, Name: string(args[c.First])}, Kind: c.cell}
+	if len(args) > 2 {
+		id.Elem = string(args[2])
+	}
+	return id, true
+}
 
 // Call carries out another data command within this one, a script or
 // transaction, as part of the same entry, and returns its raw reply. Reads see

@@ -94,6 +94,17 @@ var localReads = map[string]func(*Context){
 	},
 }
 
+// nearReads are those of the reads above that look at nothing but the header of
+// their one key and one cell: its kind, of which argument 2 is the element if the
+// kind has any; KindAny if they look at no cell. See Command.Near.
+var nearReads = map[string]crdt.Kind{
+	"GET": crdt.KindString, "STRLEN": crdt.KindString,
+	"HGET": crdt.KindField, "HEXISTS": crdt.KindField, "HSTRLEN": crdt.KindField,
+	"SISMEMBER": crdt.KindMember, "ZSCORE": crdt.KindScored,
+	"EXISTS": crdt.KindAny, "TYPE": crdt.KindAny, "EXPIRETIME": crdt.KindAny, "PEXPIRETIME": crdt.KindAny,
+	"HLEN": crdt.KindAny, "SCARD": crdt.KindAny, "ZCARD": crdt.KindAny, "LLEN": crdt.KindAny,
+}
+
 func localCount(c *Context) {
 	n := int64(0)
 	for i := 1; i < len(c.Args); i++ {

@@ -62,6 +62,7 @@ func (c *Command) finish() {
 	c.specs = specsOf(c)
 	c.pure = slices.Contains(pureReads, c.Name)
 	c.Local = localReads[c.Name]
+	c.cell, c.near = nearReads[c.Name]
 	class := 0
 	for _, f := range []Flag{Write, ReadOnly, Session, Admin} {
 		if c.Flags&f != 0 {
