@@ -95,18 +95,14 @@ type Fold struct {
 type keyFold struct {
 	key    Key
 	deltas []Delta
-	first  [1]Delta   // where deltas begins: most keys have one
-	index  *cellIndex // of those of cells, if there are more than fewDeltas
-	spare  *cellIndex // for index
+	first  [1]Delta // where deltas begins: most keys have one
+	index  *Index   // of those of cells, if there are more than fewDeltas
 }
 
 // empty makes it as good as new.
-func (k *keyFold) empty() {
-	*k = keyFold{deltas: emptied(k.deltas), spare: cmp.Or(k.index, k.spare)}
-	if k.deltas == nil {
-		k.spare = nil
-	}
-	k.spare.emptied()
+func (k *keyFold) empty(most int) {
+	k.index.Reset(most)
+	*k = keyFold{deltas: emptied(k.deltas, most), index: k.index}
 }
 
 const fewDeltas = 8
@@ -160,9 +156,11 @@ func (f *Fold) Add(d Delta) {
 func (k *keyFold) add(d Delta) {
 	switch d.Level {
 	case LevelKey: // swallows all that came before it
-		k.deltas, k.index = nil, nil
+		k.deltas = nil
+		k.index.Reset(grownKept)
 	case LevelKind:
-		k.deltas, k.index = slices.DeleteFunc(k.deltas, func(o Delta) bool { return o.ID.Kind == d.ID.Kind && o.Level != LevelKey }), nil
+		k.deltas = slices.DeleteFunc(k.deltas, func(o Delta) bool { return o.ID.Kind == d.ID.Kind && o.Level != LevelKey })
+		k.index.Reset(grownKept)
 	case LevelCell:
 		if old := k.find(d.ID); old != nil {
 			if d.Remove == nil {
@@ -180,24 +178,34 @@ func (k *keyFold) add(d Delta) {
 		}
 	}
 	k.deltas = append(k.deltas, d)
-	if k.index != nil {
-		k.index.set(&d.ID, len(k.deltas)-1, 0)
+	if !k.index.Empty() {
+		k.enter(len(k.deltas) - 1)
+	}
+}
+
+// enter adds a delta to the index.
+func (k *keyFold) enter(i int) {
+	if d := &k.deltas[i]; d.Level == LevelCell {
+		k.index.Add(HashElem(d.ID.Kind, d.ID.Elem), i)
 	}
 }
 
 // find returns what was gathered of a cell, nil if nothing was.
 func (k *keyFold) find(id CellID) *Delta {
-	if k.index == nil && len(k.deltas) > fewDeltas {
-		k.index, k.spare = k.spare.orNew(), nil
-		for i := range k.deltas {
-			if d := &k.deltas[i]; d.Level == LevelCell {
-				k.index.set(&d.ID, i, 4*fewDeltas)
+	if len(k.deltas) > fewDeltas {
+		if k.index.Empty() {
+			if k.index == nil {
+				k.index = new(Index)
+			}
+			for i := range k.deltas {
+				k.enter(i)
 			}
 		}
-	}
-	if k.index != nil {
-		if i, ok := k.index.get(&id); ok {
-			return &k.deltas[i]
+		h := HashElem(id.Kind, id.Elem)
+		for i, at := k.index.First(h); i >= 0; i, at = k.index.Next(h, at) {
+			if d := &k.deltas[i]; d.ID == id {
+				return d
+			}
 		}
 		return nil
 	}
@@ -211,7 +219,7 @@ func (k *keyFold) find(id CellID) *Delta {
 
 // reset empties a fold, to be used again.
 func (f *Fold) reset() {
-	if len(f.keys) > poolKept {
+	if len(f.keys) > mapKept {
 		f.keys, f.list = nil, nil
 	}
 	clear(f.dbs)

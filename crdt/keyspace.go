@@ -93,17 +93,13 @@ type Touch struct {
 	key   Key
 	cells []TouchedCell
 	first [1]TouchedCell // where cells begins: most keys have one
-	index *cellIndex     // of cells, if they are more than fewTouched
-	spare *cellIndex     // for index
+	index *Index         // of cells, if they are more than fewTouched
 }
 
 // empty makes it as good as new.
-func (t *Touch) empty() {
-	*t = Touch{cells: emptied(t.cells), spare: cmp.Or(t.index, t.spare)}
-	if t.cells == nil {
-		t.spare = nil
-	}
-	t.spare.emptied()
+func (t *Touch) empty(most int) {
+	t.index.Reset(most)
+	*t = Touch{cells: emptied(t.cells, most), index: t.index}
 }
 
 // TouchedCell is a cell that was changed.
@@ -120,23 +116,36 @@ func (t *Touch) Cells() []TouchedCell { return t.cells }
 
 // Was reports whether a cell was changed, and if so whether it was live before.
 func (t *Touch) Was(id CellID) (live, touched bool) {
-	if t.index != nil {
-		if i, touched := t.index.get(&id); touched {
-			return t.cells[i].Live, true
-		}
-		return false, false
-	}
-	for i := range t.cells {
-		if t.cells[i].ID == id {
-			return t.cells[i].Live, true
-		}
+	if i, _ := t.find(&id); i >= 0 {
+		return t.cells[i].Live, true
 	}
 	return false, false
 }
 
+// find returns the place of a cell in cells, -1 if it has none; and its hash, if
+// there is an index.
+func (t *Touch) find(id *CellID) (place int, hash uint32) {
+	if t.index.Empty() {
+		for i := range t.cells {
+			if t.cells[i].ID == *id {
+				return i, 0
+			}
+		}
+		return -1, 0
+	}
+	hash = HashElem(id.Kind, id.Elem)
+	for i, at := t.index.First(hash); i >= 0; i, at = t.index.Next(hash, at) {
+		if t.cells[i].ID == *id {
+			return i, hash
+		}
+	}
+	return -1, hash
+}
+
 // note remembers a cell before its first change.
 func (t *Touch) note(id CellID, c *Cell) {
-	if _, noted := t.Was(id); noted {
+	place, hash := t.find(&id)
+	if place >= 0 {
 		return
 	}
 	if t.cells == nil {
@@ -144,12 +153,14 @@ func (t *Touch) note(id CellID, c *Cell) {
 	}
 	t.cells = append(t.cells, TouchedCell{id, c.Live()})
 	switch {
-	case t.index != nil:
-		t.index.set(&id, len(t.cells)-1, 0)
+	case !t.index.Empty():
+		t.index.Add(hash, len(t.cells)-1)
 	case len(t.cells) > fewTouched:
-		t.index, t.spare = t.spare.orNew(), nil
+		if t.index == nil {
+			t.index = new(Index)
+		}
 		for i := range t.cells {
-			t.index.set(&t.cells[i].ID, i, 4*fewTouched)
+			t.index.Add(HashElem(t.cells[i].ID.Kind, t.cells[i].ID.Elem), i)
 		}
 	}
 }
@@ -184,8 +195,8 @@ type Keyspace struct {
 
 // Untouch empties Touched. What was in it is not to be used any more.
 func (ks *Keyspace) Untouch() {
-	if len(ks.Touched) > poolKept {
-		ks.Touched = nil // a large map takes long to empty, also when little is in it
+	if len(ks.Touched) > mapKept {
+		ks.Touched = nil
 	}
 	clear(ks.Touched)
 	ks.last = nil

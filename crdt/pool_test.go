@@ -67,10 +67,13 @@ func TestPool(t *testing.T) {
 			t.Fatalf("%d are taken, %d kept", len(p.taken()), len(p.list))
 		}
 	}
-	if got := emptied(make([]int, 1)); got != nil {
+	if got := emptied(make([]int, 1), 8); got != nil {
 		t.Error("a slice that has not grown is kept")
 	}
-	if got := emptied([]int{1, 2}); got == nil || len(got) != 0 || got[:2][0] != 0 {
+	if got := emptied(make([]int, 3), 2); got != nil {
+		t.Error("a slice that has grown too much is kept")
+	}
+	if got := emptied([]int{1, 2}, 2); got == nil || len(got) != 0 || got[:2][0] != 0 {
 		t.Error("a slice that has grown is not empty")
 	}
 }

@@ -177,9 +177,9 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 				if id.Kind.Type() != h.Type {
 					continue
 				}
-				if c := s.Cell(id); c == nil || !c.Live() {
+				if c := s.Cell(*id); c == nil || !c.Live() {
 					gone = append(gone, id.Elem)
-				} else if !yield(id, c) {
+				} else if !yield(*id, c) {
 					return
 				}
 			}
@@ -231,7 +231,7 @@ func patchRegisters(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch) bool {
 			continue
 		}
 		var value []byte
-		if c := s.Cell(id); c != nil {
+		if c := s.Cell(*id); c != nil {
 			value = c.Visible(id.Kind)
 		}
 		patch(id.Elem, value)
@@ -258,25 +258,18 @@ func changed(t *crdt.Touch, kind crdt.Kind) bool {
 
 // cellsOf lists the touched cells in order, so that what is sent depends on
 // nothing but the changes.
-func cellsOf(t *crdt.Touch) []crdt.CellID {
+func cellsOf(t *crdt.Touch) []*crdt.CellID {
 	cells := t.Cells()
-	if len(cells) == 1 {
-		return []crdt.CellID{cells[0].ID}
-	}
-	order := make([]*crdt.CellID, len(cells)) // they are large to be moved
+	ids := make([]*crdt.CellID, len(cells)) // they are large to be moved
 	for i := range cells {
-		order[i] = &cells[i].ID
+		ids[i] = &cells[i].ID
 	}
-	slices.SortFunc(order, func(a, b *crdt.CellID) int {
+	slices.SortFunc(ids, func(a, b *crdt.CellID) int {
 		if a.Kind != b.Kind {
 			return cmp.Compare(a.Kind, b.Kind)
 		}
 		return strings.Compare(a.Elem, b.Elem)
 	})
-	ids := make([]crdt.CellID, len(cells))
-	for i, id := range order {
-		ids[i] = *id
-	}
 	return ids
 }
 

@@ -118,13 +118,25 @@ type keyState struct {
 // made by it, and then added.
 func (ks *keyState) newCell(k cellKey) *cellState {
 	if ks.room.taken {
-		return &cellState{key: k}
+		m := ks.cells.many
+		if m == nil {
+			return &cellState{key: k}
+		}
+		if len(m.spare) == 0 {
+			m.spare = make([]cellState, min(ks.cells.len()/4, maxSpare))
+		}
+		cs := &m.spare[0]
+		m.spare, cs.key = m.spare[1:], k
+		return cs
 	}
 	ks.room.taken = true
 	ks.room.state.key = k
 	ks.cells.list = ks.room.list[:0]
 	return &ks.room.state
 }
+
+// maxSpare is how many states are made at once at most.
+const maxSpare = 32
 
 // setCell makes a copy of c the cell of a state.
 func (cs *cellState) setCell(c *crdt.Cell) {
@@ -302,9 +314,14 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 
 // cellSet holds the cells of a key: most have one or two.
 type cellSet struct {
-	list  []*cellState
-	last  *cellState                                  // asked for last
-	index *[crdt.KindExpiry + 1]map[string]*cellState // if there are more than fewCells
+	list []*cellState
+	last *cellState // asked for last
+	many *manyCells // if there are more than fewCells
+}
+
+type manyCells struct {
+	index crdt.Index  // of all
+	spare []cellState // for the next ones
 }
 
 const fewCells = 8
@@ -312,14 +329,21 @@ const fewCells = 8
 func (s *cellSet) len() int { return len(s.list) }
 
 func (s *cellSet) get(k cellKey) *cellState {
-	if s.index != nil {
-		if s.last == nil || s.last.key != k {
-			s.last = s.index[k.kind][k.elem]
+	if len(s.list) <= fewCells {
+		for _, cs := range s.list {
+			if cs.key == k {
+				return cs
+			}
 		}
+		return nil
+	}
+	if s.last != nil && s.last.key == k {
 		return s.last
 	}
-	for _, cs := range s.list {
-		if cs.key == k {
+	h := crdt.HashElem(k.kind, k.elem)
+	for i, at := s.many.index.First(h); i >= 0; i, at = s.many.index.Next(h, at) {
+		if cs := s.list[i]; cs.key == k {
+			s.last = cs
 			return cs
 		}
 	}
@@ -329,23 +353,19 @@ func (s *cellSet) get(k cellKey) *cellState {
 // add adds a cell that is not there.
 func (s *cellSet) add(cs *cellState) {
 	s.list = append(s.list, cs)
-	switch {
-	case s.index != nil:
-		s.enter(cs)
-	case len(s.list) > fewCells:
-		s.index = new([crdt.KindExpiry + 1]map[string]*cellState)
-		for _, cs := range s.list {
-			s.enter(cs)
+	switch n := len(s.list); {
+	case n == fewCells+1:
+		s.many = new(manyCells)
+		for i := range s.list {
+			s.enter(i)
 		}
+	case n > fewCells:
+		s.enter(n - 1)
 	}
 }
 
 // enter puts a cell into the index.
-func (s *cellSet) enter(cs *cellState) {
-	m := &s.index[cs.key.kind]
-	if *m == nil {
-		*m = make(map[string]*cellState, 4*fewCells)
-	}
-	(*m)[cs.key.elem] = cs
-	s.last = cs
+func (s *cellSet) enter(i int) {
+	s.many.index.Add(crdt.HashElem(s.list[i].key.kind, s.list[i].key.elem), i)
+	s.last = s.list[i]
 }

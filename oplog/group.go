@@ -153,7 +153,7 @@ func reuse(b []byte) []byte {
 	return b[:0]
 }
 
-const maxReused = 1 << 20
+const maxReused = 4 << 20
 
 func (g *Group) fail(err error) {
 	if g.err == nil && err != nil {

@@ -261,6 +261,13 @@ func (r *redis) run(db uint8, args [][]byte, out *command.Reply) {
 		default:
 			out.Bulk(k.str)
 		}
+	case "MGET": // of one key
+		out.Array(1)
+		if k == nil || k.typ != crdt.TypeString {
+			out.Null()
+		} else {
+			out.Bulk(k.str)
+		}
 	case "EXISTS":
 		out.Bool(k != nil)
 	case "TYPE":

@@ -127,7 +127,7 @@ func (p *proc) transact(c call) *resp.Request {
 	if n := len(c.subs); c.subs[n-1].reads {
 		reads := r.Subs[n-len(tokenKeys):]
 		w.after(20*1e6, func() {
-			if !p.dead && len(reads[len(reads)-1].Out) > 0 {
+			if !p.dead && !slices.ContainsFunc(reads, func(q *resp.Request) bool { return len(q.Out) == 0 }) {
 				p.checkTokens(c, reads, parts)
 			}
 		})
@@ -135,7 +135,7 @@ func (p *proc) transact(c call) *resp.Request {
 	return r
 }
 
-// checkTokens looks at what the view has answered to a unit's last commands.
+// checkTokens looks at what a unit's last commands were answered.
 // parts: the node was taking in a state.
 func (p *proc) checkTokens(c call, reads []*resp.Request, parts bool) {
 	w := p.w
