@@ -13,7 +13,8 @@
 //     commits, sends the view its batch, and lets the replies go.
 //   - pump sends batches to the view, the Redis behind the node, over one
 //     connection, in order. Reads travel in the same batches, behind the
-//     updates they must see: that makes them see one's own writes.
+//     updates they must see: that makes them see one's own writes. Simple reads of
+//     what is in memory do not go there: the core answers them from the cells.
 //   - recovery brings the view level at the start and whenever it was lost: from
 //     the log, or by rebuilding it. Until then clients get -LOADING.
 //   - wanLog and wanApplier show the log to the data links and take what they
