@@ -71,7 +71,7 @@ func openView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
 	if t.Password == "" {
 		t.Password = cfg.RedisPassword
 	}
-	v := &viewSource{target: t, what: "Redis at " + t.where(), most: max(int64(cfg.ProtoMaxBulkLen), command.MaxString), stop: func() error { return nil }, alive: func() error { return nil }}
+	v := &viewSource{target: t, what: "Redis at " + t.where(), most: cfg.mostValue(), stop: func() error { return nil }, alive: func() error { return nil }}
 	if t.TLS {
 		v.tls = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
@@ -126,7 +126,7 @@ func spawnView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
 	}
 	return &viewSource{
 		target: RedisTarget{Mode: RedisSpawn, Network: "unix", Addr: sock},
-		what:   "its own " + filepath.Base(bin), stop: s.stop, alive: s.ensure, most: max(int64(cfg.ProtoMaxBulkLen), command.MaxString),
+		what:   "its own " + filepath.Base(bin), stop: s.stop, alive: s.ensure, most: cfg.mostValue(),
 	}, nil
 }
 
@@ -314,6 +314,9 @@ func (c *viewConn) check(ctx context.Context) error {
 	}
 	return nil
 }
+
+// mostValue is the greatest value that a node takes, in bytes.
+func (c *Config) mostValue() int64 { return max(int64(c.ProtoMaxBulkLen), command.MaxString) }
 
 // lift takes away the view's own bounds on sizes. What a node has accepted, this one
 // or another, may never be refused by the view: it would be sent again and again, and
