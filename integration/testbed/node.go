@@ -129,14 +129,14 @@ func (n *Node) Start() {
 	n.Ready()
 }
 
-// Ready waits until the node serves commands on data.
+// Ready waits until the node serves commands on data, and its view too.
 func (n *Node) Ready() {
 	n.bed.Helper()
 	n.bed.Wait(60*time.Second, n.name+" to serve", func() (bool, string) {
 		if !n.running() {
 			n.bed.Fatalf("%s ended (%v):\n%s", n.name, n.err, tailOf(n.log, tailLines))
 		}
-		err := n.client.Exists(context.Background(), "x").Err()
+		err := n.client.DBSize(context.Background()).Err() // which only the view knows
 		return err == nil, fmt.Sprint(err)
 	})
 }
