@@ -19,7 +19,9 @@
 //
 // ByView comes first: some commands that may write (SORT, BITFIELD, GEORADIUS)
 // only read with most arguments. Nothing that writes ever reaches the view by
-// itself: tests hold every row against the COMMAND of a real Redis.
+// itself: tests hold every row against the COMMAND of a real Redis. What the view
+// answers may be answered by Local from the cells instead, if these are at hand: in
+// scripts, and of one cell (Near) everywhere.
 //
 // # Writing a command
 //
