@@ -355,7 +355,7 @@ func (x *executor) commands(r *requests) (bytes int) {
 		if b == nil { // the command was refused before it reached a group
 			continue
 		}
-		if reads(q) && b != inBatch {
+		if awaitsView(q) && b != inBatch {
 			inBatch = b
 			r.left.Add(1)
 			b.Done = append(b.Done, func(err error) {
@@ -393,10 +393,10 @@ func (x *executor) answered(r *requests, q *resp.Request, err error) {
 	r.release()
 }
 
-// reads reports whether the view is still to answer a request that has run, or a
-// part of it.
-func reads(q *resp.Request) bool {
-	return q.Subs == nil && len(q.Out) == 0 && q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, reads)
+// awaitsView reports whether the view is still to answer a request that has run, or
+// a part of it.
+func awaitsView(q *resp.Request) bool {
+	return q.Subs == nil && len(q.Out) == 0 && q.Cmd.ByView(q.Args) || slices.ContainsFunc(q.Subs, awaitsView)
 }
 
 // writes reports whether a request may write.
@@ -412,7 +412,7 @@ func failReads(q *resp.Request) {
 	for _, sub := range q.Subs {
 		failReads(sub)
 	}
-	if q.Subs == nil && len(q.Out) == 0 && q.Cmd.ByView(q.Args) {
+	if q.Subs == nil && awaitsView(q) {
 		fail(q, viewAway)
 	}
 }

@@ -128,23 +128,17 @@ func (c *Core) near(req *resp.Request) bool {
 		return false
 	}
 	h := c.group.Header(id.Key)
-	hit := h != nil && !h.Swept && h.Exists(c.Now())
-	switch {
-	case h == nil:
-	case id.Kind == crdt.KindString && h.Live[crdt.KindRegisters] > 0, id.Kind == crdt.KindField && h.FieldExpiries() > 0:
-		return false
-	}
-	if hit {
-		c.Stats.NearHits++
-	} else {
-		c.Stats.NearMisses++
-	}
-	return true
+	return h == nil || !(id.Kind == crdt.KindString && h.Live[crdt.KindRegisters] > 0 || id.Kind == crdt.KindField && h.FieldExpiries() > 0)
 }
 
 // readNear answers such a read from the cells, as a command of a unit. The reply is
 // kept like one of the view's, once what it tells of is committed.
 func (c *Core) readNear(t *tx, req *resp.Request) {
+	if t.Type(crdt.Key{DB: req.DB, Name: string(req.Args[req.Cmd.First])}) == crdt.TypeNone {
+		c.Stats.NearMisses++
+	} else {
+		c.Stats.NearHits++
+	}
 	holds := c.replies.seen(req, c.group, c.Now())
 	c.step(t, req, true)
 	if holds.until != 0 {

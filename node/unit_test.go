@@ -303,15 +303,19 @@ func TestReadsFromMemory(t *testing.T) {
 	}
 	asked := []string{"TTL string", "GET registers", "HGET fading field", "HGET fading other", "EXISTS string hash", "LRANGE list 0 -1", "SMEMBERS set", "GETRANGE string 0 1"}
 	for _, when := range []string{"in the group that wrote it", "later"} {
+		was := c.Stats
 		for read, want := range answers {
-			if q := do(read); string(q.Out) != want || reads(q) {
+			if q := do(read); string(q.Out) != want || awaitsView(q) {
 				t.Errorf("%s, %s: %q, not %q", read, when, q.Out, want)
 			}
 		}
 		for _, read := range asked {
-			if q := do(read); len(q.Out) > 0 || !reads(q) {
+			if q := do(read); len(q.Out) > 0 || !awaitsView(q) {
 				t.Errorf("%s, %s: %q, and the view was to be asked", read, when, q.Out)
 			}
+		}
+		if hits, misses := c.Stats.NearHits-was.NearHits, c.Stats.NearMisses-was.NearMisses; hits != uint64(len(answers)-2) || misses != 2 {
+			t.Errorf("%s: %d hits and %d misses of %d reads, two of nothing", when, hits, misses, len(answers))
 		}
 		if _, early := c.replies.recall(nil, request(nil, "GET", "string")); early && when == "in the group that wrote it" {
 			t.Error("the reply was kept before what it tells of was committed")

@@ -98,16 +98,23 @@ func (v *verifier) take(from uint16, m *wan.Verify) {
 	}
 	go func() {
 		defer v.answering.Unlock()
-		vector, digests := v.log.Vector(), []uint64(nil)
-		if m.Vector == nil || m.Vector.Equal(vector) {
-			var err error
-			if vector, digests, err = v.full(); err != nil {
-				v.slog.Warn("digests can't be read", "err", err)
-				return
-			}
+		out, err := v.answer(m)
+		if err != nil {
+			v.slog.Warn("digests can't be read", "err", err)
+			return
 		}
-		_ = v.links.m.Peers().SendVerify(from, answerVerify(m, vector, digests))
+		_ = v.links.m.Peers().SendVerify(from, out)
 	}()
+}
+
+// answer answers a question: of who is at another vector without digests, which
+// would be of no use there.
+func (v *verifier) answer(q *wan.Verify) (*wan.Verify, error) {
+	if at := v.log.Vector(); q.Vector != nil && !q.Vector.Equal(at) {
+		return answerVerify(q, at, nil), nil
+	}
+	vector, digests, err := v.full()
+	return answerVerify(q, vector, digests), err
 }
 
 // answerVerify answers a question with a node's vector and full digests, none

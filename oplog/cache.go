@@ -118,15 +118,8 @@ type keyState struct {
 // made by it, and then added.
 func (ks *keyState) newCell(k cellKey) *cellState {
 	if ks.room.taken {
-		m := ks.cells.many
-		if m == nil {
-			return &cellState{key: k}
-		}
-		if len(m.spare) == 0 {
-			m.spare = make([]cellState, min(ks.cells.len()/4, maxSpare))
-		}
-		cs := &m.spare[0]
-		m.spare, cs.key = m.spare[1:], k
+		cs := ks.cells.fresh()
+		cs.key = k
 		return cs
 	}
 	ks.room.taken = true
@@ -134,9 +127,6 @@ func (ks *keyState) newCell(k cellKey) *cellState {
 	ks.cells.list = ks.room.list[:0]
 	return &ks.room.state
 }
-
-// maxSpare is how many states are made at once at most.
-const maxSpare = 32
 
 // setCell makes a copy of c the cell of a state.
 func (cs *cellState) setCell(c *crdt.Cell) {
@@ -319,14 +309,31 @@ type cellSet struct {
 	many *manyCells // if there are more than fewCells
 }
 
+// manyCells is what a set of more than fewCells has besides.
 type manyCells struct {
 	index crdt.Index  // of all
-	spare []cellState // for the next ones
+	spare []cellState // for those to come: several in one piece of memory
 }
 
-const fewCells = 8
+const (
+	fewCells = 8
+	maxSpare = 32 // states that are made at once, at most
+)
 
 func (s *cellSet) len() int { return len(s.list) }
+
+// fresh returns a state for a cell that is to be added.
+func (s *cellSet) fresh() *cellState {
+	if s.many == nil {
+		return new(cellState)
+	}
+	if len(s.many.spare) == 0 {
+		s.many.spare = make([]cellState, min(len(s.list)/4, maxSpare))
+	}
+	cs := &s.many.spare[0]
+	s.many.spare = s.many.spare[1:]
+	return cs
+}
 
 func (s *cellSet) get(k cellKey) *cellState {
 	if len(s.list) <= fewCells {

@@ -103,41 +103,44 @@ func appendRedo(b []byte, op redoOp, before, row, value []byte) []byte {
 // eachRedo calls fn for what a record tells, in order. The slices are good until
 // it returns.
 func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
-	bad := fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
-	size := func() (int, bool) {
+	// number reads one, which is no greater than most.
+	number := func(most int) (int, bool) {
 		n, w := binary.Uvarint(b)
-		if w <= 0 || n > uint64(len(b)-w) {
+		if w <= 0 || n > uint64(most) {
 			return 0, false
 		}
 		b = b[w:]
 		return int(n), true
 	}
+	// piece reads a length, and so many bytes.
+	piece := func() ([]byte, bool) {
+		n, ok := number(len(b))
+		if !ok || n > len(b) {
+			return nil, false
+		}
+		p := b[:n:n]
+		b = b[n:]
+		return p, true
+	}
 	var row []byte
 	for len(b) > 0 {
 		op := redoOp(b[0])
 		b = b[1:]
-		shared := 0
+		shared, ok := 0, true
 		if op&redoShares != 0 {
-			n, w := binary.Uvarint(b)
-			if w <= 0 || n > uint64(len(row)) {
-				return bad
-			}
-			op, shared, b = op&^redoShares, int(n), b[w:]
+			op &^= redoShares
+			shared, ok = number(len(row))
 		}
-		n, ok := size()
-		if !ok {
-			return bad
+		var rest, value []byte
+		if ok {
+			rest, ok = piece()
 		}
-		row, b = append(row[:shared], b[:n]...), b[n:]
-		if len(row) == 0 || row[0] != rangeCells && row[0] != rangeDigests || op < redoSet || op > redoStored {
-			return bad
+		row = append(row[:shared], rest...)
+		if ok && (op == redoSet || op == redoNew) {
+			value, ok = piece()
 		}
-		var value []byte
-		if op == redoSet || op == redoNew {
-			if n, ok = size(); !ok {
-				return bad
-			}
-			value, b = b[:n:n], b[n:]
+		if !ok || len(row) == 0 || row[0] != rangeCells && row[0] != rangeDigests || op < redoSet || op > redoStored {
+			return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
 		}
 		if err := fn(op, row, value); err != nil {
 			return err
