@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// An index finds all places of a hash, and no
-// others, however many hashes share slots, also when it is used again.
+// An index finds all places of a hash, and no others, however many hashes share
+// slots, also when it is used again.
 func TestIndex(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var none *Index

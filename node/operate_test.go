@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,22 @@ func TestMaxMemory(t *testing.T) {
 	}
 	if info := do("INFO stats"); !strings.Contains(info, "\nkeyspace_hits:") || strings.Contains(info, "\nkeyspace_hits:0\r\n") { // the node looks at keys, too
 		t.Errorf("hits: %s", info)
+	}
+	// What the node answers from memory counts as what its Redis answers.
+	count := func(field string) (n int) {
+		_, rest, _ := strings.Cut(do("INFO stats"), "\n"+field+":")
+		text, _, _ := strings.Cut(rest, "\r")
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Errorf("%s: %v", field, err)
+		}
+		return n
+	}
+	for read, field := range map[string]string{"EXISTS k": "keyspace_hits", "EXISTS nothing": "keyspace_misses"} {
+		was := count(field)
+		if do(read); count(field) == was {
+			t.Errorf("%s: %s is %d still", read, field, was)
+		}
 	}
 }
 

@@ -320,14 +320,23 @@ func TestLaterFormatIsRefused(t *testing.T) {
 }
 
 // testdata/format1.tar.gz is the directory of a node of the last version that
-// wrote format 1, stopped in order.
+// wrote format 1, stopped in order; format3.tar.gz that of one that wrote format 3,
+// killed, with redo records.
 func TestEarlierFormatIsTakenOver(t *testing.T) {
+	for file, records := range map[string]bool{"format1.tar.gz": false, "format3.tar.gz": true} {
+		t.Run(file, func(t *testing.T) { takeOver(t, filepath.Join("testdata", file), records) })
+	}
+}
+
+// takeOver opens the directory in an archive; records says that there are redo
+// records in it.
+func takeOver(t *testing.T, archive string, records bool) {
 	dir := t.TempDir()
-	if out, err := exec.Command("tar", "xzf", "testdata/format1.tar.gz", "-C", dir).CombinedOutput(); err != nil {
+	if out, err := exec.Command("tar", "xzf", archive, "-C", dir).CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v, %s", err, out)
 	}
 	o := Options{Dir: filepath.Join(dir, "oplog")}
-	for range 2 { // in format 1, then in this one
+	for i := range 2 { // in the earlier format, then in this one
 		report, err := Verify(t.Context(), o.Dir, nil)
 		if err != nil || len(report.Faults) > 0 || report.Keys != 9 {
 			t.Fatalf("%+v, %v", report, err)
@@ -337,6 +346,9 @@ func TestEarlierFormatIsTakenOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := newReplica(t, l)
+		if had := l.redo.seq > 0; i == 0 && had != records {
+			t.Errorf("redo records: %v", had)
+		}
 		if b, err := l.get(metaKey(metaFormat)); err != nil || !bytes.Equal(b, []byte{format}) {
 			t.Errorf("format %x, %v", b, err)
 		}
