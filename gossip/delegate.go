@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"time"
@@ -22,7 +23,8 @@ func (d delegate) NodeMeta(limit int) []byte {
 }
 
 // NotifyMsg takes the goodbye of a process, which memberlist has too but hands
-// on as a failure, and verdicts.
+// on as a failure, and verdicts. A goodbye that is news is passed on: who
+// leaves soon after it joined does not know all who know it.
 func (d delegate) NotifyMsg(b []byte) {
 	if len(b) < 2 {
 		return
@@ -30,15 +32,28 @@ func (d delegate) NotifyMsg(b []byte) {
 	switch b[0] {
 	case userLeaving:
 		d.mu.Lock()
-		d.roster.gone(string(b[1:]), Left, time.Now())
+		news := d.roster.gone(string(b[1:]), Left, time.Now())
 		d.mu.Unlock()
-		d.changed()
+		if news {
+			d.rumours.QueueBroadcast(rumour(bytes.Clone(b)))
+			d.changed()
+		}
 	case userVerdicts:
 		d.hear(decodeVerdicts(b[1:]))
 	}
 }
 
-func (d delegate) GetBroadcasts(overhead, limit int) [][]byte { return nil }
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.rumours.GetBroadcasts(overhead, limit)
+}
+
+// rumour is a user message that is gossiped on, each its own.
+type rumour []byte
+
+func (r rumour) Message() []byte                       { return r }
+func (r rumour) Invalidates(memberlist.Broadcast) bool { return false }
+func (r rumour) Finished()                             {}
+func (r rumour) UniqueBroadcast()                      {}
 
 // LocalState and MergeRemoteState exchange verdicts.
 func (d delegate) LocalState(bool) []byte { return encodeVerdicts(nil, d.Verdicts()) }

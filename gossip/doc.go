@@ -35,7 +35,8 @@
 //     last address is tried again and again (Timings.Reconnect), so that
 //     members find each other after any outage, however long, and
 //     independent of the order in which they start.
-//   - Left: it said goodbye. It is not tried; it will come by itself.
+//   - Left: it said goodbye, to this node or to one that passed it on. It is
+//     not tried; it will come by itself.
 //
 // A member stays listed until it is forgotten.
 //

@@ -81,7 +81,8 @@ type Gossip struct {
 	// running ends with Leave or Close, and with it the reconnect loop.
 	running context.Context
 	stop    context.CancelFunc
-	dirty   chan struct{} // room for one: there is something to report
+	dirty   chan struct{}                    // room for one: there is something to report
+	rumours *memberlist.TransmitLimitedQueue // goodbyes of others, passed on
 	wg      sync.WaitGroup
 
 	lifecycle sync.Mutex // Leave, Close, Update: one at a time
@@ -200,6 +201,7 @@ func Start(o Options) (*Gossip, error) {
 	for _, m := range o.Known {
 		g.roster.seed(m)
 	}
+	g.rumours = &memberlist.TransmitLimitedQueue{NumNodes: g.size, RetransmitMult: c.RetransmitMult}
 	d := delegate{g}
 	c.Name = g.name
 	c.Transport = t
@@ -227,6 +229,13 @@ func newSession() uint64 {
 	var b [4]byte
 	rand.Read(b[:]) // never fails
 	return uint64(time.Now().UnixMilli())<<20 | uint64(binary.BigEndian.Uint32(b[:])>>12)
+}
+
+// size is how many processes are known, this one included.
+func (g *Gossip) size() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return 1 + len(g.roster.sessions)
 }
 
 // reachable puts host for unspecified hosts in the addresses of f.

@@ -284,6 +284,28 @@ func TestLeave(t *testing.T) {
 	sees(t, b, 3, Alive)
 }
 
+// A node that leaves can tell only those it knows of; one that it does not know
+// (it joined a moment ago) hears of it by the others.
+func TestLeaveIsPassedOn(t *testing.T) {
+	t.Parallel()
+	a, b, c := start(t, 1), start(t, 2), start(t, 3)
+	mustJoin(t, b, a)
+	mustJoin(t, c, a)
+	sees(t, b, 3, Alive)
+	sees(t, c, 2, Alive)
+	c.mu.Lock()
+	for name, s := range c.roster.sessions {
+		if s.ID == 2 {
+			delete(c.roster.sessions, name)
+		}
+	}
+	c.mu.Unlock()
+	if err := c.Leave(5 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	sees(t, b, 3, Left)
+}
+
 func TestForget(t *testing.T) {
 	t.Parallel()
 	a, b, c := start(t, 1), start(t, 2), start(t, 3)

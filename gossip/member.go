@@ -116,19 +116,19 @@ func (r *roster) update(c card) {
 	}
 }
 
-// gone enters the end of a process: Failed or Left.
-func (r *roster) gone(name string, state State, now time.Time) {
+// gone enters the end of a process, Failed or Left, and reports whether that is
+// news.
+func (r *roster) gone(name string, state State, now time.Time) bool {
 	s := r.sessions[name]
-	if s == nil || s.state == Left {
-		return
+	if s == nil || s.state == Left || s.state == state {
+		return false
 	}
-	if s.state != state {
-		s.state, s.since = state, now
-	}
+	s.state, s.since = state, now
 	r.prune(s.ID)
 	if r.forgotten[s.ID] {
 		delete(r.sessions, name)
 	}
+	return true
 }
 
 // prune drops the ended processes of a node that has a living one, and of
