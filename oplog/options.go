@@ -69,8 +69,8 @@ type Options struct {
 	// 0.
 	KeyBytes int64
 	// RedoBytes is by how much of redo records all cells and headers have been
-	// brought to their rows (sweep.go); 32 MiB if 0. What it tells of is in memory beside
-	// the cache.
+	// brought to their rows (sweep.go); 128 MiB if 0. What it tells of is in memory beside
+	// the cache, and a start after a crash reads it: two seconds or so.
 	RedoBytes int64
 	// MemTableBytes is the size of the buffer of recent writes; 64 MiB if 0: what
 	// is soon deleted again, as redo records and entries are, then mostly is before
@@ -145,7 +145,7 @@ func (o *Options) ensureDefaults() error {
 		o.KeyBytes = 128 << 20
 	}
 	if o.RedoBytes == 0 {
-		o.RedoBytes = 32 << 20
+		o.RedoBytes = 128 << 20
 	}
 	if o.MemTableBytes == 0 {
 		o.MemTableBytes = 64 << 20
