@@ -482,7 +482,7 @@ func (s *loopSocket) conn() (net.Conn, error) {
 // Read reads what is there; the error is EAGAIN if nothing is.
 func (s *loopSocket) Read(p []byte) (int, error) {
 	for {
-		n, err := syscall.Read(s.fd, p)
+		n, err := rawRead(s.fd, p)
 		s.full = n == len(p)
 		switch {
 		case errors.Is(err, syscall.EINTR):

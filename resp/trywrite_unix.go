@@ -49,7 +49,7 @@ func (w *socketWriter) write(b []byte) (int, error) {
 // writeSome writes as much of b as a socket takes at once.
 func writeSome(fd int, b []byte) (int, error) {
 	for {
-		n, err := syscall.Write(fd, b)
+		n, err := rawWrite(fd, b)
 		switch {
 		case err == nil:
 			return n, nil
