@@ -64,6 +64,9 @@ type Store interface {
 	Fresh(CellID)
 	Header(Key) *Header
 	SetHeader(Key, *Header)
+	// Recall names keys that are about to be asked for, at most RecallMost: a hint,
+	// for stores that find several sooner than one after the other.
+	Recall([]Key)
 	// EachCell calls fn for the stored cells of a kind (KindAny: of all, by
 	// kind) in order of element, live or not, until it returns false. fn may
 	// set the cell it was given and no other of the key.
@@ -82,6 +85,10 @@ type Store interface {
 	// AddDigest adds to the digest of the bucket of the key.
 	AddDigest(k Key, delta uint64)
 }
+
+// RecallMost is how many keys are recalled at once, at most: what is known of them
+// is to lie in near memory until they are used.
+const RecallMost = 64
 
 // Touch is what a keyspace remembers of a key that was changed: enough to bring
 // the view level. The expiry of a field stands for the field, too.
@@ -224,8 +231,17 @@ func (ks *Keyspace) vector(k Key) Vector {
 // the entry's stream at least up to e.Prev, and advances its vector to e.Tag
 // afterwards.
 func (ks *Keyspace) Apply(e *Entry) {
-	for i := range e.Deltas {
-		ks.apply(e.Stream, &e.Deltas[i])
+	for deltas := range slices.Chunk(e.Deltas, RecallMost) {
+		if len(deltas) > 1 {
+			var keys [RecallMost]Key
+			for i := range deltas {
+				keys[i] = deltas[i].ID.Key
+			}
+			ks.Store.Recall(keys[:len(deltas)])
+		}
+		for i := range deltas {
+			ks.apply(e.Stream, &deltas[i])
+		}
 	}
 }
 

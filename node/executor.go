@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
@@ -53,6 +54,7 @@ type executor struct {
 	keys   int       // groupKeys or groupKeysShort
 	held   []work    // came while a script was busy
 	behind *requests // of other connections, in the work that is carried out
+	ahead  int       // commands of it whose keys were recalled
 	turn   time.Time // until when it is the clients'
 	served time.Time // when a client's commands were last carried out
 
@@ -277,6 +279,7 @@ func (x *executor) group(w work) {
 			w.fn(x.core)
 			x.core.wake()
 		} else {
+			x.ahead = 0
 			for r := w.reqs; r != nil; r = x.behind {
 				x.behind = r.next
 				if bytes += x.commands(r); x.behind != nil && x.full(x.keys, bytes) {
@@ -337,6 +340,10 @@ func (x *executor) commands(r *requests) (bytes int) {
 	var inGroup, inBatch *Batch // the newest group and read batch r waits for
 	for i, q := range r.list {
 		r.ran = i + 1
+		if x.ahead == 0 {
+			x.ahead = x.recall(r, i)
+		}
+		x.ahead--
 		for _, a := range q.Args {
 			bytes += len(a)
 		}
@@ -381,6 +388,30 @@ func (x *executor) commands(r *requests) (bytes int) {
 	}
 	r.release()
 	return bytes
+}
+
+// recall has the log recall the keys of the commands that come next, from one of a
+// connection's on, and returns how many these are.
+func (x *executor) recall(r *requests, from int) (n int) {
+	var keys [crdt.RecallMost]crdt.Key
+	named := 0
+	for ; r != nil && n < len(keys); r, from = r.next, 0 {
+		for _, q := range r.list[from:] {
+			if n == len(keys) {
+				break
+			}
+			n++
+			if first := q.Cmd.First; first > 0 && first < len(q.Args) {
+				name := q.Args[first] // nobody keeps it
+				keys[named] = crdt.Key{DB: q.DB, Name: unsafe.String(unsafe.SliceData(name), len(name))}
+				named++
+			}
+		}
+	}
+	if named > 1 {
+		x.core.log.Recall(keys[:named])
+	}
+	return n
 }
 
 // answered releases a request that has waited, once the group in which it got

@@ -9,10 +9,11 @@ import "github.com/replicatord/replicatord/crdt"
 // full: a cheap LRU. What a discarded group has touched is dropped.
 type keyCache struct {
 	budget     int // bytes, about, of each generation
-	young, old map[crdt.Key]*keyState
+	young, old keyMap
 	size       int // of young, but for what was carried over
 	carried    int // of what was kept though its time had come, last time
 	owed       owing
+	recalled   uint64 // nothing that counts: for Recall's looks not to be left out
 }
 
 // What goes through instead of being kept.
@@ -23,25 +24,53 @@ const (
 )
 
 func newKeyCache(budget int) keyCache {
-	return keyCache{budget: budget / 2, young: map[crdt.Key]*keyState{}}
+	return keyCache{budget: budget / 2}
 }
 
 // get returns what is kept of a key, nil if nothing is.
 func (c *keyCache) get(k crdt.Key) *keyState {
-	if ks := c.young[k]; ks != nil {
+	if ks := c.young.get(k); ks != nil {
 		return ks
 	}
-	ks := c.old[k]
+	ks := c.old.get(k)
 	if ks != nil {
-		delete(c.old, k)
-		c.young[k] = ks
+		c.old.drop(k)
+		c.young.set(ks)
 		c.size += ks.size
 	}
 	return ks
 }
 
+// peek is get, and no use of the key.
+func (c *keyCache) peek(k crdt.Key) *keyState {
+	if ks := c.young.get(k); ks != nil {
+		return ks
+	}
+	return c.old.get(k)
+}
+
+// Recall looks at all that is kept of keys that the open group, or the next, is about
+// to ask for, in all lines of memory that their use will need. These come from far
+// at the same time, for no look waits for the one before it; asked for one by one they
+// would come one after the other. It is for who opens groups.
+func (l *Log) Recall(keys []crdt.Key) {
+	var states [crdt.RecallMost]*keyState
+	n := 0
+	for _, k := range keys[:min(len(keys), len(states))] {
+		if ks := l.cache.peek(k); ks != nil {
+			states[n] = ks
+			n++
+		}
+	}
+	for _, ks := range states[:n] {
+		r := &ks.room
+		l.cache.recalled += uint64(ks.number) + uint64(len(ks.set)) + ks.seq + uint64(ks.dead) +
+			uint64(r.state.size) + uint64(len(r.state.room.Pending)) + uint64(len(r.state.value[0].Value)) + uint64(r.header.Rest) + r.header.Digest
+	}
+}
+
 // add keeps a key from now on.
-func (c *keyCache) add(ks *keyState) { c.young[ks.key] = ks }
+func (c *keyCache) add(ks *keyState) { c.young.set(ks) }
 
 // resize takes note that the size of a key has changed.
 func (c *keyCache) resize(ks *keyState) {
@@ -51,13 +80,13 @@ func (c *keyCache) resize(ks *keyState) {
 }
 
 func (c *keyCache) drop(k crdt.Key) {
-	if ks := c.young[k]; ks != nil {
+	if ks := c.young.get(k); ks != nil {
 		c.acquit(ks)
 		c.size -= ks.size
-		delete(c.young, k)
-	} else if ks = c.old[k]; ks != nil {
+		c.young.drop(k)
+	} else if ks = c.old.get(k); ks != nil {
 		c.acquit(ks)
-		delete(c.old, k)
+		c.old.drop(k)
 	}
 }
 
@@ -68,50 +97,87 @@ func (c *keyCache) trim(drained uint64) {
 		return
 	}
 	old := c.old
-	c.old, c.young, c.size, c.carried = c.young, make(map[crdt.Key]*keyState, len(old)), 0, 0
-	for k, ks := range old {
-		if ks.seq > drained {
-			c.young[k] = ks
-			c.carried += ks.size
+	c.old, c.young, c.size, c.carried = c.young, keyMap{}, 0, 0
+	for db, names := range old.dbs {
+		if names == nil {
+			continue
+		}
+		c.young.dbs[db] = make(map[string]*keyState, len(names))
+		for _, ks := range names {
+			if ks.seq > drained {
+				c.young.set(ks)
+				c.carried += ks.size
+			}
 		}
 	}
+}
+
+// keyMap holds the states of keys. A map for each database, by names, is looked up
+// in a third less time than one by keys.
+type keyMap struct {
+	dbs [256]map[string]*keyState
+}
+
+func (m *keyMap) get(k crdt.Key) *keyState { return m.dbs[k.DB][k.Name] }
+func (m *keyMap) drop(k crdt.Key)          { delete(m.dbs[k.DB], k.Name) }
+
+func (m *keyMap) set(ks *keyState) {
+	names := &m.dbs[ks.key.DB]
+	if *names == nil {
+		*names = map[string]*keyState{}
+	}
+	(*names)[ks.key.Name] = ks
+}
+
+// empty reports whether it holds none.
+func (m *keyMap) empty() bool {
+	for _, names := range m.dbs {
+		if len(names) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // keyState is what is known of one key: its header, and those of its cells that
 // were asked for. What it says is what is committed, and what the group that
 // holds it has changed.
+//
+// What every use looks at comes first, in the order in which it does: where there
+// are many keys, bringing that from far memory is a good part of what a use costs.
 type keyState struct {
 	key     crdt.Key
 	in      *Group // that has touched it; nil if none that is open has
-	number  int    // of it among the group's
 	header  *crdt.Header
-	loaded  bool         // header, stored and none are known
-	dirty   bool         // header was set in this group
-	through bool         // see redo.go: the commit under way leaves nothing of it to the cache
-	stored  headerFlags  // as committed
+	number  int    // of it among the group's
+	none    uint32 // kinds of which the store had no cells when the header was read, as bits
+	bucket  uint16 // one more than digestsAt, 0: not known
+	loaded  bool   // header, stored and none are known
+	dirty   bool   // header was set in this group
+	through bool   // see redo.go: the commit under way leaves nothing of it to the cache
+	hrow    bool   // the store may have had a header before hseq
+	owes    bool   // in owing
+	ends    bool   // some cells come and go at the ends
+	cells   cellSet
+	set     []*cellState // those that this group has set
 	seq     uint64       // of the last commit that changed anything; 0 once that is swept
 	hseq    uint64       // of the last that changed the header; likewise
-	hrow    bool         // the store may have had a header before hseq
-	owes    bool         // in owing
-	bucket  uint16       // of its, if it owes
+	stored  headerFlags  // as committed
+	bytes   int          // of the cells, about, in memory
+	size    int          // in the cache
 	owed    []*cellState // of which the rows are behind, each once
-	none    uint32       // kinds of which the store had no cells when the header was read, as bits
-	cells   cellSet
-	bytes   int                      // of the cells, about, in memory
-	shedAt  int                      // bytes from which on to shed anew
-	ends    bool                     // some cells come and go at the ends
-	dead    int                      // cells that were removed since they were read, or in between
-	reads   int                      // of single cells in the store; see takeIn
-	set     []*cellState             // those that this group has set
-	order   map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
-	size    int                      // in the cache
+	dead    int          // cells that were removed since they were read, or in between
 
 	room struct { // most keys have one cell: all in one piece of memory
-		header crdt.Header
-		taken  bool // what follows
-		state  cellState
-		list   [1]*cellState
+		taken           bool // what follows
+		list, set, owed [1]*cellState
+		state           cellState
+		header          crdt.Header
 	}
+
+	shedAt int                      // bytes from which on to shed anew
+	reads  int                      // of single cells in the store; see takeIn
+	order  map[crdt.Kind]*elemOrder // of the elements of kinds that were iterated
 }
 
 // newCell returns the state of a cell that is not known yet. Every state of one is
@@ -124,8 +190,16 @@ func (ks *keyState) newCell(k cellKey) *cellState {
 	}
 	ks.room.taken = true
 	ks.room.state.key = k
-	ks.cells.list = ks.room.list[:0]
+	ks.cells.list, ks.set, ks.owed = ks.room.list[:0], ks.room.set[:0], ks.room.owed[:0]
 	return &ks.room.state
+}
+
+// digestsAt returns the bucket of the key's digest.
+func (ks *keyState) digestsAt() int {
+	if ks.bucket == 0 {
+		ks.bucket = uint16(Bucket(ks.key)) + 1
+	}
+	return int(ks.bucket) - 1
 }
 
 // setCell makes a copy of c the cell of a state.
@@ -150,18 +224,18 @@ func (ks *keyState) setHeader(h *crdt.Header) {
 }
 
 type cellState struct {
-	room  crdt.Cell // where cell is, in one piece of memory with
-	value [1]crdt.Sibling
-
 	key    cellKey
-	size   int        // about, in memory
 	cell   *crdt.Cell // nil if there is none
 	dirty  bool       // was set in this group
-	stored cellFlags  // as committed
-	seq    uint64     // of the last commit that changed it; 0 once it is swept
 	row    bool       // the store may have had it before seq
 	owed   bool       // in its key's owed
 	dead   bool       // counted in its key's dead
+	stored cellFlags  // as committed
+	seq    uint64     // of the last commit that changed it; 0 once it is swept
+	size   int        // about, in memory
+
+	room  crdt.Cell // where cell is, in one piece of memory with
+	value [1]crdt.Sibling
 }
 
 // mayStand reports whether the store may have a row, which was there at commit

@@ -223,7 +223,7 @@ func (f *fillRange) put(batch *pebble.Batch) error {
 func (f *fillRange) dropCached() {
 	c := &f.l.cache
 	f.l.ends = endCache{}
-	if len(c.young)+len(c.old) == 0 {
+	if c.young.empty() && c.old.empty() {
 		return
 	}
 	for _, k := range f.keys {

@@ -21,20 +21,18 @@ import (
 // Its memory grows with the cells and headers that are read singly or changed;
 // what EachCell and EachKey only pass by is not kept.
 type Group struct {
-	l        *Log
-	err      error
-	keys     []*keyState // what it has touched; they are in the log's cache
-	last     *keyState   // the one asked for last
-	next     int         // of keys, the one that is asked for next if they are gone through again
-	vector   crdt.Vector
-	shared   bool // vector is the log's
-	streams  map[crdt.Stream]*groupStream
-	entries  []logEntry
-	digests  map[int]uint64
-	bucket   int // of bucketOf, the key whose digest has changed last; -1: none has
-	bucketOf crdt.Key
-	pending  map[uint8]crdt.Vector
-	meta     map[string][]byte
+	l       *Log
+	err     error
+	keys    []*keyState // what it has touched; they are in the log's cache
+	last    *keyState   // the one asked for last
+	next    int         // of keys, the one that is asked for next if they are gone through again
+	vector  crdt.Vector
+	shared  bool // vector is the log's
+	streams map[crdt.Stream]*groupStream
+	entries []logEntry
+	digests map[int]uint64
+	pending map[uint8]crdt.Vector
+	meta    map[string][]byte
 
 	fill      *fillRange // nil: none
 	conflicts [][]byte
@@ -132,7 +130,7 @@ func (l *Log) Begin() *Group {
 	if l.group != nil {
 		panic("oplog: a group is open")
 	}
-	l.group = &Group{l: l, vector: l.vector, shared: true, bucket: -1}
+	l.group = &Group{l: l, vector: l.vector, shared: true}
 	l.entries = reuse(l.entries)
 	if l.closed {
 		l.group.err = ErrClosed
@@ -206,6 +204,9 @@ func (g *Group) known(k crdt.Key) *keyState {
 	}
 	return ks
 }
+
+// Recall implements crdt.Store.
+func (g *Group) Recall(keys []crdt.Key) { g.l.Recall(keys) }
 
 // Cell implements crdt.Store.
 func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
@@ -395,10 +396,11 @@ func (g *Group) AddDigest(k crdt.Key, delta uint64) {
 	if g.digests == nil {
 		g.digests = map[int]uint64{}
 	}
-	if g.bucket < 0 || g.bucketOf != k {
-		g.bucket, g.bucketOf = Bucket(k), k
+	if g.last != nil && g.last.key == k {
+		g.digests[g.last.digestsAt()] += delta
+		return
 	}
-	g.digests[g.bucket] += delta
+	g.digests[Bucket(k)] += delta
 }
 
 // SetMeta stores a small named blob with the group; nil deletes it.

@@ -49,7 +49,7 @@ func (w *groupWriter) keys(g *Group) {
 			changed = changed || cs.dirty
 		}
 		if changed {
-			g.l.touched[Bucket(ks.key)] = g.l.redo.seq + 1
+			g.l.touched[ks.digestsAt()] = g.l.redo.seq + 1
 		}
 		// What has changed since the last drain goes through with the rest: the
 		// cache is not to keep it.

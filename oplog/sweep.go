@@ -61,8 +61,8 @@ func (c *keyCache) owe(ks *keyState, rows int) {
 	c.owed.rows += rows
 	if !ks.owes {
 		ks.owes = true
-		ks.bucket = uint16(Bucket(ks.key))
-		c.owed.keys[ks.bucket] = append(c.owed.keys[ks.bucket], ks)
+		b := ks.digestsAt()
+		c.owed.keys[b] = append(c.owed.keys[b], ks)
 	}
 }
 
@@ -75,7 +75,8 @@ func (c *keyCache) acquit(ks *keyState) {
 	for _, cs := range ks.owed {
 		cs.owed = false
 	}
-	ks.owed, ks.seq, ks.hseq = nil, 0, 0
+	clear(ks.owed)
+	ks.owed, ks.seq, ks.hseq = ks.owed[:0], 0, 0
 }
 
 // sweep adds to the group's batch a part of the rows that are owed, as large as its
@@ -230,7 +231,7 @@ func (l *Log) swept(at int) {
 			continue
 		}
 		k.ks.owes, k.ks.seq = false, 0
-		in := &owed.keys[k.ks.bucket]
+		in := &owed.keys[k.ks.digestsAt()]
 		last := len(*in) - 1
 		(*in)[last] = nil
 		*in = (*in)[:last]

@@ -184,6 +184,9 @@ func (s *Store) DBPending(db uint8) crdt.Vector {
 	return v
 }
 
+// Recall implements crdt.Store.
+func (s *Store) Recall([]crdt.Key) {}
+
 // SetDBPending implements crdt.Store.
 func (s *Store) SetDBPending(db uint8, v crdt.Vector) {
 	if len(v) == 0 {
