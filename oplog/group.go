@@ -616,7 +616,7 @@ func (g *Group) write() error {
 	if closed {
 		return ErrClosed
 	}
-	batch := l.db.NewBatchWithSize(2*g.bytes + 256*len(g.keys) + 1024)
+	batch := l.db.NewBatchWithSize(2*g.bytes+256*len(g.keys)+1024, pebble.WithMaxRetainedSizeBytes(maxReused))
 	defer func() { _ = batch.Close() }()
 	w := groupWriter{batch: batch, filter: &l.filter, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
 	w.keys(g)
