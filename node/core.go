@@ -75,8 +75,9 @@ type Core struct {
 	scripts    *command.Scripts
 	stocks     command.Stocks
 	replies    *readCache
-	tx         tx         // of the running unit
-	touched    []crdt.Key // by the running unit; see endUnit
+	tx         tx                    // of the running unit
+	touched    []crdt.Key            // by the running unit; see endUnit
+	seen       map[crdt.Key]struct{} // of those, empty in between
 	changed    func(by *resp.Request, keys []crdt.Key)
 	ahead      []crdt.Key // sent to the view before their commit, in the open group
 	toKeep     []ViewCmd  // reads that the open group has answered itself

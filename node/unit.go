@@ -200,6 +200,10 @@ func (c *Core) step(t *tx, req *resp.Request, noWait bool) {
 	}
 }
 
+// maxSeen is of how many keys a unit may have had, for what tells them apart to be
+// used again.
+const maxSeen = 4096
+
 // endUnit ends a unit: of a client's request, or, if that is nil, of peers' ranges
 // or of time. Those who watch keys are told which it has changed.
 func (c *Core) endUnit(by *resp.Request) {
@@ -210,12 +214,18 @@ func (c *Core) endUnit(by *resp.Request) {
 		c.waiters.changed(k) // in the order in which they changed
 	}
 	if len(c.touched) > 1 { // each once, in the order in which they changed
-		seen := make(map[crdt.Key]struct{}, len(c.touched))
+		if c.seen == nil {
+			c.seen = make(map[crdt.Key]struct{}, len(c.touched))
+		}
 		c.touched = slices.DeleteFunc(c.touched, func(k crdt.Key) bool {
-			_, again := seen[k]
-			seen[k] = struct{}{}
-			return again
+			n := len(c.seen)
+			c.seen[k] = struct{}{}
+			return len(c.seen) == n
 		})
+		if len(c.seen) > maxSeen {
+			c.seen = nil
+		}
+		clear(c.seen)
 	}
 	c.news.unit(by, c.touched)
 	for _, k := range c.touched {

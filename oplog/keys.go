@@ -85,6 +85,13 @@ func appendCellKey(b []byte, r byte, id crdt.CellID) []byte {
 	return append(b, id.Elem...)
 }
 
+// appendRow appends the key of the row of a cell, or of a header, given the position
+// of the key: what is computed once for all rows of a key.
+func appendRow(b, pos []byte, kind crdt.Kind, elem string) []byte {
+	b = append(append(append(b, rangeCells), pos...), byte(kind))
+	return append(b, elem...)
+}
+
 func headerKey(b []byte, k crdt.Key) []byte { return append(appendKeyPrefix(b, rangeCells, k), 0) }
 
 func appendLogKey(b []byte, s crdt.Stream, t crdt.Tag) []byte {

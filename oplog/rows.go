@@ -22,6 +22,7 @@ type groupWriter struct {
 	all            bool     // everything goes through
 	through        []string // the rows that do
 	key, value     []byte
+	pos            []byte // of the key at hand
 	err            error
 	cells, headers uint64
 	earliest       int64 // least expiry added to the index; 0 if none
@@ -57,6 +58,9 @@ func (w *groupWriter) keys(g *Group) {
 		cells := ks.set
 		if ks.through {
 			cells = ks.cells.list
+		}
+		if changed {
+			w.pos = AppendPos(w.pos[:0], ks.key)
 		}
 		for _, cs := range cells {
 			was := cs.stored.exists || cs.seq > w.drained
@@ -97,7 +101,7 @@ func (w *groupWriter) row(now, was, through, stands bool) {
 
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	now := flagsOfCell(cs.key, cs.cell)
-	w.key = appendCellKey(w.key[:0], rangeCells, id)
+	w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
 	if now.exists {
 		w.cells++
 		w.value = cs.cell.AppendBinary(w.value[:0])
@@ -110,7 +114,7 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 
 func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 	now, was := flagsOfHeader(ks.header), ks.stored
-	w.key = headerKey(w.key[:0], k)
+	w.key = appendRow(w.key[:0], w.pos, crdt.KindAny, "")
 	if now.exists {
 		w.headers++
 		if !was.exists {

@@ -33,6 +33,7 @@ type sweep struct {
 	step  []sweptKey
 	rows  []sweptRow // of the step, pieces of data
 	data  []byte
+	pos   []byte // of the key at hand
 }
 
 // sweptKey is what a step writes of a key.
@@ -159,9 +160,10 @@ func (w *groupWriter) sweepStep(g *Group, todo int) (at int) {
 
 // add adds the rows of a key.
 func (s *sweep) add(k sweptKey, drained uint64) {
+	s.pos = AppendPos(s.pos[:0], k.ks.key)
 	if k.header {
 		now := !(k.ks.header == nil || k.ks.header.Empty())
-		if row := headerKey(s.data, k.ks.key); now {
+		if row := appendRow(s.data, s.pos, crdt.KindAny, ""); now {
 			s.row(len(row), k.ks.header.AppendBinary(row), true)
 		} else if k.ks.hrow {
 			s.row(len(row), row, false)
@@ -171,7 +173,7 @@ func (s *sweep) add(k sweptKey, drained uint64) {
 		if cs.dirty || cs.seq <= drained {
 			continue // the group's own record tells; a drain has written it
 		}
-		row := appendCellKey(s.data, rangeCells, crdt.CellID{Key: k.ks.key, Kind: cs.key.kind, Elem: cs.key.elem})
+		row := appendRow(s.data, s.pos, cs.key.kind, cs.key.elem)
 		if cs.stored.exists {
 			s.row(len(row), cs.cell.AppendBinary(row), true)
 		} else if cs.row {
