@@ -104,7 +104,7 @@ func (l *loop) poll() {
 	defer close(l.polled)
 	n := 0
 	some := func(fd uintptr) bool {
-		n, _ = unix.EpollWait(int(fd), l.events, 0)
+		n, _ = rawEvents(int(fd), l.events)
 		return n > 0
 	}
 	for {

@@ -3,6 +3,8 @@ package resp
 import (
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // rawRead and rawWrite are read and write of a socket that does not block, without
@@ -14,6 +16,16 @@ func rawWrite(fd int, b []byte) (int, error) { return rawIO(syscall.SYS_WRITE, f
 
 func rawIO(call uintptr, fd int, b []byte) (int, error) {
 	n, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+// rawEvents is epoll_wait without waiting, likewise: it returns how many events there
+// are.
+func rawEvents(epoll int, events []unix.EpollEvent) (int, error) {
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	if e != 0 {
 		return 0, e
 	}
