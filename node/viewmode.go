@@ -19,6 +19,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/replicatord/replicatord/internal/socket"
 	"github.com/replicatord/replicatord/resp/command"
 )
 
@@ -48,6 +49,9 @@ const userDBs = 16
 // viewTimeout bounds the wait for one pipeline's replies: beyond it the view
 // is taken to be lost.
 const viewTimeout = 15 * time.Second
+
+// viewDial bounds the wait for a connection to the Redis behind.
+const viewDial = 5 * time.Second
 
 // openView starts or finds the view that the configuration asks for.
 func openView(cfg *Config, logger *slog.Logger) (*viewSource, error) {
@@ -248,11 +252,20 @@ func (v *viewSource) connect(ctx context.Context) (*viewConn, error) {
 			ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
 		})
 	} else {
-		client = redis.NewClient(&redis.Options{
+		opt := &redis.Options{
 			Network: t.Network, Addr: t.Addr, Username: t.Username, Password: t.Password, TLSConfig: v.tls,
 			Protocol: 2, DisableIdentity: true, MaxRetries: -1, PoolSize: 2,
-			ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
-		})
+			DialTimeout: viewDial, ReadTimeout: viewTimeout, WriteTimeout: viewTimeout,
+		}
+		dial := redis.NewDialer(opt)
+		opt.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dial(ctx, network, addr)
+			if err == nil {
+				c = socket.Wrap(c)
+			}
+			return c, err
+		}
+		client = redis.NewClient(opt)
 	}
 	c := &viewConn{client: client, conn: client.EphemeralConn(), db: -1, proto: 2, embedded: t.Mode == RedisEmbedded}
 	if err := c.conn.Ping(ctx).Err(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/replicatord/replicatord/internal/socket"
 )
 
 // loop serves many sessions with one goroutine: those whose clients send nothing but
@@ -104,7 +106,7 @@ func (l *loop) poll() {
 	defer close(l.polled)
 	n := 0
 	some := func(fd uintptr) bool {
-		n, _ = rawEvents(int(fd), l.events)
+		n, _ = socket.Events(int(fd), l.events)
 		return n > 0
 	}
 	for {
@@ -482,7 +484,7 @@ func (s *loopSocket) conn() (net.Conn, error) {
 // Read reads what is there; the error is EAGAIN if nothing is.
 func (s *loopSocket) Read(p []byte) (int, error) {
 	for {
-		n, err := rawRead(s.fd, p)
+		n, err := socket.Read(s.fd, p)
 		s.full = n == len(p)
 		switch {
 		case errors.Is(err, syscall.EINTR):

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"syscall"
+
+	"github.com/replicatord/replicatord/internal/socket"
 )
 
 // socketWriter is the tryWriter of a socket that the runtime watches.
@@ -49,7 +51,7 @@ func (w *socketWriter) write(b []byte) (int, error) {
 // writeSome writes as much of b as a socket takes at once.
 func writeSome(fd int, b []byte) (int, error) {
 	for {
-		n, err := rawWrite(fd, b)
+		n, err := socket.Write(fd, b)
 		switch {
 		case err == nil:
 			return n, nil

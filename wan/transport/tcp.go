@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/url"
 	"time"
+
+	"github.com/replicatord/replicatord/internal/socket"
 )
 
 const (
@@ -57,7 +59,7 @@ func (t *tcp) Dial(ctx context.Context, u *url.URL) (Conn, error) {
 	}
 	tune(c, 3*t.keepAlive)
 	if t.tls == nil {
-		return newTCPConn(c, nil), nil
+		return newTCPConn(socket.Wrap(c), nil), nil
 	}
 	s := tls.Client(c, withName(t.tls, u))
 	return newTCPConn(s, s), nil
@@ -96,7 +98,7 @@ func (l *tcpListener) Accept() (Conn, error) {
 	}
 	tune(c, 3*l.t.keepAlive)
 	if l.t.tls == nil {
-		return newTCPConn(c, nil), nil
+		return newTCPConn(socket.Wrap(c), nil), nil
 	}
 	s := tls.Server(c, l.t.tls)
 	return newTCPConn(s, s), nil

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,7 @@ func setUnsent(c net.Conn, bytes int) {
 // not wait for that: it fills up the buffer that is last, to 64 KiB. dry says that
 // it had to wait, and found nothing left: more could have gone.
 func awaitRoom(c net.Conn) (dry bool) {
-	t, ok := c.(*net.TCPConn)
+	t, ok := c.(syscall.Conn) // not one of TLS
 	if !ok {
 		return false
 	}
@@ -46,7 +47,7 @@ func awaitRoom(c net.Conn) (dry bool) {
 }
 
 func setOption(c net.Conn, level, option, value int) {
-	t, ok := c.(*net.TCPConn)
+	t, ok := c.(syscall.Conn) // not one of TLS
 	if !ok {
 		return
 	}

@@ -1,0 +1,29 @@
+package socket
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Read and Write are read and write of a socket that does not block.
+func Read(fd int, b []byte) (int, error)  { return raw(syscall.SYS_READ, fd, b) }
+func Write(fd int, b []byte) (int, error) { return raw(syscall.SYS_WRITE, fd, b) }
+
+func raw(call uintptr, fd int, b []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+// Events is epoll_wait without waiting: it returns how many events there are.
+func Events(epoll int, events []unix.EpollEvent) (int, error) {
+	n, _, e := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
