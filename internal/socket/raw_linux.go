@@ -7,8 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read and Write are read and write of a socket that does not block.
-func Read(fd int, b []byte) (int, error)  { return raw(syscall.SYS_READ, fd, b) }
+// Read is read(2) of a socket that does not block: one call, with its error.
+func Read(fd int, b []byte) (int, error) { return raw(syscall.SYS_READ, fd, b) }
+
+// Write is write(2), likewise.
 func Write(fd int, b []byte) (int, error) { return raw(syscall.SYS_WRITE, fd, b) }
 
 func raw(call uintptr, fd int, b []byte) (int, error) {
