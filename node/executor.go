@@ -391,20 +391,27 @@ func (x *executor) commands(r *requests) (bytes int) {
 }
 
 // recall has the log recall the keys of the commands that come next, from one of a
-// connection's on, and returns how many these are.
+// connection's on, and returns how many these are. Of a command with several keys it
+// is the first.
 func (x *executor) recall(r *requests, from int) (n int) {
 	var keys [crdt.RecallMost]crdt.Key
 	named := 0
-	for ; r != nil && n < len(keys); r, from = r.next, 0 {
+	name := func(q *resp.Request) {
+		if first := q.Cmd.First; first > 0 && first < len(q.Args) && named < len(keys) {
+			b := q.Args[first]
+			keys[named] = crdt.Key{DB: q.DB, Name: unsafe.String(unsafe.SliceData(b), len(b))} // nobody keeps it
+			named++
+		}
+	}
+	for ; r != nil && named < len(keys); r, from = r.next, 0 {
 		for _, q := range r.list[from:] {
-			if n == len(keys) {
+			if named == len(keys) {
 				break
 			}
 			n++
-			if first := q.Cmd.First; first > 0 && first < len(q.Args) {
-				name := q.Args[first] // nobody keeps it
-				keys[named] = crdt.Key{DB: q.DB, Name: unsafe.String(unsafe.SliceData(name), len(name))}
-				named++
+			name(q)
+			for _, sub := range q.Subs {
+				name(sub)
 			}
 		}
 	}
