@@ -113,7 +113,7 @@ func (c *keyCache) trim(drained uint64) {
 }
 
 // keyMap holds the states of keys. A map for each database, by names, is looked up
-// in a third less time than one by keys.
+// sooner than one by keys, of which both parts are hashed.
 type keyMap struct {
 	dbs [256]map[string]*keyState
 }

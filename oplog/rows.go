@@ -50,7 +50,8 @@ func (w *groupWriter) keys(g *Group) {
 			changed = changed || cs.dirty
 		}
 		if changed {
-			g.l.touched[ks.digestsAt()] = g.l.redo.seq + 1
+			w.pos = AppendPos(w.pos[:0], ks.key)
+			g.l.touched[PosBucket(w.pos)] = g.l.redo.seq + 1
 		}
 		// What has changed since the last drain goes through with the rest: the
 		// cache is not to keep it.
@@ -58,9 +59,6 @@ func (w *groupWriter) keys(g *Group) {
 		cells := ks.set
 		if ks.through {
 			cells = ks.cells.list
-		}
-		if changed {
-			w.pos = AppendPos(w.pos[:0], ks.key)
 		}
 		for _, cs := range cells {
 			was := cs.stored.exists || cs.seq > w.drained
@@ -99,6 +97,8 @@ func (w *groupWriter) row(now, was, through, stands bool) {
 	}
 }
 
+// cell and header tell of the row of a cell, or of the header, of the key whose
+// position pos is.
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	now := flagsOfCell(cs.key, cs.cell)
 	w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)

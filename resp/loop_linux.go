@@ -483,19 +483,12 @@ func (s *loopSocket) conn() (net.Conn, error) {
 
 // Read reads what is there; the error is EAGAIN if nothing is.
 func (s *loopSocket) Read(p []byte) (int, error) {
-	for {
-		n, err := socket.Read(s.fd, p)
-		s.full = n == len(p)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return 0, err
-		case n == 0 && len(p) > 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
+	n, err := socket.Read(s.fd, p)
+	s.full = n == len(p)
+	if n == 0 && err == nil && len(p) > 0 {
+		err = io.EOF
 	}
+	return n, err
 }
 
 // write implements tryWriter.

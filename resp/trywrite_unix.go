@@ -50,15 +50,9 @@ func (w *socketWriter) write(b []byte) (int, error) {
 
 // writeSome writes as much of b as a socket takes at once.
 func writeSome(fd int, b []byte) (int, error) {
-	for {
-		n, err := socket.Write(fd, b)
-		switch {
-		case err == nil:
-			return n, nil
-		case errors.Is(err, syscall.EAGAIN):
-			return 0, nil
-		case !errors.Is(err, syscall.EINTR):
-			return 0, err
-		}
+	n, err := socket.Write(fd, b)
+	if errors.Is(err, syscall.EAGAIN) {
+		return 0, nil
 	}
+	return n, err
 }

@@ -45,76 +45,46 @@ func Wrap(c net.Conn) net.Conn {
 	w.in.once = func(fd uintptr) bool {
 		p := &w.in
 		p.n, p.err = Read(int(fd), p.b)
-		for errors.Is(p.err, syscall.EINTR) {
-			p.n, p.err = Read(int(fd), p.b)
-		}
 		return !errors.Is(p.err, syscall.EAGAIN)
 	}
 	w.out.name, w.out.wait = "write", raw.Write
 	w.out.once = func(fd uintptr) bool {
 		p := &w.out
-		for p.n < len(p.b) {
-			n, err := Write(int(fd), p.b[p.n:])
-			switch {
-			case err == nil:
-				p.n += n
-			case errors.Is(err, syscall.EAGAIN):
-				return false
-			case !errors.Is(err, syscall.EINTR):
-				p.err = err
-				return true
-			}
+		n := 0
+		for p.err = nil; p.err == nil && p.n < len(p.b); p.n += n {
+			n, p.err = Write(int(fd), p.b[p.n:])
 		}
-		return true
+		return !errors.Is(p.err, syscall.EAGAIN)
 	}
 	return w
 }
 
-// do carries out one Read or Write.
-func (p *pass) do(b []byte) (int, error) {
+// do carries out one Read or Write. Its errors are those of net's connections.
+func (c *conn) do(p *pass, b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.b, p.n, p.err = b, 0, nil
 	err := p.wait(p.once)
 	p.b = nil
-	if err == nil && p.err != nil {
-		err = os.NewSyscallError(p.name, p.err)
+	if e := (*net.OpError)(nil); errors.As(err, &e) {
+		e.Op = p.name // it says "raw-read"
+	} else if p.err != nil {
+		err = &net.OpError{Op: p.name, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: os.NewSyscallError(p.name, p.err)}
 	}
 	return p.n, err
 }
 
 // Read implements net.Conn.
 func (c *conn) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	n, err := c.in.do(b)
-	switch {
-	case err != nil:
-		return 0, c.wrong("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// Write implements net.Conn.
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.out.do(b)
-	if err != nil {
-		err = c.wrong("write", err)
+	n, err := c.do(&c.in, b)
+	if n == 0 && err == nil && len(b) > 0 {
+		err = io.EOF
 	}
 	return n, err
 }
 
-// wrong returns an error as those of net's connections are.
-func (c *conn) wrong(op string, err error) error {
-	if e := (*net.OpError)(nil); errors.As(err, &e) {
-		e.Op = op // it says "raw-read"
-		return err
-	}
-	return &net.OpError{Op: op, Net: c.LocalAddr().Network(), Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
-}
+// Write implements net.Conn.
+func (c *conn) Write(b []byte) (int, error) { return c.do(&c.out, b) }
 
 // SyscallConn implements syscall.Conn.
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.Conn.(syscall.Conn).SyscallConn() }

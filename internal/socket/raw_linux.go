@@ -9,11 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read is read(2) of a socket that does not block: one call, with its error.
-func Read(fd int, b []byte) (int, error) { return raw(syscall.SYS_READ, fd, b) }
-
-// Write is write(2), likewise.
-func Write(fd int, b []byte) (int, error) { return raw(syscall.SYS_WRITE, fd, b) }
+func read(fd int, b []byte) (int, error)  { return raw(syscall.SYS_READ, fd, b) }
+func write(fd int, b []byte) (int, error) { return raw(syscall.SYS_WRITE, fd, b) }
 
 func raw(call uintptr, fd int, b []byte) (int, error) {
 	n, _, e := syscall.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
