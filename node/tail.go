@@ -252,8 +252,8 @@ func (t *feed) Origin() crdt.Stream    { return 0 }
 func (t *feed) Durable() crdt.Vector   { return t.vector() }
 func (t *feed) Applied() crdt.Vector   { return t.vector() }
 func (t *feed) Frontier() wan.Frontier { return wan.Frontier{} }
-func (t *feed) Read(crdt.Stream, crdt.Tag, int) (wan.Range, error) {
-	return wan.Range{}, wan.ErrTrimmed
+func (t *feed) Read(crdt.Stream, crdt.Tag, int, func([]byte) error) error {
+	return wan.ErrTrimmed
 }
 func (t *feed) Count(crdt.Stream, crdt.Tag, int) (int, int64) { return 0, 0 }
 func (t *feed) Wrote(crdt.Stream, crdt.Tag) bool              { return true }

@@ -32,12 +32,12 @@ func (w *wanLog) Frontier() wan.Frontier {
 	return wan.Frontier{}
 }
 
-func (w *wanLog) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, error) {
-	entries, size, _, err := w.log.ReadSized(s, after, maxBytes)
+func (w *wanLog) Read(s crdt.Stream, after crdt.Tag, maxBytes int, fn func([]byte) error) error {
+	err := w.log.ReadEncoded(s, after, maxBytes, fn)
 	if errors.Is(err, oplog.ErrTrimmed) {
 		err = fmt.Errorf("%w: %w", wan.ErrTrimmed, err)
 	}
-	return wan.Range{Entries: entries, Bytes: size}, err
+	return err
 }
 
 func (w *wanLog) Count(s crdt.Stream, after crdt.Tag, limit int) (int, int64) {

@@ -17,47 +17,68 @@ import (
 // that there are further ones. Only durable entries are returned. It fails with
 // ErrTrimmed if entries that follow after are gone.
 func (l *Log) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (entries []crdt.Entry, more bool, err error) {
-	entries, _, more, err = l.ReadSized(s, after, maxBytes)
-	return entries, more, err
+	err = l.ReadEncoded(s, after, maxBytes, func(b []byte) error {
+		e, err := wire.DecodeEntry(bytes.Clone(b))
+		if err != nil {
+			return fmt.Errorf("log of stream %v: %w", s, err)
+		}
+		entries = append(entries, e)
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	last := after
+	if n := len(entries); n > 0 {
+		last = entries[n-1].Tag
+	}
+	return entries, last < l.Durable().Get(s), nil
 }
 
-// ReadSized is Read, and returns the size of the entries' encoding too.
-func (l *Log) ReadSized(s crdt.Stream, after crdt.Tag, maxBytes int) (entries []crdt.Entry, size int, more bool, err error) {
+// ReadEncoded calls fn for what Read returns, each entry as wire.EncodeEntry makes it.
+// What it is given is the log's when it returns; its error ends the reading, and is
+// returned.
+func (l *Log) ReadEncoded(s crdt.Stream, after crdt.Tag, maxBytes int, fn func(entry []byte) error) (err error) {
 	l.mu.Lock()
 	newest, floor := l.durable.Get(s), l.floorLocked(s)
 	l.mu.Unlock()
 	if after < floor {
-		return nil, 0, false, fmt.Errorf("%w: stream %v begins after %v, %v was asked for", ErrTrimmed, s, floor, after)
+		return fmt.Errorf("%w: stream %v begins after %v, %v was asked for", ErrTrimmed, s, floor, after)
 	}
 	if after >= newest {
-		return nil, 0, false, nil
+		return nil
 	}
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, s, after+1), UpperBound: appendLogKey(nil, s, newest+1)})
 	if err != nil {
-		return nil, 0, false, err
+		return err
 	}
 	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	size := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return nil, 0, false, err
+			return err
 		}
-		if len(entries) > 0 && size+len(v) > maxBytes {
-			more = true
-			break
+		if size == 0 {
+			h, err := wire.DecodeHead(v)
+			if err != nil {
+				return fmt.Errorf("log of stream %v: %w", s, err)
+			}
+			if h.Prev > after && l.Floor(s) > after {
+				break // a trim has overtaken the iterator's making
+			}
+		} else if size+len(v) > maxBytes {
+			return nil
 		}
 		size += len(v)
-		e, err := wire.DecodeEntry(bytes.Clone(v))
-		if err != nil {
-			return nil, 0, false, fmt.Errorf("log of stream %v: %w", s, err)
+		if err := fn(v); err != nil {
+			return err
 		}
-		entries = append(entries, e)
 	}
-	// A trim may have overtaken the iterator's making.
-	if l.Floor(s) > after && (len(entries) == 0 || entries[0].Prev > after) {
-		return nil, 0, false, fmt.Errorf("%w: stream %v", ErrTrimmed, s)
+	if size == 0 && l.Floor(s) > after {
+		return fmt.Errorf("%w: stream %v", ErrTrimmed, s)
 	}
-	return entries, size, more, nil
+	return nil
 }
 
 // Floor returns the tag up to which a stream's entries are gone, 0 if none is.

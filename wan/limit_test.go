@@ -134,6 +134,32 @@ func TestLinger(t *testing.T) {
 	}
 }
 
+// Where folding spares nothing entries are shipped as they are; where it begins to
+// again, it is soon found out.
+func TestEntriesAsTheyAre(t *testing.T) {
+	a, b, now := pair(t, func(c *Config) { c.BatchBytes = 20_000 })
+	l := connect(t, a, b, now)
+	l.run()
+	for i := range 2_000 {
+		a.set(1, fmt.Sprint("key", i), noise(uint64(i), 200))
+	}
+	l.run()
+	same(t, a, b)
+	if n := b.peers.Stats(*now)[0].EntriesIn; n < 1_500 {
+		t.Errorf("2000 keys came as %d entries: they were folded for nothing", n)
+	}
+	before := a.peers.Stats(*now)[0]
+	for i := range 3_000 {
+		a.set(1, fmt.Sprint("hot", i%20), noise(uint64(i), 200))
+	}
+	l.run()
+	same(t, a, b)
+	after := a.peers.Stats(*now)[0]
+	if raw, sent := after.BytesRaw-before.BytesRaw, after.BytesFolded-before.BytesFolded; raw < 600_000 || sent > raw/3 {
+		t.Errorf("%d bytes of 20 keys went as %d", raw, sent)
+	}
+}
+
 // A batch is all that is pending, folded, also where it is many times the size of
 // a batch in the log.
 func TestBatchOfAllPending(t *testing.T) {

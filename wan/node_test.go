@@ -10,6 +10,7 @@ import (
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/crdt/crdttest"
+	"github.com/replicatord/replicatord/internal/wire"
 )
 
 var epoch = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -205,25 +206,27 @@ func (n *testNode) Frontier() Frontier {
 	return Frontier{Tag: n.tag, Own: own, Census: n.census}
 }
 
-func (n *testNode) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, error) {
+func (n *testNode) Read(s crdt.Stream, after crdt.Tag, maxBytes int, fn func([]byte) error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if after < n.trimmed[s] {
-		return Range{}, ErrTrimmed
+		return ErrTrimmed
 	}
-	var r Range
+	bytes := 0
 	for _, e := range n.entries[s] {
 		if e.Tag <= after || e.Tag > n.durable.Get(s) {
 			continue
 		}
-		size := len(appendEntry(nil, &e))
-		if len(r.Entries) > 0 && r.Bytes+size > maxBytes {
+		b := wire.EncodeEntry(nil, &e)
+		if bytes > 0 && bytes+len(b) > maxBytes {
 			break
 		}
-		r.Entries = append(r.Entries, e)
-		r.Bytes += size
+		bytes += len(b)
+		if err := fn(b); err != nil {
+			return err
+		}
 	}
-	return r, nil
+	return nil
 }
 
 func (n *testNode) Count(s crdt.Stream, after crdt.Tag, limit int) (entries int, bytes int64) {

@@ -188,7 +188,7 @@ func (u *unpacker) unpack(h batchHeader, packed []byte) ([]byte, error) {
 		}
 		u.src.b = packed
 		var buf bytes.Buffer
-		buf.Grow(int(min(uint64(h.plain), 8*uint64(h.packed), zstdWindow)) + bytes.MinRead)
+		buf.Grow(int(min(h.plain, zstdWindow)) + bytes.MinRead)
 		n, err := buf.ReadFrom(io.LimitReader(u.dec, int64(h.plain)))
 		if err != nil {
 			return nil, fail(CodeProtocol, "batch cannot be decompressed: %w", err)

@@ -24,11 +24,12 @@ type Log interface {
 	// behind the clock, but rises while the node is idle too.
 	Frontier() Frontier
 
-	// Read returns durable entries of a stream that follow a tag, in order:
-	// as many as fit maxBytes, but at least one if there is any. The first
-	// may begin before the tag, if it is a fold. The error is ErrTrimmed if
-	// the log does not reach back that far.
-	Read(s crdt.Stream, after crdt.Tag, maxBytes int) (Range, error)
+	// Read calls fn for durable entries of a stream that follow a tag, in order,
+	// each as wire.EncodeEntry makes it: as many as fit maxBytes, but at least one
+	// if there is any. The first may begin before the tag, if it is a fold. An entry
+	// is the log's again when fn returns; an error of fn's ends it, and is returned.
+	// The error is ErrTrimmed if the log does not reach back that far.
+	Read(s crdt.Stream, after crdt.Tag, maxBytes int, fn func(entry []byte) error) error
 
 	// Count returns how many durable entries of a stream follow a tag, or
 	// limit if there are more, and the bytes of those counted.
@@ -67,12 +68,6 @@ type Heard struct {
 	// peer's at a moment before that.
 	Durable crdt.Vector
 	Census  uint64
-}
-
-// Range is a part of a stream as read from the log.
-type Range struct {
-	Entries []crdt.Entry
-	Bytes   int // their size in the log
 }
 
 // Snapshot is the frozen state of this node, all of it durable.

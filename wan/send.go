@@ -1,6 +1,7 @@
 package wan
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -39,7 +40,9 @@ type outLane struct {
 	pack   packer
 	rest   []byte // of the batch that is being cut into chunks
 	held   []byte // plain bytes of a batch that waits for credit
+	plain  []byte // memory for the plain bytes of the next
 	kind   batchKind
+	asIs   int         // so many batches are made without folding
 	after  crdt.Stream // the stream served last
 	turn   bool        // lane 3: the state's turn, not the log's
 	lag    laneLag
@@ -334,35 +337,45 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 	if i, _ := slices.BinarySearch(pending, lane.after+1); i > 0 {
 		pending = append(pending[i:len(pending):len(pending)], pending[:i]...)
 	}
-	var out []byte
+	out := lane.plain[:0]
+	asIs := lane.asIs > 0 && !s.subscriber()
 	var trimmed []crdt.Stream
-	skipped := 0 // bytes of what the peer does not subscribe to
+	entries, skipped := 0, 0 // the latter are bytes of what the peer does not subscribe to
 	for i := 0; i < len(pending); i++ {
 		stream := pending[i]
-		if out != nil && len(out) >= budget {
+		if len(out) > 0 && len(out) >= budget {
 			break
 		}
-		e, born, n, deltas, size, err := s.read(stream, budget-len(out))
+		var e crdt.Entry
+		var p stretch
+		var err error
+		was := len(out)
+		if asIs {
+			out, p, err = s.copyLog(out, stream, budget-len(out))
+		} else {
+			e, p, err = s.read(stream, budget-len(out))
+		}
 		switch {
 		case errors.Is(err, ErrTrimmed):
 			trimmed = append(trimmed, stream.Origin())
 			continue
 		case err != nil:
 			return nil, err
-		case n == 0:
+		case p.entries == 0:
 			continue
 		}
-		if s.filter(&e); s.subscriber() && len(e.Deltas) == 0 {
-			o.sent.Set(stream, e.Tag)
-			if skipped += size; skipped > maxSkipped {
-				s.wake() // goes on with the next frame
-				break
+		if !asIs {
+			if s.filter(&e); s.subscriber() && len(e.Deltas) == 0 {
+				o.sent.Set(stream, p.last)
+				if skipped += p.size; skipped > maxSkipped {
+					s.wake() // goes on with the next frame
+					break
+				}
+				i-- // what follows in the stream
+				continue
 			}
-			i-- // what follows in the stream
-			continue
+			out = appendEntry(out, &e)
 		}
-		was := len(out)
-		out = appendEntry(out, &e)
 		switch {
 		case uint64(len(out)-was) > s.hello.MaxBatch:
 			// Nothing of the kind can be taken there: the stream waits, the
@@ -377,26 +390,71 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 			out = out[:was]
 			continue
 		}
-		o.sent.Set(stream, e.Tag)
+		o.sent.Set(stream, p.last)
 		if s.subscriber() {
-			o.given.Set(stream, e.Tag)
+			o.given.Set(stream, p.last)
 		}
 		lane.after = stream
 		if stream.Node() == s.cfg.Self.Node {
-			lane.lag.sent(now, stream, e.Tag, born)
+			lane.lag.sent(now, stream, p.last, p.first)
 		}
-		s.stats.lanes[l].Entries += uint64(n)
-		s.stats.lanes[l].BytesRaw += uint64(size)
-		lane.deltas[0] += deltas
+		s.stats.lanes[l].Entries += uint64(p.entries)
+		s.stats.lanes[l].BytesRaw += uint64(p.size)
+		entries += p.entries
+		lane.deltas[0] += p.deltas
 		lane.deltas[1] += len(e.Deltas)
 	}
 	if len(trimmed) > 0 {
 		s.needSync(slices.Compact(trimmed))
 	}
+	if cap(out) <= maxPlain {
+		lane.plain = out
+	}
 	if len(out) == 0 {
 		return nil, nil
 	}
+	if lane.asIs--; lane.asIs < 0 {
+		lane.asIs = 0
+		if before, after := lane.deltas[0], lane.deltas[1]; entries > 1 && 20*after > 19*before {
+			lane.asIs = asIsBatches
+		}
+	}
 	return out, nil
+}
+
+// asIsBatches is how many batches are made of entries as they are in the log after one
+// in which folding has spared next to nothing: what is written to many keys is shipped
+// for the price of a copy, and what begins to be written again and again is folded soon.
+const asIsBatches = 7
+
+// maxPlain bounds the memory that a lane keeps for its next batch.
+const maxPlain = 4 << 20
+
+// stretch is what was read of a stream.
+type stretch struct {
+	first, last crdt.Tag // of the first and the last of its entries
+	entries     int
+	deltas      int // of them all; 0 if they were not looked into
+	size        int // bytes in the log
+}
+
+func (p *stretch) add(h wire.Head, size int) {
+	if p.entries == 0 {
+		p.first = h.Tag
+	}
+	p.last = h.Tag
+	p.entries++
+	p.size += size
+}
+
+// copyLog appends a stream's next entries as they are.
+func (s *Session) copyLog(out []byte, stream crdt.Stream, budget int) (_ []byte, p stretch, err error) {
+	err = s.readLog(stream, s.sending.sent.Get(stream), budget, func(h wire.Head, b []byte) error {
+		p.add(h, len(b))
+		out = append(binary.BigEndian.AppendUint32(out, uint32(len(b))), b...)
+		return nil
+	})
+	return out, p, err
 }
 
 // maxSkipped bounds how much of the log is looked through for a subscriber at a
@@ -406,62 +464,64 @@ const maxSkipped = 4 << 20
 // maxFold bounds how much of the log is folded into one batch, in bytes.
 const maxFold = 16 << 20
 
-// read returns a stream's next range, folded, the tag of the first of the
-// entries it came from, their number and that of their deltas, and their size in
-// the log. The budget is
-// for what is left after folding: as long as that pays, more is read.
-func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, first crdt.Tag, n, deltas, size int, err error) {
-	r, err := s.readLog(stream, s.sending.sent.Get(stream), budget)
-	if err != nil || len(r.Entries) == 0 {
-		return crdt.Entry{}, 0, 0, 0, 0, err
+// read returns a stream's next range, folded. The budget is for what is left after
+// folding: as long as that pays, more is read.
+func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, p stretch, err error) {
+	var entries []crdt.Entry
+	gather := func(h wire.Head, b []byte) error {
+		e, err := wire.DecodeEntry(bytes.Clone(b))
+		if err != nil {
+			return err
+		}
+		p.add(h, len(b))
+		p.deltas += len(e.Deltas)
+		entries = append(entries, e)
+		return nil
 	}
-	out, first, n, size = crdt.FoldEntries(r.Entries), r.Entries[0].Tag, len(r.Entries), r.Bytes
-	for i := range r.Entries {
-		deltas += len(r.Entries[i].Deltas)
+	err = s.readLog(stream, s.sending.sent.Get(stream), budget, gather)
+	if err != nil || len(entries) == 0 {
+		return crdt.Entry{}, stretch{}, err
 	}
-	for newest := s.cfg.Log.Durable().Get(stream); out.Tag < newest && size < maxFold && 2*len(out.Deltas) < deltas; {
+	out = crdt.FoldEntries(entries)
+	for newest := s.cfg.Log.Durable().Get(stream); out.Tag < newest && p.size < maxFold && 2*len(out.Deltas) < p.deltas; {
 		room := budget - len(wire.EncodeEntry(nil, &out))
 		if room < budget/4 {
 			break
 		}
-		r, err := s.readLog(stream, out.Tag, room)
-		if err != nil || len(r.Entries) == 0 || r.Bytes > room {
+		so := p
+		entries = append(entries[:0], out)
+		if err := s.readLog(stream, out.Tag, room, gather); err != nil || len(entries) == 1 || p.size-so.size > room {
+			p = so
 			break // it is the next batch's
 		}
-		for i := range r.Entries {
-			deltas += len(r.Entries[i].Deltas)
+		if entries[1].Prev < out.Tag {
+			entries[1] = entries[1].After(out.Tag)
 		}
-		if r.Entries[0].Prev < out.Tag {
-			r.Entries[0] = r.Entries[0].After(out.Tag)
-		}
-		out = crdt.FoldEntries(append([]crdt.Entry{out}, r.Entries...))
-		n, size = n+len(r.Entries), size+r.Bytes
+		out = crdt.FoldEntries(entries)
 	}
-	return out, first, n, deltas, size, nil
+	return out, p, nil
 }
 
-// readLog reads a part of a stream and sees that it is in order.
-func (s *Session) readLog(stream crdt.Stream, from crdt.Tag, budget int) (Range, error) {
-	r, err := s.cfg.Log.Read(stream, from, max(budget, 1))
-	if err != nil {
-		if errors.Is(err, ErrTrimmed) {
-			return r, err
+// readLog calls fn for a part of a stream and sees that it is in order.
+func (s *Session) readLog(stream crdt.Stream, from crdt.Tag, budget int, fn func(h wire.Head, entry []byte) error) error {
+	last := crdt.Tag(0)
+	err := s.cfg.Log.Read(stream, from, max(budget, 1), func(b []byte) error {
+		h, err := wire.DecodeHead(b)
+		switch {
+		case err != nil:
+			return err
+		case last == 0 && h.Prev > from:
+			return ErrTrimmed
+		case h.Stream != stream || last > 0 && h.Prev != last || h.Tag <= from:
+			return fmt.Errorf("it is not in order at %v", h.Tag)
 		}
-		return r, fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
+		last = h.Tag
+		return fn(h, b)
+	})
+	if err != nil && !errors.Is(err, ErrTrimmed) {
+		err = fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
 	}
-	if len(r.Entries) == 0 {
-		return r, nil
-	}
-	if r.Entries[0].Prev > from {
-		return r, ErrTrimmed
-	}
-	for i := range r.Entries {
-		e := &r.Entries[i]
-		if e.Stream != stream || e.Tag <= e.Prev || i > 0 && e.Prev != r.Entries[i-1].Tag || e.Tag <= from {
-			return r, fail(CodeInternal, "the log of stream %v is not in order at %v", stream, e.Tag)
-		}
-	}
-	return r, nil
+	return err
 }
 
 // appendEntry appends an entry behind its length.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
 )
 
 // counters counts what went through a session.
@@ -257,10 +258,14 @@ func (f *follow) time(log Log, p crdt.Position) time.Time {
 	if ok {
 		return tag.Time()
 	}
-	r, err := log.Read(p.Stream, p.Tag, 1)
+	var head wire.Head
+	err := log.Read(p.Stream, p.Tag, 1, func(b []byte) (err error) {
+		head, err = wire.DecodeHead(b)
+		return err
+	})
 	switch {
-	case err == nil && len(r.Entries) > 0:
-		tag = r.Entries[0].Tag
+	case err == nil && head.Tag > 0:
+		tag = head.Tag
 	case p.Tag > 0:
 		return p.Tag.Time()
 	default:

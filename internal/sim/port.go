@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/replicatord/replicatord/crdt"
+	"github.com/replicatord/replicatord/internal/wire"
 	"github.com/replicatord/replicatord/node"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/wan"
@@ -39,15 +40,19 @@ func (p *port) Applied() crdt.Vector { return p.log.Vector() }
 func (p *port) Frontier() wan.Frontier { return p.frontier }
 
 // Read implements wan.Log.
-func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int) (wan.Range, error) {
-	entries, size, _, err := p.log.ReadSized(s, after, maxBytes)
+func (p *port) Read(s crdt.Stream, after crdt.Tag, maxBytes int, fn func([]byte) error) error {
+	err := p.log.ReadEncoded(s, after, maxBytes, func(b []byte) error {
+		e, err := wire.DecodeEntry(b)
+		if err == nil {
+			err = e.Validate()
+		}
+		p.w.check(err, "what is to be sent")
+		return fn(b)
+	})
 	if errors.Is(err, oplog.ErrTrimmed) {
 		err = fmt.Errorf("%w: %w", wan.ErrTrimmed, err)
 	}
-	for i := range entries {
-		p.w.check(entries[i].Validate(), "what is to be sent")
-	}
-	return wan.Range{Entries: entries, Bytes: size}, err
+	return err
 }
 
 // Count implements wan.Log.

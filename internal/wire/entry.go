@@ -247,6 +247,28 @@ func DecodeEntry(b []byte) (crdt.Entry, error) {
 	return e, nil
 }
 
+// Head is what an entry says of itself before its deltas.
+type Head struct {
+	Stream    crdt.Stream
+	Prev, Tag crdt.Tag
+}
+
+// DecodeHead reads the head of an entry that EncodeEntry has made, and looks at
+// nothing else. Errors wrap crdt.ErrCorrupt.
+func DecodeHead(b []byte) (h Head, err error) {
+	number := func(n protowire.Number) (v uint64) {
+		if len(b) > 8 && b[0] == fixedKey(n) {
+			v, b = binary.LittleEndian.Uint64(b[1:]), b[9:]
+		}
+		return v
+	}
+	h = Head{crdt.Stream(number(entryStream)), crdt.Tag(number(entryPrev)), crdt.Tag(number(entryTag))}
+	if h.Tag <= h.Prev {
+		return Head{}, fmt.Errorf("%w of an entry: tag not after the one before it", crdt.ErrCorrupt)
+	}
+	return h, nil
+}
+
 // reader decodes and remembers the first thing that was wrong.
 type reader struct{ why string }
 

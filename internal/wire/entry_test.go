@@ -116,6 +116,10 @@ func TestEntriesSurviveTheRoundTrip(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, got, e)
+		head, err := DecodeHead(b[len(prefix):])
+		if want := (Head{e.Stream, e.Prev, e.Tag}); head != want || err != nil {
+			t.Fatalf("head %+v, %v of %+v", head, err, want)
+		}
 	}
 }
 
@@ -222,6 +226,9 @@ func FuzzDecodeEntry(f *testing.F) {
 	f.Add(EncodeEntry(nil, &crdt.Entry{Stream: crdt.NewStream(1, 1, 0), Tag: 9, Deltas: []crdt.Delta{expiry}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := DecodeEntry(b)
+		if _, err := DecodeHead(b); err != nil && !errors.Is(err, crdt.ErrCorrupt) {
+			t.Fatalf("head: error %v", err)
+		}
 		if err != nil {
 			if !errors.Is(err, crdt.ErrCorrupt) {
 				t.Fatalf("error %v", err)
