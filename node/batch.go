@@ -51,6 +51,7 @@ type Batch struct {
 	// if the view was lost on the way and not all of them have one.
 	Done []func(err error)
 
+	more int // about how many keys' updates are still to come
 	// fields says that the view knows expiries of fields.
 	fields bool
 	// marker is a value that no list holds: it marks an item for the moment
@@ -88,7 +89,8 @@ func (b *Batch) set(db uint8, name, value []byte) {
 		plain := len(last.Args) == 3 && string(last.Args[0]) == "SET"
 		if last.Req == nil && last.DB == int(db) && (plain || string(last.Args[0]) == "MSET") && len(last.Args) <= elemsPerUpdate && last.size+size <= setsBytes {
 			if plain {
-				last.Args = append(make([][]byte, 0, 16), setsVerb, last.Args[1], last.Args[2])
+				room := min(len(last.Args)+2+2*b.more, elemsPerUpdate+2, 2*(setsBytes/size)+2)
+				last.Args = append(make([][]byte, 0, room), setsVerb, last.Args[1], last.Args[2])
 			}
 			last.Args, last.size = append(last.Args, name, value), last.size+size
 			b.Bytes += size

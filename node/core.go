@@ -315,9 +315,10 @@ func (c *Core) flushTouched() {
 		return
 	}
 	b, n := c.batch, len(c.ks.Touched)
-	b.Keys, b.Cmds = slices.Grow(b.Keys, n), slices.Grow(b.Cmds, n)
+	b.Keys, b.more = slices.Grow(b.Keys, n), n
 	had := len(b.Cmds)
 	c.ks.EachTouched(func(k crdt.Key, t *crdt.Touch) {
+		b.more--
 		b.Keys = append(b.Keys, k)
 		materialise(b, c.group, k, t, now)
 	})

@@ -33,6 +33,7 @@ type readCache struct {
 	seed    maphash.Seed
 	stamps  []atomic.Uint32
 	epoch   atomic.Uint64 // all replies of earlier ones are void
+	used    bool          // a reply was to be kept at some time; the executor's
 	door    []uint32      // hashes of reads that were not worth a look at the store, of late
 
 	hits, misses atomic.Uint64
@@ -100,7 +101,7 @@ func (r *readCache) stampAt(db uint8, hash uint64) *atomic.Uint32 {
 
 // changed says that a key is about to change.
 func (r *readCache) changed(k crdt.Key) {
-	if r == nil {
+	if r == nil || !r.used {
 		return
 	}
 	if r.stampAt(k.DB, maphash.String(r.seed, k.Name)).Add(1) == 0 { // once round: what has the next stamps may be old
@@ -147,6 +148,7 @@ func (r *readCache) seen(req *resp.Request, g interface {
 	if h.Expiry != 0 && h.Expiry != crdt.Never {
 		v.until = h.Expiry
 	}
+	r.used = true
 	v.epoch, v.stamp = r.epoch.Load(), r.stampOf(req.DB, name).Load()
 	return v
 }

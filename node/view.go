@@ -253,7 +253,18 @@ type viewConn struct {
 	hidden   int  // database of the watermark
 	filter   bool
 	most     int64 // bytes of a batch up to which the view takes any value
+	args     []any // memory for pipeline's
 }
+
+// viewArg is an argument of a view's command: its pointer goes into an interface, as
+// which arguments are passed, without an allocation.
+type viewArg []byte
+
+// MarshalBinary implements encoding.BinaryMarshaler.
+func (a *viewArg) MarshalBinary() ([]byte, error) { return *a, nil }
+
+// maxViewArgs bounds the memory that is kept for the next pipeline's arguments.
+const maxViewArgs = 64 << 10
 
 type viewReply struct {
 	cmd *ViewCmd
@@ -283,7 +294,7 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 		selects = append(selects, s)
 		_ = pipe.Process(ctx, s)
 	}
-	args := make([]any, 0, n*4) // one backing array for all
+	args := c.args[:0] // one backing array for all
 	db, proto := c.db, c.proto
 	for _, b := range batches {
 		for i := range b.Cmds {
@@ -302,8 +313,8 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 				send("SELECT", db)
 			}
 			from := len(args)
-			for _, a := range v.Args {
-				args = append(args, a)
+			for i := range v.Args {
+				args = append(args, (*viewArg)(&v.Args[i]))
 			}
 			r := redis.NewRawCmd(ctx, args[from:len(args):len(args)]...)
 			_ = pipe.Process(ctx, r)
@@ -312,6 +323,9 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 		}
 	}
 	_, err := pipe.Exec(ctx)
+	if clear(args); cap(args) <= maxViewArgs {
+		c.args = args[:0]
+	}
 	for i, r := range cmds {
 		raw, e := r.Result()
 		if e != nil {

@@ -62,9 +62,14 @@ func (l *Log) Recall(keys []crdt.Key) {
 			n++
 		}
 	}
-	for _, ks := range states[:n] {
+	l.cache.look(states[:n])
+}
+
+// look looks at states as Recall does.
+func (c *keyCache) look(states []*keyState) {
+	for _, ks := range states {
 		r := &ks.room
-		l.cache.recalled += uint64(ks.number) + uint64(len(ks.set)) + ks.seq + uint64(ks.dead) +
+		c.recalled += uint64(ks.number) + uint64(len(ks.set)) + ks.seq + uint64(ks.dead) +
 			uint64(r.state.size) + uint64(len(r.state.room.Pending)) + uint64(len(r.state.value[0].Value)) + uint64(r.header.Rest) + r.header.Digest
 	}
 }

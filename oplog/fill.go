@@ -173,11 +173,8 @@ func (g *Group) Fill(from, upto []byte, f *Fill) {
 		panic("oplog: a group takes one table")
 	}
 	g.fill = &fillRange{f, from, upto}
-	if g.digests == nil {
-		g.digests = map[int]uint64{}
-	}
 	for b, d := range f.digests {
-		g.digests[b] += d
+		g.digests.add(b, d)
 	}
 }
 

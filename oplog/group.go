@@ -30,7 +30,7 @@ type Group struct {
 	shared  bool // vector is the log's
 	streams map[crdt.Stream]*groupStream
 	entries []logEntry
-	digests map[int]uint64
+	digests *digestSums
 	pending map[uint8]crdt.Vector
 	meta    map[string][]byte
 
@@ -130,7 +130,8 @@ func (l *Log) Begin() *Group {
 	if l.group != nil {
 		panic("oplog: a group is open")
 	}
-	l.group = &Group{l: l, vector: l.vector, shared: true}
+	l.sums.reset()
+	l.group = &Group{l: l, vector: l.vector, shared: true, digests: &l.sums}
 	l.entries = reuse(l.entries)
 	if l.closed {
 		l.group.err = ErrClosed
@@ -184,6 +185,14 @@ func (g *Group) hold(ks *keyState) {
 	g.last, g.next = ks, 0
 }
 
+// look has the group's next keys recalled where one goes through them, and has come
+// to i.
+func (g *Group) look(i int) {
+	if i%crdt.RecallMost == 0 {
+		g.l.cache.look(g.keys[i:min(i+crdt.RecallMost, len(g.keys))])
+	}
+}
+
 // known is key, or nil if nothing is known of the key.
 func (g *Group) known(k crdt.Key) *keyState {
 	if g.last != nil && g.last.key == k {
@@ -192,6 +201,7 @@ func (g *Group) known(k crdt.Key) *keyState {
 	if g.next < len(g.keys) && g.keys[g.next].key == k {
 		g.last = g.keys[g.next]
 		g.next++
+		g.look(g.next)
 		return g.last
 	}
 	ks := g.l.cache.get(k)
@@ -393,14 +403,33 @@ func (g *Group) AddDigest(k crdt.Key, delta uint64) {
 	if delta == 0 {
 		return
 	}
-	if g.digests == nil {
-		g.digests = map[int]uint64{}
-	}
 	if g.last != nil && g.last.key == k {
-		g.digests[g.last.digestsAt()] += delta
+		g.digests.add(g.last.digestsAt(), delta)
 		return
 	}
-	g.digests[Bucket(k)] += delta
+	g.digests.add(Bucket(k), delta)
+}
+
+// digestSums is what a group adds to the digests of buckets.
+type digestSums struct {
+	of   [Buckets]uint64
+	has  [Buckets]bool
+	list []int // of those that it has
+}
+
+func (s *digestSums) add(bucket int, delta uint64) {
+	if !s.has[bucket] {
+		s.has[bucket] = true
+		s.list = append(s.list, bucket)
+	}
+	s.of[bucket] += delta
+}
+
+func (s *digestSums) reset() {
+	for _, b := range s.list {
+		s.of[b], s.has[b] = 0, false
+	}
+	s.list = s.list[:0]
 }
 
 // SetMeta stores a small named blob with the group; nil deletes it.
@@ -529,7 +558,7 @@ func (g *Group) drop() {
 
 // Empty reports whether Commit would write nothing.
 func (g *Group) Empty() bool {
-	if len(g.streams)+len(g.entries)+len(g.digests)+len(g.pending)+len(g.meta)+len(g.conflicts) > 0 || g.fill != nil {
+	if len(g.streams)+len(g.entries)+len(g.digests.list)+len(g.pending)+len(g.meta)+len(g.conflicts) > 0 || g.fill != nil {
 		return false
 	}
 	for _, ks := range g.keys {
@@ -582,7 +611,8 @@ func (g *Group) Commit() error {
 func (g *Group) keep() {
 	g.kept = true
 	c, drained := &g.l.cache, g.l.redo.drained.Load()
-	for _, ks := range g.keys {
+	for i, ks := range g.keys {
+		g.look(i)
 		if ks.through || ks.big() && len(ks.set) == 0 && ks.seq <= drained ||
 			ks.vacant() && g.l.filter.lacks(ks.key) { // as quickly told the next time
 			c.drop(ks.key)
@@ -600,7 +630,7 @@ func (g *Group) keep() {
 	if g.fill != nil {
 		g.fill.dropCached()
 	}
-	for b := range g.digests {
+	for _, b := range g.digests.list {
 		c.owed.digests[b] = true
 	}
 	c.trim(drained)
@@ -632,8 +662,8 @@ func (g *Group) write() error {
 			w.err = errors.Join(w.err, batch.DeleteRange(appendLogKey(nil, s, 0), appendLogKey(nil, s, gs.floor.tag+1), nil))
 		}
 	}
-	for b, d := range g.digests {
-		w.value = binary.BigEndian.AppendUint64(w.value[:0], l.digests[b]+d)
+	for _, b := range g.digests.list {
+		w.value = binary.BigEndian.AppendUint64(w.value[:0], l.digests[b]+g.digests.of[b])
 		w.key = digestKey(w.key[:0], b)
 		w.tell(redoSet, w.value)
 	}
@@ -714,9 +744,9 @@ func (g *Group) publish() {
 			st.floor = gs.floor
 		}
 	}
-	for b, d := range g.digests {
-		l.digests[b] += d
-		l.total += d
+	for _, b := range g.digests.list {
+		l.digests[b] += g.digests.of[b]
+		l.total += g.digests.of[b]
 	}
 	for db, v := range g.pending {
 		l.pending[db] = v

@@ -41,9 +41,10 @@ type Log struct {
 	tags    tagBound
 	cursors cursors
 	expiry  expiryCache
-	cache   keyCache // the open group's
-	ends    endCache // likewise
-	entries []byte   // likewise: its encoded entries
+	cache   keyCache   // the open group's
+	ends    endCache   // likewise
+	entries []byte     // likewise: its encoded entries
+	sums    digestSums // likewise
 	filter  keyFilter
 	redo    redo
 	touched [Buckets]uint64 // the last record that tells of a change to a key of the bucket; the open group's
@@ -243,6 +244,7 @@ func (l *Log) pebbleOptions() *pebble.Options {
 			CompactionEnd: func(info pebble.CompactionInfo) { l.backgroundDone(info.Err) },
 		},
 	}
+	o.Experimental.SpanPolicyFunc = apart
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		// A large entry or value begins a block of its own. What stands in a
@@ -250,6 +252,19 @@ func (l *Log) pebbleOptions() *pebble.Options {
 		o.Levels[i].BlockSizeThreshold = 2
 	}
 	return o
+}
+
+// apart has a table hold nothing but entries, nothing but redo records, or neither.
+// Entries come in the order of their keys: the tables of them alone lie beside each
+// other, and are not merged, which means written again, only because rows and records
+// are.
+func apart(start []byte) (policy pebble.SpanPolicy, end []byte, err error) {
+	for _, r := range [...]byte{rangeLog, rangeLog + 1, rangeRedo, rangeRedo + 1} {
+		if start[0] < r {
+			return policy, []byte{r}, nil
+		}
+	}
+	return policy, nil, nil
 }
 
 // checkFormat refuses a layout of a later program, and takes over one of an

@@ -44,7 +44,8 @@ func (w *groupWriter) delete(k []byte) {
 }
 
 func (w *groupWriter) keys(g *Group) {
-	for _, ks := range g.keys {
+	for i, ks := range g.keys {
+		g.look(i)
 		changed := ks.dirty
 		for _, cs := range ks.set {
 			changed = changed || cs.dirty

@@ -149,7 +149,7 @@ func (w *groupWriter) sweepStep(g *Group, todo int) (at int) {
 				return at // the rest of it is the next step's
 			}
 		}
-		if _, newer := g.digests[at]; l.cache.owed.digests[at] && !newer {
+		if l.cache.owed.digests[at] && !g.digests.has[at] {
 			key := digestKey(s.data, at)
 			s.row(len(key), binary.BigEndian.AppendUint64(key, l.digests[at]), true)
 		}

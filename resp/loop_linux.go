@@ -43,6 +43,7 @@ type loop struct {
 	news     []loopNews         // the other inbox
 	buf      []byte             // lent to the session that is read from
 	batches  []Batch            // to be handed over
+	room     arena              // of all its sessions' commands
 	closing  bool
 }
 
@@ -216,7 +217,7 @@ func (l *loop) do(c *Session, fn func(*Session)) {
 func (l *loop) join(c *Session) {
 	fd := c.loop.sock.fd
 	l.sessions[int32(fd)] = c
-	c.loop.in = l
+	c.loop.in, c.in.room = l, &l.room
 	l.server.looped.Add(1)
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(fd)}
 	if err := unix.EpollCtl(l.fd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
@@ -359,6 +360,7 @@ func (l *loop) forget(c *Session) {
 	_ = unix.EpollCtl(l.fd, unix.EPOLL_CTL_DEL, fd, nil)
 	delete(l.sessions, int32(fd))
 	l.server.looped.Add(-1)
+	c.in.room = nil
 	c.loop.in, c.loop.held, c.loop.more, c.loop.over, c.looped = nil, false, false, false, false
 }
 

@@ -66,6 +66,8 @@ type reader struct {
 	big   []byte // the argument being read directly, nil if none
 	bytes int64  // of all arguments whose headers have been seen
 
+	room *arena // where small commands' arguments get their memory; nil: singly
+
 	// Taken from budget: for big of this command, for commands taken since
 	// release, and for the part of buf above maxBuffer.
 	inBig, taken, inBuf int64
@@ -218,9 +220,9 @@ func (r *reader) own() {
 			total += m.to - m.from
 		}
 		if r.args == nil {
-			r.args = make([][]byte, 0, len(r.marks)+min(r.left, 16))
+			r.args = r.room.list(len(r.marks) + min(r.left, 16))
 		}
-		block := make([]byte, total)
+		block := r.room.block(total)
 		for _, m := range r.marks {
 			n := copy(block, r.buf[r.pos+m.from:r.pos+m.to])
 			r.args = append(r.args, block[:n:n])
@@ -233,6 +235,44 @@ func (r *reader) own() {
 	}
 	r.pos += r.off
 	r.off = 0
+}
+
+// arena gives memory for small commands away, piece by piece: an allocation serves
+// many of them. Each piece keeps its neighbours in memory, so these are few.
+type arena struct {
+	bytes []byte
+	lists [][]byte
+}
+
+const (
+	arenaBytes = 4 << 10
+	arenaLists = 64
+	arenaShare = 8 // what is more than this part of it gets memory of its own
+)
+
+func (a *arena) block(n int) []byte {
+	if a == nil || n > arenaBytes/arenaShare {
+		return make([]byte, n)
+	}
+	if n > len(a.bytes) {
+		a.bytes = make([]byte, arenaBytes)
+	}
+	b := a.bytes[:n:n]
+	a.bytes = a.bytes[n:]
+	return b
+}
+
+// list returns an empty list with room for n arguments.
+func (a *arena) list(n int) [][]byte {
+	if a == nil || n > arenaLists/arenaShare {
+		return make([][]byte, 0, n)
+	}
+	if n > len(a.lists) {
+		a.lists = make([][]byte, arenaLists)
+	}
+	l := a.lists[:0:n]
+	a.lists = a.lists[n:]
+	return l
 }
 
 // take returns the command in progress, which is complete, and is then between

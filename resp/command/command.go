@@ -41,8 +41,10 @@ const (
 // Context is one command on its way through the executor.
 type Context struct {
 	Tx
-	DB   uint8    // the connection's database
-	Args [][]byte // with the command's name first; kept by nobody after Run
+	DB uint8 // the connection's database
+	// Args are with the command's name first. The list is kept by nobody after Run;
+	// what is in it may be, for nobody changes that.
+	Args [][]byte
 	Out  Reply
 	// NoWait is set in transactions and scripts: a command that would wait
 	// answers at once as if its time had passed.

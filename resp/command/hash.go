@@ -1,8 +1,6 @@
 package command
 
 import (
-	"bytes"
-
 	"github.com/replicatord/replicatord/crdt"
 )
 
@@ -102,7 +100,7 @@ func hsetnx(c *Context) {
 		c.Out.Int(0)
 		return
 	}
-	c.SetElem(k, crdt.KindField, field, bytes.Clone(c.Args[3]))
+	c.SetElem(k, crdt.KindField, field, c.Args[3])
 	c.Out.Int(1)
 }
 

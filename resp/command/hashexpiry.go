@@ -1,8 +1,6 @@
 package command
 
 import (
-	"bytes"
-
 	"github.com/replicatord/replicatord/crdt"
 )
 
@@ -353,7 +351,7 @@ func hsetex(c *Context) {
 		}
 	}
 	for i := 0; i < len(o.pairs); i += 2 {
-		c.SetField(k, string(o.pairs[i]), bytes.Clone(o.pairs[i+1]), o.keepTTL)
+		c.SetField(k, string(o.pairs[i]), o.pairs[i+1], o.keepTTL)
 	}
 	var t fieldTally
 	for i := 0; o.set && i < len(o.pairs); i += 2 {

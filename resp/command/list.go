@@ -288,7 +288,7 @@ func linsert(c *Context) {
 		c.Out.Int(-1)
 		return
 	}
-	if err := c.InsertItem(k, before, after, bytes.Clone(c.Args[4])); err != nil {
+	if err := c.InsertItem(k, before, after, c.Args[4]); err != nil {
 		c.Out.Error("ERR " + err.Error())
 		return
 	}
@@ -317,7 +317,7 @@ func lset(c *Context) {
 		c.Out.Error(errIndexRange)
 		return
 	}
-	c.SetElem(k, crdt.KindItem, itemAt(c, k, int(index)).elem, bytes.Clone(c.Args[3]))
+	c.SetElem(k, crdt.KindItem, itemAt(c, k, int(index)).elem, c.Args[3])
 	c.Out.OK()
 }
 

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"bytes"
 	"math"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -101,7 +100,7 @@ func set(c *Context) {
 		}
 		return
 	}
-	c.SetString(k, bytes.Clone(c.Args[2]), o.keepTTL)
+	c.SetString(k, c.Args[2], o.keepTTL)
 	if o.expiry != nil {
 		c.SetExpiry(k, at)
 	}
@@ -116,7 +115,7 @@ func setnx(c *Context) {
 		c.Out.Int(0)
 		return
 	}
-	c.SetString(k, bytes.Clone(c.Args[2]), false)
+	c.SetString(k, c.Args[2], false)
 	c.Out.Int(1)
 }
 
@@ -130,7 +129,7 @@ func setFor(c *Context, name string, unit timeUnit) {
 		return
 	}
 	k := c.Key(1)
-	c.SetString(k, bytes.Clone(c.Args[3]), false)
+	c.SetString(k, c.Args[3], false)
 	c.SetExpiry(k, at)
 	c.Out.OK()
 }
@@ -161,7 +160,7 @@ func msetnx(c *Context) {
 
 func setAll(c *Context) {
 	for i := 1; i < len(c.Args); i += 2 {
-		c.SetString(c.Key(i), bytes.Clone(c.Args[i+1]), false)
+		c.SetString(c.Key(i), c.Args[i+1], false)
 	}
 }
 
@@ -172,7 +171,7 @@ func getset(c *Context) {
 	}
 	old, ok := text(c, k)
 	bulkOrNull(c, old, ok)
-	c.SetString(k, bytes.Clone(c.Args[2]), false)
+	c.SetString(k, c.Args[2], false)
 }
 
 func getdel(c *Context) {

@@ -85,11 +85,7 @@ func (w *twin) cells(db uint8, args [][]byte) []byte {
 	}
 	c := &Context{Tx: twinTx{w.writer, w}, DB: db, Args: cloneArgs(args), Out: Reply{Proto: 2}}
 	cmd.Run(c)
-	for _, a := range c.Args {
-		for i := range a {
-			a[i] = '#' // nobody may have kept it
-		}
-	}
+	clear(c.Args) // nobody may have kept the list
 	return c.Out.Buf
 }
 
