@@ -55,7 +55,8 @@ func (h *Header) Len(k Kind) int {
 
 // Store holds the cells and headers of one replica. Absent cells and headers
 // are nil. What Cell and Header return may be changed by the caller, who then
-// hands it back with SetCell or SetHeader; an empty one is deleted. Failures
+// hands it back with SetCell or SetHeader; an empty one is deleted. SetCell keeps
+// a copy, which shares the lists of several only. Failures
 // are the store's to remember and report when its changes are committed.
 type Store interface {
 	Cell(CellID) *Cell
@@ -198,6 +199,7 @@ type Keyspace struct {
 	last    *Touch // of lastKey, the one asked for last; nil: none
 	lastKey Key
 	touches pool[Touch] // of Touched
+	fresh   freshCell   // Change's
 }
 
 // Untouch empties Touched. What was in it is not to be used any more.
@@ -496,7 +498,15 @@ func (ks *Keyspace) Sweep(key Key, now int64) bool {
 func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	h := ks.header(id.Key)
 	t := ks.touch(id.Key, h)
-	c := ks.cell(id)
+	c, mine := ks.Store.Cell(id), false
+	switch {
+	case c != nil:
+	case ks.fresh.used: // by a change that makes this one
+		c = new(freshCell).empty()
+	default:
+		mine, ks.fresh.used = true, true
+		c = ks.fresh.empty()
+	}
 	if !t.Whole {
 		t.note(id, c)
 	}
@@ -507,6 +517,9 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	ks.finish(id.Key, h)
 	ks.meet(id, c, was)
 	ks.meetType(id, &live, &h.Live)
+	if mine {
+		ks.fresh.used = false
+	}
 }
 
 // change runs f on a cell of a key whose header the caller holds.
@@ -648,12 +661,20 @@ func (ks *Keyspace) cell(id CellID) *Cell {
 	if c := ks.Store.Cell(id); c != nil {
 		return c
 	}
-	fresh := &struct { // allocated together: most cells get one value
-		cell  Cell
-		value [1]Sibling
-	}{}
-	fresh.cell.Values = fresh.value[:0]
-	return &fresh.cell
+	return new(freshCell).empty()
+}
+
+// freshCell is a cell that is not stored yet, and its first value: most get one.
+type freshCell struct {
+	cell  Cell
+	value [1]Sibling
+	used  bool // by a Change under way
+}
+
+func (f *freshCell) empty() *Cell {
+	f.value[0] = Sibling{}
+	f.cell = Cell{Values: f.value[:0]}
+	return &f.cell
 }
 
 // touch remembers a key before its first change.
