@@ -118,10 +118,13 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 	for s, st := range l.streams {
 		kept += int64(st.row.appended - st.floor.trimmed)
 		if upto := l.durable.Get(s); upto > st.floor.tag {
-			heads = append(heads, &trimHead{stream: s, floor: st.floor, upto: upto, acked: acked.Get(s)})
+			heads = append(heads, &trimHead{stream: s, from: st.floor.tag, floor: st.floor, upto: upto, acked: acked.Get(s), marks: st.marks, part: st.part})
 		}
 	}
 	l.mu.Unlock()
+	if kept = heads.toMarks(kept, l.opts.KeepBytes); kept <= l.opts.KeepBytes {
+		return false, l.cut(heads)
+	}
 	defer func() {
 		for _, h := range heads {
 			err = errors.Join(err, h.close())
@@ -156,6 +159,10 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 		h.floor.tag = h.tag
 		h.floor.trimmed += uint64(h.size)
 		h.count++
+		if len(h.marks) > 0 && h.floor.trimmed > h.marks[0].from {
+			h.part++
+		}
+		h.pass()
 		h.forced = h.forced || h.tag > h.acked
 		if !h.next() {
 			heap.Pop(&live)
@@ -191,7 +198,9 @@ func (l *Log) cut(heads trimHeap) error {
 	l.mu.Lock()
 	for _, h := range heads {
 		if h.count > 0 {
-			l.streams[h.stream].floor = h.floor
+			st := l.streams[h.stream]
+			st.floor = h.floor
+			st.marks, st.part = h.marks, h.part
 			l.counters.trimmed.Add(uint64(h.count))
 		}
 	}
@@ -224,11 +233,46 @@ type trimHead struct {
 	size   int
 	count  int
 	forced bool
+	marks  []mark // those that end behind the floor
+	part   int    // as in streamState
+}
+
+// pass takes note that the floor has moved.
+func (h *trimHead) pass() {
+	for len(h.marks) > 0 && h.marks[0].tag <= h.floor.tag {
+		h.marks, h.part = h.marks[1:], 0
+	}
+}
+
+// toMarks drops what every member has, the oldest first, stretch by stretch, as long as
+// the log stays larger than keep; kept is its size. It returns what is left. Where the
+// next stretch is too long for that, keep is what it counts as: the rest can wait.
+func (t trimHeap) toMarks(kept, keep int64) int64 {
+	for kept > keep {
+		var h *trimHead
+		for _, o := range t {
+			if len(o.marks) > 0 && o.marks[0].from <= o.floor.trimmed && o.marks[0].tag <= min(o.acked, o.upto) && (h == nil || o.marks[0].tag < h.marks[0].tag) {
+				h = o
+			}
+		}
+		if h == nil {
+			return kept
+		}
+		m := h.marks[0]
+		size := int64(m.upto - h.floor.trimmed)
+		if kept-size < keep {
+			return keep
+		}
+		kept -= size
+		h.floor = floorRow{tag: m.tag, trimmed: m.upto}
+		h.count += m.entries - h.part
+		h.pass()
+	}
+	return kept
 }
 
 func (h *trimHead) open(r pebble.Reader) (ok bool, err error) {
-	h.from = h.floor.tag
-	h.it, err = r.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, h.stream, h.from+1), UpperBound: appendLogKey(nil, h.stream, h.upto+1)})
+	h.it, err = r.NewIter(&pebble.IterOptions{LowerBound: appendLogKey(nil, h.stream, h.floor.tag+1), UpperBound: appendLogKey(nil, h.stream, h.upto+1)})
 	if err != nil {
 		return false, err
 	}

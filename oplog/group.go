@@ -117,6 +117,7 @@ type logEntry struct {
 
 type groupStream struct {
 	row   streamRow
+	added int // entries
 	jump  bool
 	floor floorRow // with jump
 }
@@ -479,6 +480,7 @@ func (g *Group) Append(e *crdt.Entry) error {
 	gs.row.tag, gs.row.known = e.Tag, e.Ctx
 	gs.row.appended += uint64(len(data))
 	g.bytes += len(data)
+	gs.added++
 	g.entries = append(g.entries, logEntry{e.Stream, e.Tag, data})
 	g.advance(e.Stream, e.Tag)
 	return nil
@@ -739,10 +741,13 @@ func (g *Group) publish() {
 			st = &streamState{}
 			l.streams[s] = st
 		}
-		st.row = gs.row
 		if gs.jump {
-			st.floor = gs.floor
+			st.floor, st.marks, st.open, st.part = gs.floor, nil, mark{}, 0
 		}
+		if gs.added > 0 {
+			st.note(gs.row, gs.added)
+		}
+		st.row = gs.row
 	}
 	for _, b := range g.digests.list {
 		l.digests[b] += g.digests.of[b]

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -110,6 +111,58 @@ func (f *slowFile) SyncData() error {
 		<-f.fs.gate
 	}
 	return f.File.SyncData()
+}
+
+// A long log is dropped in stretches that need not be read, and to the same effect.
+func TestTrimStretches(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.Fsync = FsyncAlways
+	o.KeepBytes = 1 << 20
+	r := openReplica(t, o)
+	s := r.log.Identity().Origin
+	var tags []crdt.Tag
+	add := func(n int) {
+		for range n {
+			r.set("k", strings.Repeat("x", 10_000))
+			tags = append(tags, r.tag)
+		}
+	}
+	gone := func() int { i, _ := slices.BinarySearch(tags, r.log.Floor(s)+1); return i }
+	trim := func(acked crdt.Tag, least, most int64) {
+		t.Helper()
+		was, count := gone(), r.log.Metrics().Trimmed
+		if more, err := r.log.Trim(crdt.Vector{{Stream: s, Tag: acked}}); more || err != nil {
+			t.Fatal(more, err)
+		}
+		if m := r.log.Metrics(); m.LogBytes < least || m.LogBytes > most || int(m.Trimmed-count) != gone()-was {
+			t.Errorf("%d bytes are kept, not %d to %d; %d entries went, %d were counted", m.LogBytes, least, most, gone()-was, m.Trimmed-count)
+		}
+		es, _, err := r.log.Read(s, r.log.Floor(s), 1<<20)
+		if err != nil || len(es) == 0 || es[0].Prev != r.log.Floor(s) {
+			t.Errorf("reading from the floor: %d entries, %v", len(es), err)
+		}
+	}
+	const keep, slack = 1 << 20, markBytes + 20_000
+	add(400)
+	trim(tags[49], 350*10_000, 351*10_200) // not beyond what all have
+	if got := gone(); got != 50 {
+		t.Errorf("%d entries went, all members have 50", got)
+	}
+	trim(tags[399], keep, keep+slack)
+	add(10)
+	trim(tags[399], keep, keep+slack+100_000)
+	r.verify()
+	r.sync()
+	r.close()
+	r = openReplica(t, o) // what was appended before is of no stretch
+	defer r.close()
+	add(100)
+	trim(tags[len(tags)-1], keep-10_200, keep+slack)
+	add(200)
+	trim(tags[len(tags)-1], keep-10_200, keep+slack)
+	add(200)
+	trim(tags[len(tags)-1], keep, keep+slack)
+	r.verify()
 }
 
 func TestTrim(t *testing.T) {
