@@ -234,17 +234,23 @@ func (ks *Keyspace) vector(k Key) Vector {
 // afterwards.
 func (ks *Keyspace) Apply(e *Entry) {
 	for deltas := range slices.Chunk(e.Deltas, RecallMost) {
-		if len(deltas) > 1 {
-			var keys [RecallMost]Key
-			for i := range deltas {
-				keys[i] = deltas[i].ID.Key
-			}
-			ks.Store.Recall(keys[:len(deltas)])
-		}
+		ks.recall(deltas)
 		for i := range deltas {
 			ks.apply(e.Stream, &deltas[i])
 		}
 	}
+}
+
+// recall has the store recall the keys of at most RecallMost deltas.
+func (ks *Keyspace) recall(deltas []Delta) {
+	if len(deltas) < 2 {
+		return
+	}
+	var keys [RecallMost]Key
+	for i := range deltas {
+		keys[i] = deltas[i].ID.Key
+	}
+	ks.Store.Recall(keys[:len(deltas)])
 }
 
 func (ks *Keyspace) apply(s Stream, d *Delta) {
@@ -443,9 +449,23 @@ func (ks *Keyspace) TidyDB(db uint8) {
 // cannot be applied. It is of a stream that was held to be over, and comes from
 // an old copy of a replica.
 func (ks *Keyspace) Astray(e *Entry) bool {
-	return slices.ContainsFunc(e.Deltas, func(d Delta) bool {
-		return d.Level == LevelCell && d.Add != nil && ks.astray(d.ID, e.Stream, d.Add.Epoch, d.Add.Tag)
-	})
+	for deltas := range slices.Chunk(e.Deltas, RecallMost) {
+		recalled := false
+		for i := range deltas {
+			d := &deltas[i]
+			if d.Level != LevelCell || d.Add == nil {
+				continue
+			}
+			if !recalled {
+				ks.recall(deltas[i:])
+				recalled = true
+			}
+			if ks.astray(d.ID, e.Stream, d.Add.Epoch, d.Add.Tag) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // AstrayState is Astray for a cell of another replica's state.
