@@ -199,7 +199,7 @@ type Keyspace struct {
 	last    *Touch // of lastKey, the one asked for last; nil: none
 	lastKey Key
 	touches pool[Touch] // of Touched
-	fresh   freshCell   // Change's
+	fresh   freshCell   // Change's, of which there is one at a time
 }
 
 // Untouch empties Touched. What was in it is not to be used any more.
@@ -514,17 +514,13 @@ func (ks *Keyspace) Sweep(key Key, now int64) bool {
 	return true
 }
 
-// Change changes one cell and keeps its key's header, digest and touch level.
+// Change changes one cell and keeps its key's header, digest and touch level. f makes
+// no other Change.
 func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	h := ks.header(id.Key)
 	t := ks.touch(id.Key, h)
-	c, mine := ks.Store.Cell(id), false
-	switch {
-	case c != nil:
-	case ks.fresh.used: // by a change that makes this one
-		c = new(freshCell).empty()
-	default:
-		mine, ks.fresh.used = true, true
+	c := ks.Store.Cell(id)
+	if c == nil {
 		c = ks.fresh.empty()
 	}
 	if !t.Whole {
@@ -537,9 +533,6 @@ func (ks *Keyspace) Change(id CellID, f func(*Cell, *Header)) {
 	ks.finish(id.Key, h)
 	ks.meet(id, c, was)
 	ks.meetType(id, &live, &h.Live)
-	if mine {
-		ks.fresh.used = false
-	}
 }
 
 // change runs f on a cell of a key whose header the caller holds.
@@ -688,7 +681,6 @@ func (ks *Keyspace) cell(id CellID) *Cell {
 type freshCell struct {
 	cell  Cell
 	value [1]Sibling
-	used  bool // by a Change under way
 }
 
 func (f *freshCell) empty() *Cell {

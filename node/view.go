@@ -263,7 +263,7 @@ type viewArg []byte
 // MarshalBinary implements encoding.BinaryMarshaler.
 func (a *viewArg) MarshalBinary() ([]byte, error) { return *a, nil }
 
-// maxViewArgs bounds the memory that is kept for the next pipeline's arguments.
+// maxViewArgs is for how many of the next pipeline's arguments memory is kept, at most.
 const maxViewArgs = 64 << 10
 
 type viewReply struct {
@@ -323,8 +323,9 @@ func (c *viewConn) pipeline(batches []*Batch) ([]viewReply, error) {
 		}
 	}
 	_, err := pipe.Exec(ctx)
-	if clear(args); cap(args) <= maxViewArgs {
-		c.args = args[:0]
+	clear(args) // the batches are not kept for it
+	if c.args = args[:0]; cap(args) > maxViewArgs {
+		c.args = nil
 	}
 	for i, r := range cmds {
 		raw, e := r.Result()

@@ -508,3 +508,25 @@ func KeyAt(pos []byte) (crdt.Key, error) {
 	}
 	return k, err
 }
+
+// digestSums is what a group adds to the digests of buckets.
+type digestSums struct {
+	of   [Buckets]uint64
+	has  [Buckets]bool
+	list []int // of those that it has
+}
+
+func (s *digestSums) add(bucket int, delta uint64) {
+	if !s.has[bucket] {
+		s.has[bucket] = true
+		s.list = append(s.list, bucket)
+	}
+	s.of[bucket] += delta
+}
+
+func (s *digestSums) reset() {
+	for _, b := range s.list {
+		s.of[b], s.has[b] = 0, false
+	}
+	s.list = s.list[:0]
+}

@@ -118,11 +118,11 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 	for s, st := range l.streams {
 		kept += int64(st.row.appended - st.floor.trimmed)
 		if upto := l.durable.Get(s); upto > st.floor.tag {
-			heads = append(heads, &trimHead{stream: s, from: st.floor.tag, floor: st.floor, upto: upto, acked: acked.Get(s), marks: st.marks, part: st.part})
+			heads = append(heads, &trimHead{stream: s, from: st.floor.tag, floor: st.floor, upto: upto, acked: acked.Get(s), stretches: st.stretches, part: st.part})
 		}
 	}
 	l.mu.Unlock()
-	if kept = heads.toMarks(kept, l.opts.KeepBytes); kept <= l.opts.KeepBytes {
+	if kept = heads.dropStretches(kept, l.opts.KeepBytes); kept <= l.opts.KeepBytes {
 		return false, l.cut(heads)
 	}
 	defer func() {
@@ -159,7 +159,7 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 		h.floor.tag = h.tag
 		h.floor.trimmed += uint64(h.size)
 		h.count++
-		if len(h.marks) > 0 && h.floor.trimmed > h.marks[0].from {
+		if len(h.stretches) > 0 && h.floor.trimmed > h.stretches[0].from {
 			h.part++
 		}
 		h.pass()
@@ -200,7 +200,7 @@ func (l *Log) cut(heads trimHeap) error {
 		if h.count > 0 {
 			st := l.streams[h.stream]
 			st.floor = h.floor
-			st.marks, st.part = h.marks, h.part
+			st.stretches, st.part = h.stretches, h.part
 			l.counters.trimmed.Add(uint64(h.count))
 		}
 	}
@@ -220,6 +220,29 @@ func (l *Log) cut(heads trimHeap) error {
 	return nil
 }
 
+// stretch is a part of a stream's log.
+type stretch struct {
+	tag        crdt.Tag // of its last entry
+	from, upto uint64   // bytes appended before it, and with it
+	entries    int
+}
+
+// stretchBytes is about how long stretches are.
+const stretchBytes = 256 << 10
+
+// note takes note of entries that the next row tells of.
+func (st *streamState) note(row streamRow, entries int) {
+	m := &st.open
+	if m.entries == 0 {
+		m.from = st.row.appended
+	}
+	m.tag, m.upto, m.entries = row.tag, row.appended, m.entries+entries
+	if m.upto-m.from >= stretchBytes {
+		st.stretches = append(st.stretches, *m)
+		*m = stretch{}
+	}
+}
+
 // trimHead is the oldest entry that is left of a stream.
 type trimHead struct {
 	stream crdt.Stream
@@ -228,37 +251,37 @@ type trimHead struct {
 	upto   crdt.Tag
 	acked  crdt.Tag
 
-	it     *pebble.Iterator
-	tag    crdt.Tag
-	size   int
-	count  int
-	forced bool
-	marks  []mark // those that end behind the floor
-	part   int    // as in streamState
+	it        *pebble.Iterator
+	tag       crdt.Tag
+	size      int
+	count     int
+	forced    bool
+	stretches []stretch // those that end behind the floor
+	part      int       // as in streamState
 }
 
 // pass takes note that the floor has moved.
 func (h *trimHead) pass() {
-	for len(h.marks) > 0 && h.marks[0].tag <= h.floor.tag {
-		h.marks, h.part = h.marks[1:], 0
+	for len(h.stretches) > 0 && h.stretches[0].tag <= h.floor.tag {
+		h.stretches, h.part = h.stretches[1:], 0
 	}
 }
 
-// toMarks drops what every member has, the oldest first, stretch by stretch, as long as
+// dropStretches drops what every member has, the oldest first, stretch by stretch, as long as
 // the log stays larger than keep; kept is its size. It returns what is left. Where the
 // next stretch is too long for that, keep is what it counts as: the rest can wait.
-func (t trimHeap) toMarks(kept, keep int64) int64 {
+func (t trimHeap) dropStretches(kept, keep int64) int64 {
 	for kept > keep {
 		var h *trimHead
 		for _, o := range t {
-			if len(o.marks) > 0 && o.marks[0].from <= o.floor.trimmed && o.marks[0].tag <= min(o.acked, o.upto) && (h == nil || o.marks[0].tag < h.marks[0].tag) {
+			if len(o.stretches) > 0 && o.stretches[0].from <= o.floor.trimmed && o.stretches[0].tag <= min(o.acked, o.upto) && (h == nil || o.stretches[0].tag < h.stretches[0].tag) {
 				h = o
 			}
 		}
 		if h == nil {
 			return kept
 		}
-		m := h.marks[0]
+		m := h.stretches[0]
 		size := int64(m.upto - h.floor.trimmed)
 		if kept-size < keep {
 			return keep

@@ -411,28 +411,6 @@ func (g *Group) AddDigest(k crdt.Key, delta uint64) {
 	g.digests.add(Bucket(k), delta)
 }
 
-// digestSums is what a group adds to the digests of buckets.
-type digestSums struct {
-	of   [Buckets]uint64
-	has  [Buckets]bool
-	list []int // of those that it has
-}
-
-func (s *digestSums) add(bucket int, delta uint64) {
-	if !s.has[bucket] {
-		s.has[bucket] = true
-		s.list = append(s.list, bucket)
-	}
-	s.of[bucket] += delta
-}
-
-func (s *digestSums) reset() {
-	for _, b := range s.list {
-		s.of[b], s.has[b] = 0, false
-	}
-	s.list = s.list[:0]
-}
-
 // SetMeta stores a small named blob with the group; nil deletes it.
 func (g *Group) SetMeta(name string, b []byte) {
 	checkMetaName(name)
@@ -742,7 +720,7 @@ func (g *Group) publish() {
 			l.streams[s] = st
 		}
 		if gs.jump {
-			st.floor, st.marks, st.open, st.part = gs.floor, nil, mark{}, 0
+			st.floor, st.stretches, st.open, st.part = gs.floor, nil, stretch{}, 0
 		}
 		if gs.added > 0 {
 			st.note(gs.row, gs.added)

@@ -85,35 +85,11 @@ type streamState struct {
 	row   streamRow
 	floor floorRow
 	heard crdt.Vector // known by a heartbeat: in memory only
-	// marks are stretches of the entries appended since the start: so that what is
+	// stretches are of the entries appended since the start: so that what is
 	// dropped need not be read for it. In memory only.
-	marks []mark
-	open  mark // the stretch that begins behind them
-	part  int  // entries of the first of them that were dropped
-}
-
-// mark is a stretch of a stream's log.
-type mark struct {
-	tag        crdt.Tag // of its last entry
-	from, upto uint64   // bytes appended before it, and with it
-	entries    int
-}
-
-// markBytes is about how long stretches are.
-const markBytes = 256 << 10
-
-// note takes note of entries that row tells of.
-func (st *streamState) note(row streamRow, entries int) {
-	m := &st.open
-	if m.entries == 0 {
-		m.from = st.row.appended
-	}
-	st.row = row
-	m.tag, m.upto, m.entries = row.tag, row.appended, m.entries+entries
-	if m.upto-m.from >= markBytes {
-		st.marks = append(st.marks, *m)
-		*m = mark{}
-	}
+	stretches []stretch
+	open      stretch // the stretch that begins behind them
+	part      int     // entries of the first of them that were dropped
 }
 
 // failure says why writes are refused.

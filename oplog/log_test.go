@@ -113,6 +113,50 @@ func (f *slowFile) SyncData() error {
 	return f.File.SyncData()
 }
 
+// No table holds entries or redo records and anything else, whether flushed or compacted.
+func TestTablesApart(t *testing.T) {
+	r := openReplica(t, testOptions(vfs.NewMem()))
+	defer r.close()
+	kind := func(k []byte) byte {
+		if k[0] == rangeLog || k[0] == rangeRedo {
+			return k[0]
+		}
+		return 0
+	}
+	check := func(when string) {
+		t.Helper()
+		levels, err := r.log.db.SSTables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[byte]bool{}
+		for _, tables := range levels {
+			for _, table := range tables {
+				first, last := table.Smallest.UserKey, table.Largest.UserKey
+				if seen[kind(first)] = true; kind(first) != kind(last) {
+					t.Errorf("%s: a table reaches from %x to %x", when, first, last)
+				}
+			}
+		}
+		if !seen[rangeLog] || !seen[rangeRedo] || !seen[0] {
+			t.Errorf("%s: tables of %v only: this tests nothing", when, seen)
+		}
+	}
+	for i := range 3 {
+		for j := range 50 {
+			r.set(fmt.Sprint("key", j), fmt.Sprint("value", i))
+		}
+		if err := r.log.db.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		check("flushed")
+	}
+	if err := r.log.db.Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+		t.Fatal(err)
+	}
+	check("compacted")
+}
+
 // A long log is dropped in stretches that need not be read, and to the same effect.
 func TestTrimStretches(t *testing.T) {
 	o := testOptions(vfs.NewMem())
@@ -142,7 +186,7 @@ func TestTrimStretches(t *testing.T) {
 			t.Errorf("reading from the floor: %d entries, %v", len(es), err)
 		}
 	}
-	const keep, slack = 1 << 20, markBytes + 20_000
+	const keep, slack = 1 << 20, stretchBytes + 20_000
 	add(400)
 	trim(tags[49], 350*10_000, 351*10_200) // not beyond what all have
 	if got := gone(); got != 50 {

@@ -52,8 +52,8 @@
 // Batches are made only when the link can take one (Next). So what is pending
 // folds as long as the link is busy, and nothing stale waits in a queue. Where
 // folding pays on a thin link a lane waits a moment for more of it (linger). Where it
-// has spared nothing the next few batches are copied from the log as they are, which
-// costs a tenth of it, and then folding is tried again.
+// has spared nothing the next few batches are copied from the log as they are, and
+// then folding is tried again.
 //
 // Each entry of a batch carries its whole context. Sending the change from the
 // entry before would save some bytes, which the compressor saves too, and would
