@@ -537,7 +537,6 @@ func (n *Node) teardown(ctx context.Context) error {
 	if n.exec != nil {
 		n.exec.Stop()
 		n.pump.Stop()
-		n.replies.stop()
 	}
 	if n.source != nil {
 		errs = append(errs, n.source.stop())
@@ -571,9 +570,7 @@ func (n *Node) Execute(reqs []*resp.Request) { n.exec.Execute(reqs) }
 func (n *Node) Start(batches []resp.Batch) { n.exec.Start(batches) }
 
 // Recall implements resp.Backend.
-func (n *Node) Recall(dst []byte, req *resp.Request) ([]byte, bool) {
-	return n.replies.recall(dst, req)
-}
+func (n *Node) Recall(reqs []*resp.Request) int { return n.replies.recall(reqs) }
 
 // Scripts implements resp.Backend.
 func (n *Node) Scripts() *command.Scripts { return n.scripts }

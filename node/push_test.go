@@ -712,9 +712,11 @@ func TestLazyExpiry(t *testing.T) {
 	c.do("hello 3")
 	c.do("client tracking on")
 	c.do("debug set-active-expire 0")
-	c.do("set k v px 50")
-	c.do("get k")
-	time.Sleep(250 * time.Millisecond)
+	c.do("set k v px 1000")
+	if got := c.do("get k"); got != "$1\r\nv\r\n" {
+		t.Fatalf("the reply before: %q", got)
+	}
+	time.Sleep(1250 * time.Millisecond)
 	if got := c.do("get k"); got != "_\r\n" {
 		t.Fatalf("the reply: %q", got)
 	}

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coocood/freecache"
-
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
 )
@@ -28,8 +26,7 @@ import (
 // Only the executor calls seen, changed and forget; keep and recall are for any
 // goroutine. A nil cache keeps nothing.
 type readCache struct {
-	replies *freecache.Cache
-	clock   freecache.StoppableTimer
+	replies *replyTable
 	seed    maphash.Seed
 	stamps  []atomic.Uint32
 	epoch   atomic.Uint64 // all replies of earlier ones are void
@@ -65,14 +62,9 @@ func newReadCache(bytes int64) *readCache {
 	if bytes < minReadCache {
 		return nil
 	}
-	r := &readCache{clock: freecache.NewCachedTimer(), seed: maphash.MakeSeed(), stamps: make([]atomic.Uint32, keyStamps), door: make([]uint32, doorSlots)}
-	r.replies = freecache.NewCacheCustomTimer(int(bytes), r.clock)
-	return r
-}
-
-func (r *readCache) stop() {
-	if r != nil {
-		r.clock.Stop()
+	return &readCache{
+		replies: newReplyTable(bytes), seed: maphash.MakeSeed(),
+		stamps: make([]atomic.Uint32, keyStamps), door: make([]uint32, doorSlots),
 	}
 }
 
@@ -159,39 +151,73 @@ func (r *readCache) keep(req *resp.Request, v validity, reply []byte) {
 		return
 	}
 	var buf [128]byte
-	b := append(make([]byte, 0, len(reply)+validitySize), reply...)
-	b = binary.LittleEndian.AppendUint64(b, uint64(v.until))
-	b = binary.LittleEndian.AppendUint64(b, v.epoch)
-	b = binary.LittleEndian.AppendUint32(b, v.stamp)
-	_ = r.replies.Set(appendRead(buf[:0], req), b, 0) // too large for it: then not
+	key, head := appendRead(buf[:0], req), [validitySize]byte{}
+	binary.LittleEndian.PutUint64(head[:], uint64(v.until))
+	binary.LittleEndian.PutUint64(head[8:], v.epoch)
+	binary.LittleEndian.PutUint32(head[16:], v.stamp)
+	r.replies.put(maphash.Bytes(r.seed, key), key, head[:], reply)
 }
 
-// recall appends the reply to a request to dst, if it is kept and holds.
-func (r *readCache) recall(dst []byte, req *resp.Request) ([]byte, bool) {
-	if r == nil || !req.Cmd.Pure(req.Args) {
-		return dst, false
+// recall gives requests their replies, from the first on, while they are kept and
+// hold, and returns how many it has.
+func (r *readCache) recall(reqs []*resp.Request) int {
+	if r == nil {
+		return 0
 	}
-	// Before the reply is looked for: what has changed until now does not count.
-	epoch, stamp := r.epoch.Load(), r.stampOf(req.DB, req.Args[req.Cmd.First]).Load()
-	var buf [128]byte
-	b, err := r.replies.GetWithBuf(appendRead(buf[:0], req), dst[len(dst):cap(dst)])
-	if err != nil || len(b) < validitySize {
-		r.misses.Add(1)
-		return dst, false
+	done := 0
+	for done < len(reqs) {
+		some := reqs[done:min(done+looksMost, len(reqs))]
+		n := r.recallSome(some)
+		done += n
+		r.hits.Add(uint64(n))
+		if n < len(some) {
+			if some[n].Cmd.Pure(some[n].Args) {
+				r.misses.Add(1)
+			}
+			break
+		}
 	}
-	n := len(b) - validitySize
-	v := b[n:]
-	until := int64(binary.LittleEndian.Uint64(v))
-	if binary.LittleEndian.Uint64(v[8:]) != epoch || binary.LittleEndian.Uint32(v[16:]) != stamp ||
-		until != math.MaxInt64 && until <= time.Now().UnixMilli() {
-		r.misses.Add(1)
-		return dst, false
+	return done
+}
+
+func (r *readCache) recallSome(reqs []*resp.Request) int {
+	var (
+		looks  [looksMost]look
+		out    [looksMost]found
+		stamps [looksMost]uint32
+		buf    [1024]byte
+		n      int
+	)
+	// Before the replies are looked for: what has changed until now does not count.
+	epoch := r.epoch.Load()
+	keys := buf[:0]
+	for _, q := range reqs {
+		if !q.Cmd.Pure(q.Args) {
+			break
+		}
+		from := len(keys)
+		keys = appendRead(keys, q)
+		key := keys[from:]
+		looks[n] = look{hash: maphash.Bytes(r.seed, key), key: key}
+		stamps[n] = r.stampOf(q.DB, q.Args[q.Cmd.First]).Load()
+		n++
 	}
-	r.hits.Add(1)
-	if len(dst)+len(b) <= cap(dst) {
-		return dst[:len(dst)+n], true // it is there already
+	r.replies.find(looks[:n], out[:n])
+	for i, f := range out[:n] {
+		if len(f.value) < validitySize {
+			return i
+		}
+		until := int64(binary.LittleEndian.Uint64(f.value))
+		if binary.LittleEndian.Uint64(f.value[8:]) != epoch || binary.LittleEndian.Uint32(f.value[16:]) != stamps[i] ||
+			until != math.MaxInt64 && until <= time.Now().UnixMilli() {
+			return i
+		}
+		if f.old {
+			r.replies.put(looks[i].hash, looks[i].key, f.value[:validitySize], f.value[validitySize:])
+		}
+		reqs[i].Out = f.value[validitySize:]
 	}
-	return append(dst, b[:n]...), true
+	return n
 }
 
 // appendRead appends what the reply to a read is kept under.

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,7 +20,6 @@ func (h headers) KnownHeader(k crdt.Key) (*crdt.Header, bool) { return h[k], h[k
 // TestReadCache: what makes a kept reply void, and what is not kept at all.
 func TestReadCache(t *testing.T) {
 	r := newReadCache(minReadCache)
-	defer r.stop()
 	k := crdt.Key{DB: 3, Name: "k"}
 	store := headers{k: {Type: crdt.TypeString}}
 	request := func(db uint8, proto int, args ...string) *resp.Request {
@@ -31,11 +32,12 @@ func TestReadCache(t *testing.T) {
 	}
 	get := request(3, 2, "get", "k")
 	recalls := func(q *resp.Request) bool {
-		b, ok := r.recall([]byte("before "), q)
-		if ok && string(b) != "before $1\r\nv\r\n" || !ok && string(b) != "before " {
-			t.Fatalf("recalled %q, %v", b, ok)
+		q.Out = nil
+		n := r.recall([]*resp.Request{q})
+		if n == 1 && string(q.Out) != "$1\r\nv\r\n" || n == 0 && q.Out != nil {
+			t.Fatalf("recalled %d, %q", n, q.Out)
 		}
-		return ok
+		return n == 1
 	}
 	keep := func() {
 		t.Helper()
@@ -105,7 +107,7 @@ func TestReadCache(t *testing.T) {
 	} {
 		v, reply := why()
 		r.keep(get, v, reply)
-		if _, ok := r.recall(nil, get); ok {
+		if r.recall([]*resp.Request{get}) > 0 {
 			t.Errorf("%s was kept", name)
 		}
 	}
@@ -123,9 +125,8 @@ func TestReadCache(t *testing.T) {
 	var none *readCache
 	none.changed(k)
 	none.forget()
-	none.stop()
 	none.keep(get, none.seen(get, store, 0), []byte("+\r\n"))
-	if _, ok := none.recall(nil, get); ok || none.hitCount()+none.missCount() != 0 {
+	if none.recall([]*resp.Request{get}) > 0 || none.hitCount()+none.missCount() != 0 {
 		t.Error("a cache that is off keeps something")
 	}
 }
@@ -142,16 +143,54 @@ func (l *lookups) Header(crdt.Key) *crdt.Header              { l.n++; return l.h
 // TestRecallAllocatesNothing: of a reply that is kept.
 func TestRecallAllocatesNothing(t *testing.T) {
 	r := newReadCache(minReadCache)
-	defer r.stop()
 	q := &resp.Request{Proto: 2, Args: [][]byte{[]byte("get"), []byte("key")}}
 	q.Cmd = command.Lookup(q.Args)
 	r.keep(q, r.seen(q, headers{{Name: "key"}: {Type: crdt.TypeString}}, 0), []byte("$1\r\nv\r\n"))
-	dst := make([]byte, 0, 256)
+	qs := slices.Repeat([]*resp.Request{q}, looksMost+2)
 	if n := testing.AllocsPerRun(100, func() {
-		if _, ok := r.recall(dst, q); !ok {
+		if r.recall(qs) != len(qs) {
 			t.Fatal("not kept")
 		}
 	}); n != 0 {
 		t.Errorf("%.0f allocations", n)
+	}
+}
+
+// TestRecallInOrder: replies to the first of several requests are recalled, up to one that
+// is not kept, and none behind it; each is that of its request.
+func TestRecallInOrder(t *testing.T) {
+	r := newReadCache(minReadCache)
+	reply := func(i int) []byte { return []byte("$3\r\n" + strconv.Itoa(100+i) + "\r\n") }
+	var reqs []*resp.Request
+	for i := range 3 * looksMost {
+		name := "key" + strconv.Itoa(i)
+		q := &resp.Request{Proto: 2, Args: [][]byte{[]byte("get"), []byte(name)}}
+		q.Cmd = command.Lookup(q.Args)
+		r.keep(q, r.seen(q, headers{{Name: name}: {Type: crdt.TypeString}}, 0), reply(i))
+		reqs = append(reqs, q)
+	}
+	write := &resp.Request{Proto: 2, Args: [][]byte{[]byte("set"), []byte("key5"), []byte("v")}}
+	write.Cmd = command.Lookup(write.Args)
+	for missing := range len(reqs) + 1 {
+		list := slices.Clone(reqs)
+		if missing < len(reqs) {
+			list[missing] = write
+		}
+		for _, q := range list {
+			q.Out = nil
+		}
+		if n := r.recall(list); n != missing {
+			t.Fatalf("recalled %d, want %d", n, missing)
+		}
+		for i, q := range list {
+			if want := string(reply(i)); i < missing && string(q.Out) != want || i >= missing && q.Out != nil {
+				t.Errorf("request %d of %d has %q", i, missing, q.Out)
+			}
+		}
+	}
+	hits := r.hitCount()
+	r.changed(crdt.Key{Name: "key20"})
+	if n := r.recall(reqs); n != 20 || r.hitCount() != hits+20 {
+		t.Errorf("recalled %d and counted %d, where number 20 has changed", n, r.hitCount()-hits)
 	}
 }

@@ -279,7 +279,6 @@ func TestReadsFromMemory(t *testing.T) {
 	view := &sentView{keep: true}
 	c := newBareCore(t, time.Now, view)
 	c.replies = newReadCache(minReadCache)
-	defer c.replies.stop()
 	do := func(words string) *resp.Request {
 		q := request(nil, strings.Fields(words)...)
 		c.Do(q)
@@ -290,6 +289,11 @@ func TestReadsFromMemory(t *testing.T) {
 		if err := c.Commit(); err != nil {
 			t.Fatal(err)
 		}
+	}
+	recalled := func(words ...string) (reply []byte, kept bool) {
+		q := request(nil, words...)
+		n := c.replies.recall([]*resp.Request{q})
+		return q.Out, n > 0
 	}
 	for _, write := range []string{"SET string value", "HSET hash field v", "HSET fading field v other w", "HPEXPIREAT fading 4102444800000 FIELDS 1 field", "SADD set a b", "ZADD zset 1.5 m", "RPUSH list x y", "PFADD registers x", "INCR counter", "SET past v PXAT 4102444800000"} {
 		do(write)
@@ -317,7 +321,7 @@ func TestReadsFromMemory(t *testing.T) {
 		if hits, misses := c.Stats.NearHits-was.NearHits, c.Stats.NearMisses-was.NearMisses; hits != uint64(len(answers)-2) || misses != 2 {
 			t.Errorf("%s: %d hits and %d misses of %d reads, two of nothing", when, hits, misses, len(answers))
 		}
-		if _, early := c.replies.recall(nil, request(nil, "GET", "string")); early && when == "in the group that wrote it" {
+		if _, early := recalled("GET", "string"); early && when == "in the group that wrote it" {
 			t.Error("the reply was kept before what it tells of was committed")
 		}
 		view.cmds = nil
@@ -337,7 +341,7 @@ func TestReadsFromMemory(t *testing.T) {
 	}
 	for read, want := range answers {
 		f := strings.Fields(read)
-		got, kept := c.replies.recall(nil, request(nil, f...))
+		got, kept := recalled(f...)
 		if can := f[1] != "nothing" && want[0] != '-'; kept != can || kept && string(got) != want {
 			t.Errorf("%s: kept %v, %q", read, kept, got)
 		}
@@ -348,13 +352,13 @@ func TestReadsFromMemory(t *testing.T) {
 	do("SET string other")
 	do("GET string")
 	_ = c.abort(errors.New("a test"))
-	if got, kept := c.replies.recall(nil, request(nil, "GET", "string")); kept && strings.Contains(string(got), "other") {
+	if got, kept := recalled("GET", "string"); kept && strings.Contains(string(got), "other") {
 		t.Errorf("%q of a group that failed is kept", got)
 	}
 	do("GET string")
 	do("SET string newer")
 	commit()
-	if got, kept := c.replies.recall(nil, request(nil, "GET", "string")); kept {
+	if got, kept := recalled("GET", "string"); kept {
 		t.Errorf("%q is kept, from before the last write", got)
 	}
 }

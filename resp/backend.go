@@ -53,9 +53,10 @@ type Backend interface {
 	// them: Done of each is called, by any goroutine, when it has its replies. It does
 	// not panic.
 	Start(batches []Batch)
-	// Recall appends the reply to a request to dst, if the backend has it at hand: as
-	// it would be if it were carried out now. Any goroutine may call it.
-	Recall(dst []byte, req *Request) ([]byte, bool)
+	// Recall fills Out of requests, from the first on, for as long as the backend has
+	// the replies at hand: as they would be if those were carried out now, in
+	// their order. It returns how many it has filled; nobody changes them. Any goroutine may call it.
+	Recall(reqs []*Request) int
 	// Unblock ends the wait of a session's blocking command, which Execute is
 	// carrying out, with a raw reply, nil for that of one whose time has passed.
 	// It reports whether there was one. Any goroutine may call it.

@@ -219,15 +219,6 @@ func (c *Session) enqueue(cmd *command.Command, args [][]byte) {
 	q.Tracks = c.tracksReads()
 	c.watching = c.watching || cmd.Name == "WATCH"
 	c.batch = c.spare[:n+1]
-	if c.recalled == n && !q.Tracks {
-		// A read behind others that wait for theirs must not be answered before.
-		if b, ok := c.server.backend.Recall(c.replies, q); ok {
-			q.Out = b[len(c.replies):]
-			c.replies = b
-			c.recalled++
-			return
-		}
-	}
 	for _, a := range args {
 		c.bytes += int64(len(a))
 	}
@@ -341,11 +332,7 @@ func (c *Session) executed() {
 	if len(c.spare) > firstBatch && len(c.batch) < firstBatch/4 {
 		c.spare = append([]*Request(nil), c.spare[:firstBatch]...)
 	}
-	c.batch, c.bytes, c.recalled = nil, 0, 0
-	if cap(c.replies) > maxBuffer {
-		c.replies = nil
-	}
-	c.replies = c.replies[:0]
+	c.batch, c.bytes = nil, 0
 	c.in.release()
 }
 
@@ -358,9 +345,14 @@ func (c *Session) callBackend() {
 	}
 }
 
-// outstanding returns what of the batch is for the backend.
+// outstanding returns what of the batch is for the backend, once it has recalled what
+// it can: a read behind others that wait for their replies must not be answered before.
 func (c *Session) outstanding() []*Request {
-	rest := c.batch[c.recalled:]
+	n := slices.IndexFunc(c.batch, func(q *Request) bool { return q.Tracks })
+	if n < 0 {
+		n = len(c.batch)
+	}
+	rest := c.batch[c.server.backend.Recall(c.batch[:n]):]
 	here := func(q *Request) bool { return q.exec && len(q.Subs) == 0 }
 	if !slices.ContainsFunc(rest, here) {
 		return rest

@@ -59,7 +59,7 @@ func (m *mapBackend) Scripts() *command.Scripts { return m.scripts }
 
 func (m *mapBackend) Unblock(*Session, []byte) bool { return false }
 
-func (m *mapBackend) Recall(dst []byte, _ *Request) ([]byte, bool) { return dst, false }
+func (m *mapBackend) Recall([]*Request) int { return 0 }
 
 func (m *mapBackend) Execute(reqs []*Request) {
 	if m.hold != nil {

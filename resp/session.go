@@ -38,8 +38,6 @@ type Session struct {
 	replyOff bool // CLIENT REPLY OFF
 	skipNext bool // CLIENT REPLY SKIP
 	batch    []*Request
-	recalled int                    // so many of batch, from the first, have their replies
-	replies  []byte                 // of those
 	waits    bool                   // batch is one command that may wait
 	broken   error                  // what ended the connection while it did
 	spare    []*Request             // all requests made so far; batch is the first of them
