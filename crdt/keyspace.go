@@ -236,7 +236,7 @@ func (ks *Keyspace) Apply(e *Entry) {
 	for deltas := range slices.Chunk(e.Deltas, RecallMost) {
 		ks.recall(deltas)
 		for i := range deltas {
-			ks.apply(e.Stream, &deltas[i])
+			ks.apply(e.Stream, &deltas[i], false)
 		}
 	}
 }
@@ -253,12 +253,14 @@ func (ks *Keyspace) recall(deltas []Delta) {
 	ks.Store.Recall(keys[:len(deltas)])
 }
 
-func (ks *Keyspace) apply(s Stream, d *Delta) {
+// apply applies a delta. made says that it is being made here: of a remove of more than
+// a cell, what that sees of counts is added to its Seen.
+func (ks *Keyspace) apply(s Stream, d *Delta, made bool) {
 	switch d.Level {
 	case LevelDB:
-		ks.removeDB(s, d)
+		ks.removeDB(s, d, made)
 	case LevelKey, LevelKind:
-		ks.removeKey(s, d.ID.Key, d.ID.Kind, d.Remove, true)
+		ks.removeKey(s, d.ID.Key, d.ID.Kind, d.Remove, true, made)
 	case LevelCell:
 		have := ks.vector(d.ID.Key)
 		done := have.Get(s)
@@ -313,8 +315,8 @@ func Outer(db Vector, key []KeyPending, kind Kind) Vector {
 }
 
 // removeKey applies a remove of a key, or of its cells of one kind. keep says
-// that the key is to keep what the remove has seen beyond the vector.
-func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep bool) {
+// that the key is to keep what the remove has seen beyond the vector, made is as for apply.
+func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep, made bool) {
 	have := ks.vector(key)
 	if r.Tag <= have.Get(s) {
 		return
@@ -324,30 +326,38 @@ func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep bool
 	t := ks.touch(key, h)
 	t.Whole = true
 	ks.Store.EachCell(key, kind, func(id CellID, c *Cell) bool {
-		ks.change(id, c, h, func(c *Cell) { c.remove(by, r.Ctx, nil, have, false) })
+		var seen []Seen
+		if made {
+			if seen = c.seen(s); len(seen) > 0 {
+				r.Seen = append(r.Seen, SeenCell{ID: id, Counts: seen})
+			}
+		}
+		ks.change(id, c, h, func(c *Cell) { c.remove(by, r.Ctx, seen, have, false) })
 		return true
 	})
 	if beyond := joinPending(nil, r.Ctx, s, have); keep && len(beyond) > 0 {
 		h.trim(func(v Vector) Vector { return v.Beyond(have) })
 		h.joinPending(kind, beyond)
 	}
-	for _, seen := range r.Seen {
-		if seen.ID.Key != key {
-			continue
-		}
-		c := ks.cell(seen.ID)
-		ks.change(seen.ID, c, h, func(c *Cell) {
-			for _, n := range seen.Counts {
-				c.reset(n, by, have)
+	if !made {
+		for _, seen := range r.Seen {
+			if seen.ID.Key != key {
+				continue
 			}
-		})
+			c := ks.cell(seen.ID)
+			ks.change(seen.ID, c, h, func(c *Cell) {
+				for _, n := range seen.Counts {
+					c.reset(n, by, have)
+				}
+			})
+		}
 	}
 	ks.finish(key, h)
 }
 
 // removeDB applies a remove of a database: of each of its keys, and of what is
 // still to come.
-func (ks *Keyspace) removeDB(s Stream, d *Delta) {
+func (ks *Keyspace) removeDB(s Stream, d *Delta, made bool) {
 	db, r := d.ID.Key.DB, d.Remove
 	if r.Tag <= ks.Have.Get(s) {
 		return
@@ -357,12 +367,16 @@ func (ks *Keyspace) removeDB(s Stream, d *Delta) {
 		seen[c.ID.Key] = append(seen[c.ID.Key], c)
 	}
 	ks.Store.EachKey(db, func(k Key, _ *Header) bool {
-		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]}, false)
+		if made {
+			ks.removeKey(s, k, KindAny, r, false, true)
+			return true
+		}
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]}, false, false)
 		delete(seen, k)
 		return true
 	})
 	for k, cells := range seen {
-		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells}, false)
+		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells}, false, false)
 	}
 	if p := joinPending(ks.Store.DBPending(db).Beyond(ks.Have), r.Ctx, s, ks.Have); len(p) > 0 || len(ks.Store.DBPending(db)) > 0 {
 		ks.Store.SetDBPending(db, p)

@@ -375,12 +375,7 @@ func (w *Writer) Flush(db uint8) {
 		})
 		return
 	}
-	r := &Remove{Tag: w.tag, Ctx: w.ctx}
-	w.ks.Store.EachKey(db, func(k Key, _ *Header) bool {
-		r.Seen = append(r.Seen, w.seenIn(k, KindAny)...)
-		return true
-	})
-	w.do(Delta{Level: LevelDB, ID: CellID{Key: Key{DB: db}}, Remove: r})
+	w.do(Delta{Level: LevelDB, ID: CellID{Key: Key{DB: db}}, Remove: &Remove{Tag: w.tag, Ctx: w.ctx}})
 }
 
 // prepare clears what a write of a cell of the kind must not leave: the whole
@@ -479,23 +474,12 @@ func (w *Writer) removeKind(k Key, kind Kind) {
 		level = LevelKey
 	}
 	w.do(Delta{Level: level, ID: CellID{Key: k, Kind: kind},
-		Remove: &Remove{Tag: w.tag, Ctx: w.seen(k), Seen: w.seenIn(k, kind)}})
-}
-
-func (w *Writer) seenIn(k Key, kind Kind) []SeenCell {
-	var out []SeenCell
-	w.ks.Store.EachCell(k, kind, func(id CellID, c *Cell) bool {
-		if seen := c.seen(w.origin | Stream(w.lane)); len(seen) > 0 {
-			out = append(out, SeenCell{ID: id, Counts: seen})
-		}
-		return true
-	})
-	return out
+		Remove: &Remove{Tag: w.tag, Ctx: w.seen(k)}})
 }
 
 // do applies a delta here and folds it into the lane's entry.
 func (w *Writer) do(d Delta) {
-	w.ks.apply(w.origin|Stream(w.lane), &d)
+	w.ks.apply(w.origin|Stream(w.lane), &d, true)
 	w.folds[w.lane].Add(d)
 	w.writes++
 }

@@ -43,8 +43,8 @@ const (
 	numberBits = 31
 	placeBits  = 64 - hashBits - numberBits
 
-	bucketSlots = 8   // one line of the processor's cache
-	slotShare   = 64  // a table has one for so many bytes
+	bucketSlots = 8  // one line of the processor's cache
+	slotShare   = 64 // a table has one for so many bytes
 	replyUnit   = 8
 	replyHead   = 4 + 4
 

@@ -106,6 +106,8 @@ type shownCell struct {
 type shownHeader struct {
 	key   crdt.Key
 	flags headerFlags
+	row   []byte           // as stored
+	walk  *pebble.Iterator // at the key's rows, for who asks for its cells; nil while it is in use
 	valid bool
 }
 
@@ -333,10 +335,15 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 		ks.none = noneOf(nil)
 		return ks
 	}
-	var buf [128]byte
-	b, err := get(g.l.db, headerKey(buf[:0], k))
-	if err != nil {
-		g.fail(fmt.Errorf("header of %v: %w", k, err))
+	var b []byte
+	if g.header.valid && g.header.key == k {
+		b = g.header.row
+	} else {
+		var buf [128]byte
+		var err error
+		if b, err = get(g.l.db, headerKey(buf[:0], k)); err != nil {
+			g.fail(fmt.Errorf("header of %v: %w", k, err))
+		}
 	}
 	if b != nil {
 		h, err := crdt.DecodeHeader(b)

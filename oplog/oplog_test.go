@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -370,16 +371,89 @@ func contents(g *Group) (out []string) {
 		}
 		return true
 	})
+	return append(append(out, keysOf(g, 0)...), keysOf(g, 1)...)
+}
+
+// keysOf lists what EachKey shows of a database, sorted, with the cells of each key: of some
+// kinds, as far as they are asked for, and one walk in the other.
+func keysOf(g *Group, db uint8) (keys []string) {
+	g.EachKey(db, func(k crdt.Key, h *crdt.Header) bool {
+		var cells, within []string
+		for _, kind := range []crdt.Kind{crdt.KindMember, crdt.KindString, crdt.KindAny} {
+			g.EachCell(k, kind, func(id crdt.CellID, c *crdt.Cell) bool {
+				cells = append(cells, fmt.Sprint(id, c.Values))
+				if len(cells) == 1 {
+					g.EachCell(k, crdt.KindAny, func(id crdt.CellID, c *crdt.Cell) bool {
+						within = append(within, id.Elem)
+						return len(within) < 3
+					})
+				}
+				return kind != crdt.KindMember || len(cells) < 2
+			})
+		}
+		keys = append(keys, fmt.Sprint("key ", k, h.Live, *g.Header(k), cells, within))
+		return true
+	})
+	slices.Sort(keys)
+	return keys
+}
+
+// TestFlushOfWhatIsStored: a database of which nothing is in memory, with keys of one cell and
+// of many, remnants and counts, shows what it did, and is flushed; the other stays.
+func TestFlushOfWhatIsStored(t *testing.T) {
+	fs := vfs.NewMem()
+	r := openReplica(t, testOptions(fs))
 	for db := range uint8(2) {
-		var keys []string
-		g.EachKey(db, func(k crdt.Key, h *crdt.Header) bool {
-			keys = append(keys, fmt.Sprint("key ", k, h.Live))
-			return true
+		r.must(func(w *crdt.Writer) {
+			for i := range 60 {
+				k := crdt.Key{DB: db, Name: fmt.Sprint(i)}
+				for j := range i % 7 * i {
+					w.SetElem(k, crdt.KindMember, fmt.Sprint(j), nil)
+				}
+				switch i % 7 {
+				case 0:
+					w.SetString(k, []byte("v"), false)
+				case 1:
+					w.Remove(k)
+					w.AddElem(k, crdt.KindString, "", crdt.Int(int64(i)))
+				case 2:
+					w.RemoveElem(k, crdt.KindMember, "3")
+					w.SetExpiry(k, time.Now().Add(time.Hour).UnixMilli())
+				}
+			}
 		})
-		slices.Sort(keys)
-		out = append(out, keys...)
 	}
-	return out
+	list := func() (all [2][]string) {
+		g := r.log.Begin()
+		defer g.Discard()
+		for _, line := range contents(g) {
+			db := 0
+			if strings.Contains(line, "{1 ") {
+				db = 1
+			}
+			all[db] = append(all[db], line)
+		}
+		return all
+	}
+	before := list()
+	r.close()
+	r = openReplica(t, testOptions(fs))
+	defer r.close()
+	for db := range uint8(2) { // none of it in memory
+		g := r.log.Begin()
+		if got := keysOf(g, db); len(got) < 50 || !slices.Equal(got, before[db][len(before[db])-len(got):]) {
+			t.Errorf("database %d: %q\nand was %q", db, got, before[db])
+		}
+		g.Discard()
+	}
+	r.close()
+	r = openReplica(t, testOptions(fs))
+	r.must(func(w *crdt.Writer) { w.Flush(0) })
+	after := list()
+	if len(before[0]) < 100 || len(after[0]) > 0 || !slices.Equal(before[1], after[1]) {
+		t.Errorf("of %d lines %d are left; the other database had %d and has %d", len(before[0]), len(after[0]), len(before[1]), len(after[1]))
+	}
+	r.verify()
 }
 
 func TestEachCellMaySetWhatItShows(t *testing.T) {

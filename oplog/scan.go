@@ -78,19 +78,22 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 		rest()
 		return
 	}
-	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	it, done, err := g.iterate(key, low, high, back)
 	if err != nil {
 		g.fail(err)
 		return
 	}
-	defer g.close(it)
-	first, next, compare := it.First, it.Next, cellKey.compare
+	defer done()
+	first, next, compare := func() bool { return it.SeekGE(low) }, it.Next, cellKey.compare
 	if back {
 		first, next = it.Last, it.Prev
 		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
 	}
 	for ok := first(); ok; ok = next() {
 		k := it.Key()
+		if bytes.Compare(k, high) >= 0 {
+			break
+		}
 		ck := cellKey{crdt.Kind(k[at]), string(k[at+1:])}
 		for m, ok := mine.peek(); ok && compare(m, ck) < 0; m, ok = mine.peek() {
 			if mine.next(); !show(m) {
@@ -123,6 +126,18 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 	rest()
 }
 
+// iterate returns an iterator for the rows of a key's cells in [low, high), which may go
+// beyond, and what to call when they are done with. For the key that EachKey is
+// showing it is that walk's own: a new one costs more than the few cells most keys have.
+func (g *Group) iterate(key crdt.Key, low, high []byte, back bool) (*pebble.Iterator, func(), error) {
+	if walk := g.header.walk; walk != nil && g.header.valid && g.header.key == key && !back {
+		g.header.walk = nil
+		return walk, func() { g.header.walk = walk }, nil
+	}
+	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	return it, func() { g.close(it) }, err
+}
+
 // EachKey implements crdt.Store. Keys come in no particular order.
 func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	was := g.header
@@ -134,7 +149,7 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 			mine[ks.key] = true
 		}
 	}
-	more, err := eachHeader(g.l.db, db, func(k crdt.Key, v []byte) (bool, error) {
+	more, err := eachHeader(g.l.db, db, func(k crdt.Key, it *pebble.Iterator) (bool, error) {
 		delete(mine, k)
 		if ks := g.l.cache.get(k); ks != nil && ks.loaded {
 			if ks.header == nil || ks.header.Empty() {
@@ -142,11 +157,15 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 			}
 			return fn(k, ks.header), nil
 		}
-		h, err := crdt.DecodeHeader(v)
+		row, err := it.ValueAndErr()
+		if err != nil {
+			return false, err
+		}
+		h, err := crdt.DecodeHeader(row)
 		if err != nil {
 			return false, fmt.Errorf("header of %v: %w", k, err)
 		}
-		g.header = shownHeader{k, flagsOfHeader(h), true}
+		g.header = shownHeader{k, flagsOfHeader(h), append(g.header.row[:0], row...), it, true}
 		defer func() { g.header.valid = false }()
 		return fn(k, h), nil
 	})
@@ -172,19 +191,22 @@ func (g *Group) level() {
 func comparePos(a, b crdt.Key) int { return bytes.Compare(Pos(a), Pos(b)) }
 
 // eachHeader calls fn for the stored headers of a database, until it returns
-// false; it reports whether fn never did.
-func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, []byte) (bool, error)) (more bool, err error) {
+// false; it reports whether fn never did. The iterator is at the header's row, and
+// fn may move it on to the end of the key's rows.
+func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, *pebble.Iterator) (bool, error)) (more bool, err error) {
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, it.Error(), it.Close()) }()
+	var prefix []byte
 	for ok := it.First(); ok; {
 		k := it.Key()
 		id, pos, err := cutCell(k[1:])
 		if err != nil {
 			return false, err
 		}
+		prefix = append(append(prefix[:0], rangeCells), pos...)
 		switch {
 		case id.Key.DB < db: // on to the database within the slot
 			ok = it.SeekGE([]byte{rangeCells, k[1], k[2], db})
@@ -194,15 +216,13 @@ func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, []byte) (bool, erro
 			ok = it.SeekGE([]byte{rangeCells, byte(next >> 8), byte(next), db})
 			continue
 		case id.Kind == crdt.KindAny:
-			v, err := it.ValueAndErr()
-			if err != nil {
-				return false, err
-			}
-			if more, err := fn(id.Key, v); err != nil || !more {
+			if more, err := fn(id.Key, it); err != nil || !more {
 				return false, err
 			}
 		}
-		ok = nextKey(it, append([]byte{rangeCells}, pos...))
+		if ok = it.Valid(); ok && bytes.HasPrefix(it.Key(), prefix) {
+			ok = nextKey(it, prefix)
+		}
 	}
 	return true, nil
 }
