@@ -270,7 +270,31 @@ func DecodeHead(b []byte) (h Head, err error) {
 }
 
 // reader decodes and remembers the first thing that was wrong.
-type reader struct{ why string }
+type reader struct {
+	why   string
+	name  string  // of the key read last: deltas of one key follow each other, and share it
+	todo  int     // deltas still to come, at most
+	parts []parts // for them
+}
+
+// parts are those that most deltas have, in one piece of memory with others'.
+type parts struct {
+	remove crdt.Remove
+	put    crdt.Put
+}
+
+// partsMost is for how many deltas parts are made at once, at most.
+const partsMost = 64
+
+// take returns parts for the next delta.
+func (r *reader) take() *parts {
+	if len(r.parts) == 0 {
+		r.parts = make([]parts, max(1, min(r.todo, partsMost)))
+	}
+	p := &r.parts[0]
+	r.parts = r.parts[1:]
+	return p
+}
 
 func (r *reader) fail(why string) {
 	if r.why == "" {
@@ -289,13 +313,21 @@ type field struct {
 // fields calls fn for every field of a message, in order.
 func (r *reader) fields(b []byte, fn func(f field)) {
 	for len(b) > 0 && r.why == "" {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			r.fail("bad field key")
-			return
+		num, typ, n := protowire.Number(b[0]>>3), protowire.Type(b[0]&7), 1
+		if b[0] >= 0x80 || num == 0 { // not short, as ours are
+			if num, typ, n = protowire.ConsumeTag(b); n < 0 {
+				r.fail("bad field key")
+				return
+			}
 		}
 		b = b[n:]
 		f := field{num: num, typ: typ}
+		if typ == protowire.BytesType && len(b) > 0 && b[0] < 0x80 && int(b[0]) < len(b) {
+			n = 1 + int(b[0])
+			f.bytes, b = b[1:n:n], b[n:]
+			fn(f)
+			continue
+		}
 		switch typ {
 		case protowire.Fixed64Type:
 			f.fixed, n = protowire.ConsumeFixed64(b)
@@ -365,9 +397,11 @@ func (r *reader) entry(b []byte) crdt.Entry {
 	}
 	// Deltas refer to what may stand behind them: a second pass.
 	e.Deltas = make([]crdt.Delta, 0, min(deltas, len(b)/4+1))
+	r.todo = cap(e.Deltas)
 	r.fields(b, func(f field) {
 		if f.num == entryDeltas {
 			e.Deltas = append(e.Deltas, r.delta(r.data(f), &e, contexts))
+			r.todo--
 		}
 	})
 	return e
@@ -415,6 +449,13 @@ func (r *reader) delta(b []byte, e *crdt.Entry, contexts []crdt.Vector) crdt.Del
 	d := crdt.Delta{Level: crdt.LevelCell}
 	var remove []byte
 	hasRemove := false
+	var room *parts
+	take := func() *parts {
+		if room == nil {
+			room = r.take()
+		}
+		return room
+	}
 	r.fields(b, func(f field) {
 		switch f.num {
 		case deltaLevel:
@@ -422,7 +463,10 @@ func (r *reader) delta(b []byte, e *crdt.Entry, contexts []crdt.Vector) crdt.Del
 		case deltaDB:
 			d.ID.Key.DB = uint8(r.varint(f, math.MaxUint8))
 		case deltaKey:
-			d.ID.Key.Name = string(r.data(f))
+			if name := r.data(f); string(name) != r.name {
+				r.name = string(name)
+			}
+			d.ID.Key.Name = r.name
 		case deltaKind:
 			d.ID.Kind = crdt.Kind(r.varint(f, uint64(crdt.KindExpiry)))
 		case deltaElem:
@@ -430,13 +474,15 @@ func (r *reader) delta(b []byte, e *crdt.Entry, contexts []crdt.Vector) crdt.Del
 		case deltaRemove:
 			remove, hasRemove = r.data(f), true
 		case deltaPut:
-			d.Put = r.put(r.data(f), e)
+			d.Put = &take().put
+			r.put(d.Put, r.data(f), e)
 		case deltaAdd:
 			d.Add = r.add(r.data(f), e)
 		}
 	})
 	if hasRemove {
-		d.Remove = r.remove(remove, e, &d, contexts)
+		d.Remove = &take().remove
+		r.remove(d.Remove, remove, e, &d, contexts)
 	}
 	r.checkShape(&d)
 	return d
@@ -467,8 +513,8 @@ func (r *reader) tag(f field, e *crdt.Entry) crdt.Tag {
 	return t
 }
 
-func (r *reader) remove(b []byte, e *crdt.Entry, d *crdt.Delta, contexts []crdt.Vector) *crdt.Remove {
-	out := &crdt.Remove{Tag: e.Tag, Ctx: e.Ctx}
+func (r *reader) remove(out *crdt.Remove, b []byte, e *crdt.Entry, d *crdt.Delta, contexts []crdt.Vector) {
+	*out = crdt.Remove{Tag: e.Tag, Ctx: e.Ctx}
 	r.fields(b, func(f field) {
 		switch f.num {
 		case removeTag:
@@ -481,7 +527,6 @@ func (r *reader) remove(b []byte, e *crdt.Entry, d *crdt.Delta, contexts []crdt.
 			out.Seen = append(out.Seen, r.seenCell(r.data(f), d.ID))
 		}
 	})
-	return out
 }
 
 func (r *reader) seenCell(b []byte, id crdt.CellID) crdt.SeenCell {
@@ -516,8 +561,8 @@ func (r *reader) seenCell(b []byte, id crdt.CellID) crdt.SeenCell {
 	return s
 }
 
-func (r *reader) put(b []byte, e *crdt.Entry) *crdt.Put {
-	p := &crdt.Put{Tag: e.Tag}
+func (r *reader) put(p *crdt.Put, b []byte, e *crdt.Entry) {
+	*p = crdt.Put{Tag: e.Tag}
 	r.fields(b, func(f field) {
 		switch f.num {
 		case putTag:
@@ -526,7 +571,6 @@ func (r *reader) put(b []byte, e *crdt.Entry) *crdt.Put {
 			p.Value = r.data(f)
 		}
 	})
-	return p
 }
 
 func (r *reader) add(b []byte, e *crdt.Entry) *crdt.Add {

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"reflect"
@@ -274,8 +275,11 @@ func BenchmarkEncodeSets(b *testing.B) {
 	})
 }
 
-func BenchmarkDecodeSets(b *testing.B) {
-	e := sets(16)
+func BenchmarkDecodeSets(b *testing.B) { benchmarkDecode(b, sets(16)) }
+
+func BenchmarkDecodeMembers(b *testing.B) { benchmarkDecode(b, members(100)) }
+
+func benchmarkDecode(b *testing.B, e crdt.Entry) {
 	buf := EncodeEntry(nil, &e)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -283,6 +287,36 @@ func BenchmarkDecodeSets(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// What deltas of one key have in common is there once, and their parts are in few
+// pieces of memory: of each only the element is its own.
+func TestDeltasOfOneKeyShareMemory(t *testing.T) {
+	const n = 100
+	e := members(n)
+	buf := EncodeEntry(nil, &e)
+	if allocs := testing.AllocsPerRun(100, func() {
+		if _, err := DecodeEntry(buf); err != nil {
+			t.Fatal(err)
+		}
+	}); allocs > n+10 {
+		t.Errorf("%v allocations for %d members", allocs, n)
+	}
+	got, err := DecodeEntry(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, normal(got), normal(e))
+}
+
+// members is an entry that adds so many members to a set.
+func members(n int) crdt.Entry {
+	e := sets(n)
+	for i := range e.Deltas {
+		d := &e.Deltas[i]
+		d.ID, d.Put.Value = crdt.CellID{Key: crdt.Key{Name: "a set"}, Kind: crdt.KindMember, Elem: fmt.Sprint("a member of usual size ", i)}, nil
+	}
+	return e
 }
 
 func sets(n int) crdt.Entry {
