@@ -64,6 +64,7 @@ var (
 	del               = []byte("DEL")
 	pxat              = []byte("PXAT")
 	setVerb, setsVerb = []byte("SET"), []byte("MSET")
+	hset              = []byte("HSET")
 )
 
 func (b *Batch) update(db uint8, args ...[]byte) {
@@ -169,22 +170,21 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 	} else if whole || t.Type != h.Type || h.Type == crdt.TypeList && !renderList(b, s, k, h, t) {
 		b.update(k.DB, del, name)
 		was = 0
-		writeElems(b, k, h.Type, h.Len(kindOf(h.Type)), func(yield func(crdt.CellID, *crdt.Cell) bool) {
-			s.EachCell(k, kindOf(h.Type), yield)
-		})
+		each := func(yield func(crdt.CellID, *crdt.Cell) bool) { s.EachCell(k, kindOf(h.Type), yield) }
+		if began(t) {
+			each = func(yield func(crdt.CellID, *crdt.Cell) bool) { eachTouched(s, h.Type, t, yield) }
+		}
+		writeElems(b, k, h.Type, h.Len(kindOf(h.Type)), each)
 	} else if h.Type != crdt.TypeList {
 		var gone []string
 		writeElems(b, k, h.Type, len(t.Cells()), func(yield func(crdt.CellID, *crdt.Cell) bool) {
-			for _, id := range cellsOf(t) {
-				if id.Kind.Type() != h.Type {
-					continue
-				}
-				if c := s.Cell(*id); c == nil || !c.Live() {
+			eachTouched(s, h.Type, t, func(id crdt.CellID, c *crdt.Cell) bool {
+				if c == nil || !c.Live() {
 					gone = append(gone, id.Elem)
-				} else if !yield(*id, c) {
-					return
+					return true
 				}
-			}
+				return yield(id, c)
+			})
 		})
 		// Additions first: a key that is empty for a moment loses its expiry.
 		dropElems(b, k, h.Type, gone)
@@ -194,6 +194,22 @@ func materialise(b *Batch, s crdt.Store, k crdt.Key, t *crdt.Touch, now int64) {
 		b.update(k.DB, []byte("PEXPIREAT"), name, strconv.AppendInt(nil, expiry, 10))
 	case expiry == 0 && was != 0:
 		b.update(k.DB, []byte("PERSIST"), name)
+	}
+}
+
+// began reports whether a key that is there now was not before t, so that all it
+// shows is among the cells of t. A key that is written from nothing has none there.
+func began(t *crdt.Touch) bool {
+	return !t.Whole && t.Type == crdt.TypeNone && len(t.Cells()) > 0
+}
+
+// eachTouched calls fn for the touched cells of a type in order, nil for those that
+// are not there, until it returns false.
+func eachTouched(s crdt.Store, of crdt.Type, t *crdt.Touch, fn func(crdt.CellID, *crdt.Cell) bool) {
+	for _, id := range cellsOf(t) {
+		if id.Kind.Type() == of && !fn(*id, s.Cell(*id)) {
+			return
+		}
 	}
 }
 
@@ -298,19 +314,26 @@ var verbs = map[crdt.Type][2][]byte{
 
 // writeElems appends the updates that put elements, about n of them.
 func writeElems(b *Batch, k crdt.Key, t crdt.Type, n int, each func(func(crdt.CellID, *crdt.Cell) bool)) {
+	per := 1
+	if t == crdt.TypeZSet {
+		per = 2
+	}
 	var args [][]byte
 	text := texts{most: n}
 	flush := func() {
-		if len(args) > 2 {
+		if len(args) > 0 {
 			b.update(k.DB, args...)
 		}
-		args = append(make([][]byte, 0, 2+min(2*n, elemsPerUpdate)), verbs[t][0], []byte(k.Name))
+		args = nil
 	}
-	flush()
 	each(func(id crdt.CellID, c *crdt.Cell) bool {
-		if !c.Live() {
+		if c == nil || !c.Live() {
 			return true
 		}
+		if args == nil {
+			args = append(make([][]byte, 0, 2+min(per*max(n, 1), elemsPerUpdate)), verbs[t][0], []byte(k.Name))
+		}
+		n--
 		switch t {
 		case crdt.TypeZSet:
 			args = append(args, text.score(c.Score()), text.bytes(id.Elem))

@@ -16,7 +16,7 @@ import (
 type hashUpdate struct {
 	b        *Batch
 	k        crdt.Key
-	set, del [][]byte
+	set, del [][]byte           // set: the whole update
 	due      map[int64][][]byte // fields by their expiries
 	text     texts
 }
@@ -29,6 +29,8 @@ func renderHash(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touc
 	u := hashUpdate{b: b, k: k, text: texts{most: len(t.Cells())}}
 	if whole {
 		u.text.most = h.Len(crdt.KindField)
+	}
+	if whole && !began(t) {
 		expiries := map[string]int64{}
 		crdt.EachFieldExpiry(s, k, func(field string, c *crdt.Cell) bool {
 			if expiries[field] = c.Expiry(); c.Past(now) {
@@ -51,7 +53,9 @@ func renderHash(b *Batch, s crdt.Store, k crdt.Key, h *crdt.Header, t *crdt.Touc
 			c := s.Cell(crdt.CellID{Key: k, Kind: crdt.KindField, Elem: field})
 			switch {
 			case c == nil || !c.Live() || e.Past(now):
-				u.remove(field)
+				if !whole {
+					u.remove(field)
+				}
 			case e == nil:
 				u.put(field, c.Text(), 0)
 			default:
@@ -73,8 +77,10 @@ const past int64 = -1
 // touchedFields lists the fields that were changed, or whose expiries were, in
 // order.
 func touchedFields(t *crdt.Touch) []string {
-	var out []string
-	for _, cell := range t.Cells() {
+	cells := t.Cells()
+	out := make([]string, 0, len(cells))
+	for i := range cells {
+		cell := &cells[i]
 		if field, ok := cell.ID.Field(); ok {
 			out = append(out, field)
 		} else if cell.ID.Kind == crdt.KindField {
@@ -87,7 +93,7 @@ func touchedFields(t *crdt.Touch) []string {
 
 func (u *hashUpdate) put(field string, value []byte, at int64) {
 	if u.set == nil {
-		u.set = make([][]byte, 0, min(2*u.text.most, elemsPerUpdate+1))
+		u.set = append(make([][]byte, 0, 2+min(2*u.text.most, elemsPerUpdate+1)), hset, []byte(u.k.Name))
 	}
 	name := u.text.bytes(field)
 	u.set = append(u.set, name, value)
@@ -97,8 +103,8 @@ func (u *hashUpdate) put(field string, value []byte, at int64) {
 		}
 		u.due[at] = append(u.due[at], name)
 	}
-	if len(u.set) >= elemsPerUpdate {
-		u.send(&u.set, "HSET")
+	if len(u.set) >= 2+elemsPerUpdate {
+		u.sendSet()
 	}
 }
 
@@ -107,22 +113,26 @@ func (u *hashUpdate) remove(field string) { u.del = append(u.del, u.text.bytes(f
 // flush sends what was gathered. Additions come first: a key that is empty for a
 // moment loses its expiry.
 func (u *hashUpdate) flush() {
-	u.send(&u.set, "HSET")
+	u.sendSet()
 	for part := range slices.Chunk(u.del, elemsPerUpdate) {
-		u.send(&part, "HDEL")
+		u.send(part, "HDEL")
 	}
 	for _, at := range slices.Sorted(maps.Keys(u.due)) {
 		for part := range slices.Chunk(u.due[at], elemsPerUpdate) {
 			args := [][]byte{strconv.AppendInt(nil, at, 10), []byte("FIELDS"), strconv.AppendInt(nil, int64(len(part)), 10)}
 			args = append(args, part...)
-			u.send(&args, "HPEXPIREAT")
+			u.send(args, "HPEXPIREAT")
 		}
 	}
 }
 
-func (u *hashUpdate) send(args *[][]byte, verb string) {
-	if len(*args) > 0 {
-		u.b.update(u.k.DB, append([][]byte{[]byte(verb), []byte(u.k.Name)}, *args...)...)
-		*args = nil
+func (u *hashUpdate) sendSet() {
+	if len(u.set) > 0 {
+		u.b.update(u.k.DB, u.set...)
+		u.set = nil
 	}
+}
+
+func (u *hashUpdate) send(args [][]byte, verb string) {
+	u.b.update(u.k.DB, append([][]byte{[]byte(verb), []byte(u.k.Name)}, args...)...)
 }
