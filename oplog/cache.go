@@ -70,7 +70,10 @@ func (c *keyCache) look(states []*keyState) {
 	for _, ks := range states {
 		r := &ks.room
 		c.recalled += uint64(ks.number) + uint64(len(ks.set)) + ks.seq + uint64(ks.dead) +
-			uint64(r.state.size) + uint64(len(r.state.room.Pending)) + uint64(len(r.state.value[0].Value)) + uint64(r.header.Rest) + r.header.Digest
+			r.state.seq + uint64(len(r.state.value)) + uint64(r.header.Rest) + r.header.Digest
+		if o := r.state.open; o != nil {
+			c.recalled += uint64(len(o.Values)) + uint64(len(o.Counts))
+		}
 	}
 }
 
@@ -188,15 +191,15 @@ type keyState struct {
 // newCell returns the state of a cell that is not known yet. Every state of one is
 // made by it, and then added.
 func (ks *keyState) newCell(k cellKey) *cellState {
+	cs := &ks.room.state
 	if ks.room.taken {
-		cs := ks.cells.fresh()
-		cs.key = k
-		return cs
+		cs = ks.cells.fresh()
+	} else {
+		ks.room.taken = true
+		ks.cells.list, ks.set, ks.owed = ks.room.list[:0], ks.room.set[:0], ks.room.owed[:0]
 	}
-	ks.room.taken = true
-	ks.room.state.key = k
-	ks.cells.list, ks.set, ks.owed = ks.room.list[:0], ks.room.set[:0], ks.room.owed[:0]
-	return &ks.room.state
+	cs.elem, cs.kind = k.elem, k.kind
+	return cs
 }
 
 // digestsAt returns the bucket of the key's digest.
@@ -207,18 +210,6 @@ func (ks *keyState) digestsAt() int {
 	return int(ks.bucket) - 1
 }
 
-// setCell makes a copy of c the cell of a state.
-func (cs *cellState) setCell(c *crdt.Cell) {
-	if c != nil && c != &cs.room {
-		cs.room = *c
-		c = &cs.room
-		if len(c.Values) <= 1 {
-			c.Values = append(cs.value[:0], c.Values...)
-		}
-	}
-	cs.cell = c
-}
-
 // setHeader makes the header one of those values.
 func (ks *keyState) setHeader(h *crdt.Header) {
 	if h != nil && h != &ks.room.header {
@@ -226,21 +217,6 @@ func (ks *keyState) setHeader(h *crdt.Header) {
 		h = &ks.room.header
 	}
 	ks.header = h
-}
-
-type cellState struct {
-	key    cellKey
-	cell   *crdt.Cell // nil if there is none
-	dirty  bool       // was set in this group
-	row    bool       // the store may have had it before seq
-	owed   bool       // in its key's owed
-	dead   bool       // counted in its key's dead
-	stored cellFlags  // as committed
-	seq    uint64     // of the last commit that changed it; 0 once it is swept
-	size   int        // about, in memory
-
-	room  crdt.Cell // where cell is, in one piece of memory with
-	value [1]crdt.Sibling
 }
 
 // mayStand reports whether the store may have a row, which was there at commit
@@ -269,7 +245,7 @@ func (ks *keyState) shed(drained uint64) {
 	for _, cs := range ks.cells.list {
 		if cs.seq > drained {
 			kept.add(cs)
-			ks.bytes += cs.size
+			ks.bytes += int(cs.size)
 			if cs.dead {
 				ks.dead++
 			}
@@ -292,24 +268,18 @@ func (ks *keyState) measureHeader() int {
 
 // measure brings the sizes level with a cell.
 func (ks *keyState) measure(cs *cellState) {
-	n := 240 + len(cs.key.elem)
-	if c := cs.cell; c != nil {
-		n += 64*max(0, len(c.Values)-1) + 120*len(c.Counts) + 16*len(c.Pending)
-		for _, v := range c.Values {
-			n += len(v.Value)
-		}
-	}
-	ks.bytes += n - cs.size
-	cs.size = n
+	n := cs.measure()
+	ks.bytes += n - int(cs.size)
+	cs.size = uint32(n)
 }
 
 // add adds a cell that was not known.
 func (ks *keyState) add(cs *cellState) {
-	ks.ends = ks.ends || hasEnds(cs.key.kind)
+	ks.ends = ks.ends || hasEnds(cs.kind)
 	ks.cells.add(cs)
 	ks.measure(cs)
-	if o := ks.order[cs.key.kind]; o != nil {
-		o.added = append(o.added, cs.key.elem)
+	if o := ks.order[cs.kind]; o != nil {
+		o.added = append(o.added, cs.elem)
 	}
 }
 
@@ -321,8 +291,8 @@ func (ks *keyState) inOrder(kind crdt.Kind) *elemOrder {
 	}
 	o = &elemOrder{}
 	for _, cs := range ks.cells.list {
-		if cs.key.kind == kind {
-			o.added = append(o.added, cs.key.elem)
+		if cs.kind == kind {
+			o.added = append(o.added, cs.elem)
 		}
 	}
 	if ks.order == nil {
@@ -351,8 +321,8 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 		if !cs.dirty {
 			continue
 		}
-		now := flagsOfCell(cs.key, cs.cell)
-		cs.row = mayStand(cs.seq, cs.stored.exists, cs.row, begun, drained)
+		now := cs.flags()
+		cs.row = mayStand(cs.seq, cs.exists, cs.row, begun, drained)
 		if !cs.owed && (now.exists || cs.row) {
 			cs.owed = true
 			ks.owed = append(ks.owed, cs)
@@ -366,15 +336,8 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 			}
 		}
 		ks.seq, cs.seq = seq, seq
-		cs.dirty, cs.stored = false, now
-		if cs.cell == nil {
-			continue
-		}
-		for i := range cs.cell.Values {
-			// A client's value may be a piece of a large buffer.
-			v := &cs.cell.Values[i]
-			v.Value = append([]byte(nil), v.Value...)
-		}
+		cs.dirty = false
+		cs.settle(now)
 	}
 	clear(ks.set)
 	ks.set = ks.set[:0]
@@ -417,18 +380,18 @@ func (s *cellSet) fresh() *cellState {
 func (s *cellSet) get(k cellKey) *cellState {
 	if len(s.list) <= fewCells {
 		for _, cs := range s.list {
-			if cs.key == k {
+			if cs.is(k) {
 				return cs
 			}
 		}
 		return nil
 	}
-	if s.last != nil && s.last.key == k {
+	if s.last != nil && s.last.is(k) {
 		return s.last
 	}
 	h := crdt.HashElem(k.kind, k.elem)
 	for i, at := s.many.index.First(h); i >= 0; i, at = s.many.index.Next(h, at) {
-		if cs := s.list[i]; cs.key == k {
+		if cs := s.list[i]; cs.is(k) {
 			s.last = cs
 			return cs
 		}
@@ -452,6 +415,6 @@ func (s *cellSet) add(cs *cellState) {
 
 // enter puts a cell into the index.
 func (s *cellSet) enter(i int) {
-	s.many.index.Add(crdt.HashElem(s.list[i].key.kind, s.list[i].key.elem), i)
+	s.many.index.Add(crdt.HashElem(s.list[i].kind, s.list[i].elem), i)
 	s.last = s.list[i]
 }

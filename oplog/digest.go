@@ -435,8 +435,7 @@ func (ks *keyState) load(rest, v []byte, digest uint64, cells int) (uint64, int,
 			return 0, 0, fmt.Errorf("cell %v of %v: %w", ck.kind, ks.key, err)
 		}
 		cs := ks.newCell(ck)
-		cs.setCell(c)
-		cs.stored = flagsOfCell(ck, c)
+		cs.read(c, flagsOfCell(ck, c))
 		ks.add(cs)
 	}
 	return digest, cells - 1, nil

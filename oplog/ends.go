@@ -207,7 +207,7 @@ func (ks *keyState) held(kind crdt.Kind, low, high []byte, at int, back bool) he
 	}
 	h := held{}
 	for _, cs := range ks.cells.list {
-		h.keys = append(h.keys, cs.key)
+		h.keys = append(h.keys, cs.key())
 	}
 	slices.SortFunc(h.keys, func(a, b cellKey) int {
 		if back {

@@ -231,7 +231,7 @@ func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
 		}
 		cs = g.loadCell(id)
 	}
-	if c := cs.cell; c != nil && !c.Empty() {
+	if c := g.open(cs); c != nil && !c.Empty() {
 		return c
 	}
 	return nil
@@ -254,8 +254,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 	}
 	cs := ks.newCell(ck)
 	if shown {
-		cs.setCell(g.cell.cell)
-		cs.stored = g.cell.flags
+		cs.read(g.cell.cell, g.cell.flags)
 	} else if !ks.knows(id.Kind) {
 		var buf [128]byte
 		b, err := get(g.l.db, appendCellKey(buf[:0], rangeCells, id))
@@ -267,8 +266,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 			if err != nil {
 				g.fail(fmt.Errorf("cell %v: %w", id, err))
 			} else {
-				cs.setCell(c)
-				cs.stored = flagsOfCell(ck, c)
+				cs.read(c, flagsOfCell(ck, c))
 			}
 		}
 	}
@@ -282,8 +280,7 @@ func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	if !cs.dirty {
 		g.last.set = append(g.last.set, cs)
 	}
-	cs.setCell(c)
-	cs.dirty = true
+	g.set(cs, c)
 	g.last.measure(cs)
 	if hasEnds(id.Kind) {
 		g.l.ends.changed(id, c.Live())
@@ -517,6 +514,7 @@ func (g *Group) Discard() {
 	default:
 		g.drop()
 	}
+	g.l.opened.reset()
 	g.l.mu.Lock()
 	g.l.group = nil
 	g.l.mu.Unlock()

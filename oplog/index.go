@@ -195,12 +195,13 @@ func (g *Group) Tidy(ks *crdt.Keyspace, r Remnant, known func(crdt.Stream) crdt.
 		return changed
 	}
 	s := g.loadCell(r.ID)
-	if s.cell == nil {
+	c := g.open(s)
+	if c == nil {
 		return false
 	}
-	dirty, pending, counts := s.dirty, len(s.cell.Pending), len(s.cell.Counts)
+	dirty, pending, counts := s.dirty, len(c.Pending), len(c.Counts)
 	ks.Tidy(r.ID, known)
-	changed := len(s.cell.Pending) != pending || len(s.cell.Counts) != counts
+	changed := len(c.Pending) != pending || len(c.Counts) != counts
 	s.dirty = dirty || changed
 	return changed
 }

@@ -312,7 +312,7 @@ func TestReadAheadIsWhatIsStored(t *testing.T) {
 				}
 				known := fmt.Sprintf("%v: %x, %+v", k, d, g.key(k).header)
 				for _, cs := range g.key(k).cells.list {
-					known += fmt.Sprintf(" %v %+v %+v", cs.key, cs.cell, cs.stored)
+					known += fmt.Sprintf(" %v %+v %+v", cs.key(), g.open(cs), cs.stored())
 				}
 				out = append(out, known)
 			}

@@ -62,9 +62,9 @@ func (w *groupWriter) keys(g *Group) {
 			cells = ks.cells.list
 		}
 		for _, cs := range cells {
-			was := cs.stored.exists || cs.seq > w.drained
-			if (cs.dirty || ks.through && cs.seq > w.drained) && (was || cs.cell != nil && !cs.cell.Empty()) {
-				w.cell(crdt.CellID{Key: ks.key, Kind: cs.key.kind, Elem: cs.key.elem}, cs, ks.through)
+			was := cs.exists || cs.seq > w.drained
+			if (cs.dirty || ks.through && cs.seq > w.drained) && (was || cs.open != nil && !cs.open.Empty()) {
+				w.cell(crdt.CellID{Key: ks.key, Kind: cs.kind, Elem: cs.elem}, cs, ks.through)
 			}
 		}
 		if ks.dirty || ks.through && ks.hseq > w.drained {
@@ -101,16 +101,16 @@ func (w *groupWriter) row(now, was, through, stands bool) {
 // cell and header tell of the row of a cell, or of the header, of the key whose
 // position pos is.
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
-	now := flagsOfCell(cs.key, cs.cell)
+	now, was := cs.flags(), cs.stored()
 	w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
 	if now.exists {
 		w.cells++
-		w.value = cs.cell.AppendBinary(w.value[:0])
+		w.value = cs.appendBinary(w.value[:0])
 	}
-	w.row(now.exists, cs.stored.exists, through, mayStand(cs.seq, cs.stored.exists, cs.row, w.begun, w.drained))
-	w.index(now.remnant, cs.stored.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
-	w.index(now.swept, cs.stored.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
-	w.expiry(now.expiry, cs.stored.expiry, id)
+	w.row(now.exists, was.exists, through, mayStand(cs.seq, was.exists, cs.row, w.begun, w.drained))
+	w.index(now.remnant, was.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
+	w.index(now.swept, was.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
+	w.expiry(now.expiry, was.expiry, id)
 }
 
 func (w *groupWriter) header(k crdt.Key, ks *keyState) {

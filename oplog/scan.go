@@ -62,10 +62,11 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 	}
 	show := func(ck cellKey) bool {
 		cs := ks.cells.get(ck)
-		if cs == nil || cs.cell == nil || cs.cell.Empty() {
+		if cs == nil {
 			return true
 		}
-		return fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, cs.cell)
+		c := g.open(cs)
+		return c == nil || c.Empty() || fn(crdt.CellID{Key: key, Kind: ck.kind, Elem: ck.elem}, c)
 	}
 	rest := func() {
 		for m, ok := mine.peek(); ok; m, ok = mine.peek() {
@@ -285,7 +286,7 @@ func (g *Group) holds(k crdt.Key) bool {
 		return true
 	}
 	for _, cs := range ks.cells.list {
-		if cs.cell != nil && !cs.cell.Empty() {
+		if cs.flags().exists {
 			return true
 		}
 	}

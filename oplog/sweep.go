@@ -173,9 +173,9 @@ func (s *sweep) add(k sweptKey, drained uint64) {
 		if cs.dirty || cs.seq <= drained {
 			continue // the group's own record tells; a drain has written it
 		}
-		row := appendRow(s.data, s.pos, cs.key.kind, cs.key.elem)
-		if cs.stored.exists {
-			s.row(len(row), cs.cell.AppendBinary(row), true)
+		row := appendRow(s.data, s.pos, cs.kind, cs.elem)
+		if cs.exists {
+			s.row(len(row), cs.appendBinary(row), true)
 		} else if cs.row {
 			s.row(len(row), row, false)
 		}

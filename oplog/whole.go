@@ -74,8 +74,7 @@ func (g *Group) takeIn(ks *keyState, kind crdt.Kind, most int) {
 			return
 		}
 		cs := ks.newCell(ck)
-		cs.setCell(c)
-		cs.stored = flagsOfCell(ck, c)
+		cs.read(c, flagsOfCell(ck, c))
 		ks.add(cs)
 	}
 	if it.Error() == nil {
