@@ -58,11 +58,11 @@ func (k Kind) Type() Type {
 
 // Of returns the type of the keys that have cells of the kind; none for
 // expiries, which all have.
-func (k Kind) Of() Type {
-	return [numKinds]Type{KindString: TypeString, KindRegisters: TypeString, KindField: TypeHash,
-		KindMember: TypeSet, KindScored: TypeZSet, KindItem: TypeList,
-		KindEntry: TypeStream, KindGroup: TypeStream, KindPending: TypeStream}[k]
-}
+func (k Kind) Of() Type { return typesOf[k] }
+
+var typesOf = [numKinds]Type{KindString: TypeString, KindRegisters: TypeString, KindField: TypeHash,
+	KindMember: TypeSet, KindScored: TypeZSet, KindItem: TypeList,
+	KindEntry: TypeStream, KindGroup: TypeStream, KindPending: TypeStream}
 
 // Never is the expiry of a key that PERSIST made lasting: later than any time.
 const Never int64 = math.MaxInt64

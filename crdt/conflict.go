@@ -97,7 +97,7 @@ func (ks *Keyspace) meet(id CellID, c *Cell, was []Sibling) {
 // second type.
 func (ks *Keyspace) meetType(id CellID, before, after *[numKinds]uint32) {
 	t := id.Kind.Type()
-	if ks.OnConflict == nil || t == TypeNone {
+	if ks.OnConflict == nil || t == TypeNone || before[id.Kind] > 0 {
 		return
 	}
 	had, has, other := false, false, false

@@ -89,6 +89,7 @@ type Fold struct {
 	keys map[Key]*keyFold
 	room pool[keyFold] // of keys
 	list []*keyFold    // of Deltas, to be used again
+	sort []*Delta      // likewise
 }
 
 // keyFold holds the deltas of one key: each target at most once.
@@ -225,6 +226,9 @@ func (f *Fold) reset() {
 	clear(f.dbs)
 	clear(f.keys)
 	clear(f.list)
+	if cap(f.sort) > firstKept {
+		f.sort = nil
+	}
 	f.room.reset((*keyFold).empty)
 }
 
@@ -245,7 +249,7 @@ func (f *Fold) appendDeltas(out []Delta) []Delta {
 	slices.SortFunc(keys, func(a, b *keyFold) int {
 		return cmp.Or(cmp.Compare(a.key.DB, b.key.DB), cmp.Compare(a.key.Name, b.key.Name))
 	})
-	var order []*Delta // they are large to be moved
+	order := f.sort[:0] // they are large to be moved
 	for _, k := range keys {
 		if len(k.deltas) == 1 {
 			out = append(out, k.deltas[0])
@@ -259,7 +263,9 @@ func (f *Fold) appendDeltas(out []Delta) []Delta {
 		for _, d := range order {
 			out = append(out, *d)
 		}
+		clear(order)
 	}
+	f.sort = order
 	return out
 }
 

@@ -247,10 +247,16 @@ func (ks *Keyspace) recall(deltas []Delta) {
 		return
 	}
 	var keys [RecallMost]Key
+	n := 0
 	for i := range deltas {
-		keys[i] = deltas[i].ID.Key
+		if k := &deltas[i].ID.Key; n == 0 || *k != keys[n-1] { // those of one key follow each other
+			keys[n] = *k
+			n++
+		}
 	}
-	ks.Store.Recall(keys[:len(deltas)])
+	if n > 1 {
+		ks.Store.Recall(keys[:n])
+	}
 }
 
 // apply applies a delta. made says that it is being made here: of a remove of more than
@@ -623,7 +629,10 @@ func (ks *Keyspace) finish(key Key, h *Header) {
 func (ks *Keyspace) visible(key Key, h *Header) Type {
 	var only Type
 	several := false
-	for k := range h.Live {
+	for k, n := range h.Live {
+		if n == 0 {
+			continue
+		}
 		if t := Kind(k).Type(); h.Len(Kind(k)) > 0 && t != TypeNone && t != only {
 			several = several || only != TypeNone
 			only = t
