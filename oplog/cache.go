@@ -1,6 +1,10 @@
 package oplog
 
-import "github.com/replicatord/replicatord/crdt"
+import (
+	"slices"
+
+	"github.com/replicatord/replicatord/crdt"
+)
 
 // keyCache keeps what groups have read and written of keys, decoded, for the
 // groups after them. What a group has changed stays at least until it is in the
@@ -13,7 +17,8 @@ type keyCache struct {
 	size       int // of young, but for what was carried over
 	carried    int // of what was kept though its time had come, last time
 	owed       owing
-	recalled   uint64 // nothing that counts: for Recall's looks not to be left out
+	recalled   uint64         // nothing that counts: for Recall's looks not to be left out
+	lists      [][]*cellState // for keyState.set of keys to come, empty
 }
 
 // What goes through instead of being kept.
@@ -76,6 +81,35 @@ func (c *keyCache) look(states []*keyState) {
 		}
 	}
 }
+
+// noteSet adds to the cells that the open group has set of a key. What takes more than
+// the key's own room is lent.
+func (c *keyCache) noteSet(ks *keyState, cs *cellState) {
+	if n := len(c.lists); n > 0 && len(ks.set) == 1 && cap(ks.set) == 1 {
+		ks.set = append(c.lists[n-1], ks.set...)
+		c.lists = c.lists[:n-1]
+	}
+	ks.set = append(ks.set, cs)
+}
+
+// unset forgets what the group has set of a key.
+func (c *keyCache) unset(ks *keyState) {
+	clear(ks.set)
+	switch n := cap(ks.set); {
+	case n <= 1:
+		ks.set = ks.set[:0]
+		return
+	case n <= listMost && len(c.lists) < listsKept:
+		c.lists = append(c.lists, ks.set[:0])
+	}
+	ks.set = ks.room.set[:0]
+}
+
+// How many lists are there to be lent, at most, and how long.
+const (
+	listsKept = 256
+	listMost  = 1024
+)
 
 // add keeps a key from now on.
 func (c *keyCache) add(ks *keyState) { c.young.set(ks) }
@@ -317,6 +351,9 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 		ks.seq, ks.hseq = seq, seq
 		ks.dirty, ks.stored = false, flagsOfHeader(ks.header)
 	}
+	if cap(ks.owed) < len(ks.set) {
+		ks.owed = slices.Grow(ks.owed, len(ks.set))
+	}
 	for _, cs := range ks.set {
 		if !cs.dirty {
 			continue
@@ -336,11 +373,8 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 			}
 		}
 		ks.seq, cs.seq = seq, seq
-		cs.dirty = false
 		cs.settle(now)
 	}
-	clear(ks.set)
-	ks.set = ks.set[:0]
 	return owes
 }
 
@@ -355,6 +389,8 @@ type cellSet struct {
 type manyCells struct {
 	index crdt.Index  // of all
 	spare []cellState // for those to come: several in one piece of memory
+	asked cellKey     // asked for last, and not there: mostly it is asked for again, and added
+	hash  uint32      // of asked
 }
 
 const (
@@ -389,13 +425,18 @@ func (s *cellSet) get(k cellKey) *cellState {
 	if s.last != nil && s.last.is(k) {
 		return s.last
 	}
+	m := s.many
+	if m.asked == k {
+		return nil
+	}
 	h := crdt.HashElem(k.kind, k.elem)
-	for i, at := s.many.index.First(h); i >= 0; i, at = s.many.index.Next(h, at) {
+	for i, at := m.index.First(h); i >= 0; i, at = m.index.Next(h, at) {
 		if cs := s.list[i]; cs.is(k) {
 			s.last = cs
 			return cs
 		}
 	}
+	m.asked, m.hash = k, h
 	return nil
 }
 
@@ -415,6 +456,11 @@ func (s *cellSet) add(cs *cellState) {
 
 // enter puts a cell into the index.
 func (s *cellSet) enter(i int) {
-	s.many.index.Add(crdt.HashElem(s.list[i].kind, s.list[i].elem), i)
-	s.last = s.list[i]
+	m, cs := s.many, s.list[i]
+	h := m.hash
+	if !cs.is(m.asked) {
+		h = crdt.HashElem(cs.kind, cs.elem)
+	}
+	m.index.Add(h, i)
+	m.asked, s.last = cellKey{}, cs
 }

@@ -19,7 +19,7 @@ type cellState struct {
 	size   uint32    // about, in memory
 	seq    uint64    // of the last commit that changed it; 0 once it is swept
 	expiry int64     // as committed
-	open   *openCell // nil: packed, or there is none
+	open   *openCell // nil: packed, or there is none, as after a group has set it to nothing
 	dot    crdt.Dot  // of the value of a packed one
 	value  []byte
 }
@@ -49,12 +49,15 @@ func (cs *cellState) key() cellKey { return cellKey{cs.kind, cs.elem} }
 func (cs *cellState) is(k cellKey) bool { return cs.kind == k.kind && cs.elem == k.elem }
 
 // packed reports whether there is a cell, and it is packed. It is as it is committed.
-func (cs *cellState) packed() bool { return cs.open == nil && cs.exists }
+func (cs *cellState) packed() bool { return cs.open == nil && cs.exists && !cs.dirty }
 
 // flags says of the cell what is told of one when it is committed.
 func (cs *cellState) flags() cellFlags {
-	if cs.open == nil {
+	switch {
+	case cs.packed():
 		return cs.stored()
+	case cs.open == nil:
+		return cellFlags{}
 	}
 	return flagsOfCell(cs.key(), &cs.open.Cell)
 }
@@ -78,6 +81,11 @@ func (cs *cellState) read(c *crdt.Cell, f cellFlags) {
 // settle keeps the cell that a group has set, now that it is committed.
 func (cs *cellState) settle(f cellFlags) {
 	cs.setStored(f)
+	cs.dirty = false
+	if cs.open == nil {
+		cs.keep(&crdt.Cell{})
+		return
+	}
 	c := &cs.open.Cell
 	for i := range c.Values {
 		// A client's value may be a piece of a large buffer.
@@ -117,8 +125,11 @@ func (cs *cellState) appendBinary(b []byte) []byte {
 // is reached by.
 func (cs *cellState) measure() int {
 	n := 150 + len(cs.elem)
-	if cs.open == nil {
+	switch {
+	case cs.packed():
 		return n + len(cs.value)
+	case cs.open == nil:
+		return n
 	}
 	c := &cs.open.Cell
 	for i := range c.Values {
@@ -195,9 +206,13 @@ func (g *Group) open(cs *cellState) *crdt.Cell {
 
 // set makes a copy of c the cell of a state.
 func (g *Group) set(cs *cellState, c *crdt.Cell) {
+	cs.dirty = true
+	if c.Empty() {
+		cs.open = nil
+		return
+	}
 	if cs.open == nil {
 		cs.open = g.l.opened.take(cs)
 	}
 	cs.open.set(c)
-	cs.dirty = true
 }

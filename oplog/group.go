@@ -278,7 +278,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 	cs := g.loadCell(id)
 	if !cs.dirty {
-		g.last.set = append(g.last.set, cs)
+		g.l.cache.noteSet(g.last, cs)
 	}
 	g.set(cs, c)
 	g.last.measure(cs)
@@ -607,6 +607,7 @@ func (g *Group) keep() {
 		if owes := ks.settled(g.seq, g.begun, g.drained); owes >= 0 {
 			c.owe(ks, owes)
 		}
+		c.unset(ks)
 		if ks.bytes > max(c.budget, ks.shedAt) {
 			ks.shed(drained)
 		}
