@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +57,54 @@ func TestKeptReadAllocations(t *testing.T) {
 		t.Logf("pipelines of %d: %.2f allocations a command", at, per)
 		if per > bound {
 			t.Errorf("pipelines of %d: %.2f allocations a command, not %.1f at most", at, per, bound)
+		}
+	}
+}
+
+// TestNewKeyAllocations bounds what a set or hash of 100 elements allocates that was
+// not there before: of each element its name, its state in large pieces, and no more.
+func TestNewKeyAllocations(t *testing.T) {
+	members, fields := "", ""
+	for i := range 100 {
+		members += fmt.Sprintf(" member:%d", i)
+		fields += fmt.Sprintf(" field:%d value", i)
+	}
+	for _, write := range []struct {
+		words       string
+		most, bytes uint64 // allocations, and bytes of them
+	}{
+		{"SADD set:%d" + members, 165, 34 << 10},
+		{"HSET hash:%d" + fields, 270, 41 << 10},
+	} {
+		c := newBareCore(t, time.Now, &sentView{})
+		const group, groups = 50, 6
+		reqs := make([]*resp.Request, group*groups)
+		for i := range reqs {
+			reqs[i] = request(nil, strings.Fields(fmt.Sprintf(write.words, i))...)
+			reqs[i].Proto = 2
+		}
+		run := func(reqs []*resp.Request) {
+			for _, q := range reqs {
+				if c.Do(q); q.Out[0] == '-' {
+					t.Fatalf("%q: %q", q.Args, q.Out)
+				}
+			}
+			if err := c.Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run(reqs[:group]) // until buffers have their size
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for i := group; i < len(reqs); i += group {
+			run(reqs[i : i+group])
+		}
+		runtime.ReadMemStats(&after)
+		n := uint64(len(reqs) - group)
+		allocs, bytes := (after.Mallocs-before.Mallocs)/n, (after.TotalAlloc-before.TotalAlloc)/n
+		t.Logf("%s: %d allocations, %d bytes", reqs[0].Cmd.Name, allocs, bytes)
+		if allocs > write.most || bytes > write.bytes {
+			t.Errorf("%s: %d allocations of %d bytes, not %d of %d at most", reqs[0].Cmd.Name, allocs, bytes, write.most, write.bytes)
 		}
 	}
 }
