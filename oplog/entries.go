@@ -117,7 +117,7 @@ func (l *Log) Trim(acked crdt.Vector) (more bool, err error) {
 	var heads trimHeap
 	for s, st := range l.streams {
 		kept += int64(st.row.appended - st.floor.trimmed)
-		if upto := l.durable.Get(s); upto > st.floor.tag {
+		if upto := min(l.durable.Get(s), l.redo.free(s)); upto > st.floor.tag {
 			heads = append(heads, &trimHead{stream: s, from: st.floor.tag, floor: st.floor, upto: upto, acked: acked.Get(s), stretches: st.stretches, part: st.part})
 		}
 	}

@@ -135,7 +135,7 @@ func (l *Log) Begin() *Group {
 	}
 	l.sums.reset()
 	l.group = &Group{l: l, vector: l.vector, shared: true, digests: &l.sums}
-	l.entries = reuse(l.entries)
+	l.entries, l.sources = reuse(l.entries), l.sources.reset()
 	if l.closed {
 		l.group.err = ErrClosed
 	}
@@ -457,7 +457,9 @@ func (g *Group) Append(e *crdt.Entry) error {
 	}
 	// The buffer is the log's; entries that were there before it grew stay where they are.
 	from := len(g.l.entries)
-	g.l.entries = wire.EncodeEntry(g.l.entries, e)
+	g.l.entries = wire.EncodeEntryEach(g.l.entries, e, func(d *crdt.Delta, end int) {
+		g.l.sources.add(d, len(g.entries)+1, end-from)
+	})
 	data := g.l.entries[from:len(g.l.entries):len(g.l.entries)]
 	gs.row.tag, gs.row.known = e.Tag, e.Ctx
 	gs.row.appended += uint64(len(data))
@@ -582,14 +584,29 @@ func (g *Group) Commit() error {
 	if err := l.makeRoom(g.bytes + 64*len(g.keys)); err != nil {
 		return err
 	}
-	l.commit.Lock()
-	err := g.write()
+	err := g.lock()
+	if err == nil {
+		err = g.write()
+	}
 	l.commit.Unlock()
 	if err == nil {
 		g.keep()
 		l.committed()
 	}
 	return err
+}
+
+// lock takes l.commit, in any case. Of entries that a jump drops no record is to tell.
+func (g *Group) lock() error {
+	l := g.l
+	l.commit.Lock()
+	for s, gs := range g.streams {
+		if gs.jump && l.redo.free(s) < gs.floor.tag {
+			l.commit.Unlock()
+			return l.level()
+		}
+	}
+	return nil
 }
 
 // keep leaves what the group holds of keys to the groups after it.
@@ -634,7 +651,7 @@ func (g *Group) write() error {
 	}
 	batch := l.db.NewBatchWithSize(2*g.bytes+256*len(g.keys)+1024, pebble.WithMaxRetainedSizeBytes(maxReused))
 	defer func() { _ = batch.Close() }()
-	w := groupWriter{batch: batch, filter: &l.filter, redo: reuse(l.redo.buffer), drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
+	w := groupWriter{batch: batch, filter: &l.filter, redo: reuse(l.redo.buffer), sources: l.sources, entries: g.entries, drained: l.redo.drained.Load(), begun: l.redo.begun, all: g.through || len(g.keys) > maxRedoKeys}
 	w.keys(g)
 	for _, e := range g.entries {
 		w.set(appendLogKey(w.key[:0], e.stream, e.tag), e.data)
@@ -691,7 +708,12 @@ func (g *Group) write() error {
 		return f.err
 	}
 	l.redo.seq = g.seq
-	l.redo.written.Add(int64(len(w.redo)))
+	l.redo.written.Add(w.told())
+	if w.referred > 0 {
+		for i := range g.entries {
+			l.redo.pin(g.seq, g.entries[i].stream, g.entries[i].tag)
+		}
+	}
 	swept()
 	changed := noter{r: &l.recent}
 	for _, row := range w.through {

@@ -26,7 +26,7 @@ const bucketSlots = crdt.Slots / Buckets
 func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
 
 // format is the version of the layout. A program opens no later one.
-const format = 4
+const format = 5
 
 // Log is the durable state of one replica. Its methods are safe for concurrent
 // use; there is one Group at a time.
@@ -45,6 +45,7 @@ type Log struct {
 	opened  openCells  // likewise
 	ends    endCache   // likewise
 	entries []byte     // likewise: its encoded entries
+	sources sources    // likewise: their values
 	sums    digestSums // likewise
 	filter  keyFilter
 	redo    redo
@@ -286,7 +287,7 @@ func (l *Log) checkFormat() error {
 		return nil
 	}
 	// Format 1 is this one without redo records, 2 without tables that are filled in, 3 without rows that share
-	// their beginnings in redo records.
+	// their beginnings in redo records, 4 without such as refer to entries.
 	return l.db.Set(metaKey(metaFormat), []byte{format}, pebble.Sync)
 }
 

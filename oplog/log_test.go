@@ -229,6 +229,7 @@ func TestTrim(t *testing.T) {
 	}
 	trim := func(acked crdt.Tag) {
 		t.Helper()
+		r.drain() // records refer to entries
 		if more, err := r.log.Trim(crdt.Vector{{Stream: s, Tag: acked}}); more || err != nil {
 			t.Fatal(more, err)
 		}
@@ -417,10 +418,10 @@ func TestLaterFormatIsRefused(t *testing.T) {
 }
 
 // testdata/format1.tar.gz is the directory of a node of the last version that
-// wrote format 1, stopped in order; format3.tar.gz that of one that wrote format 3,
-// killed, with redo records.
+// wrote format 1, stopped in order; format3.tar.gz and format4.tar.gz those of such that wrote
+// formats 3 and 4, killed, with redo records.
 func TestEarlierFormatIsTakenOver(t *testing.T) {
-	for file, records := range map[string]bool{"format1.tar.gz": false, "format3.tar.gz": true} {
+	for file, records := range map[string]bool{"format1.tar.gz": false, "format3.tar.gz": true, "format4.tar.gz": true} {
 		t.Run(file, func(t *testing.T) { takeOver(t, filepath.Join("testdata", file), records) })
 	}
 }

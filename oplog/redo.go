@@ -23,6 +23,10 @@ import (
 // up what it has changed. Of each row the newest record counts, and what it says is written.
 // Records are states, not deltas: to apply them again changes nothing.
 //
+// A value that came with one of the commit's entries is not in its record a second time:
+// that says where in the entry it is. So entries stay in the log until the
+// records that refer to them are deleted (pins).
+//
 // What is too large for the cache goes through: into its row at once, and the
 // record says only that the row is newer than older records.
 
@@ -34,6 +38,8 @@ const (
 	redoNew    redoOp = 2 // likewise; not written any more
 	redoDelete redoOp = 3 // there is none
 	redoStored redoOp = 4 // the store has it as it was then
+	redoEntry  redoOp = 5 // no row, but the key of an entry, for those that follow
+	redoRefer  redoOp = 6 // it has this value with a piece of that entry behind it
 
 	redoShares redoOp = 0x80 // with one of those: the row begins as the one before it in the record
 )
@@ -53,9 +59,10 @@ type redo struct {
 	buffer  []byte              // to make records in
 	through map[string]struct{} // rows written since a drain began; nil if none is under way
 	sweep   sweep
+	pins    map[crdt.Stream]*pins
 
 	drained atomic.Uint64 // what records up to this one tell the rows do, or newer ones
-	written atomic.Int64  // bytes of all records
+	written atomic.Int64  // bytes of all records, and of what they refer to
 	gone    atomic.Int64  // of those up to drained
 	rested  int64         // written, when Rest looked last
 }
@@ -94,15 +101,21 @@ func appendRedo(b []byte, op redoOp, before, row, value []byte) []byte {
 		b, n = append(b, byte(op)), 0
 	}
 	b = append(binary.AppendUvarint(b, uint64(len(row)-n)), row[n:]...)
-	if op == redoSet || op == redoNew {
+	if op == redoSet || op == redoNew || op == redoRefer {
 		b = append(binary.AppendUvarint(b, uint64(len(value))), value...)
 	}
 	return b
 }
 
-// eachRedo calls fn for what a record tells, in order. The slices are good until
-// it returns.
-func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
+// appendRefer adds that a row ends in the value from from on of the entry told of last.
+func appendRefer(b []byte, before, row, value []byte, from, size int) []byte {
+	b = appendRedo(b, redoRefer, before, row, value)
+	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(from)), uint64(size))
+}
+
+// eachRedo calls fn for what a record tells of rows, in order; entry reads an entry by its
+// key. The slices are good until it returns.
+func eachRedo(b []byte, entry func(key []byte) ([]byte, error), fn func(op redoOp, row, value []byte) error) error {
 	// number reads one, which is no greater than most.
 	number := func(most int) (int, bool) {
 		n, w := binary.Uvarint(b)
@@ -122,7 +135,7 @@ func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
 		b = b[n:]
 		return p, true
 	}
-	var row []byte
+	var row, source, joined []byte
 	for len(b) > 0 {
 		op := redoOp(b[0])
 		b = b[1:]
@@ -136,11 +149,33 @@ func eachRedo(b []byte, fn func(op redoOp, row, value []byte) error) error {
 			rest, ok = piece()
 		}
 		row = append(row[:shared], rest...)
-		if ok && (op == redoSet || op == redoNew) {
+		if ok && (op == redoSet || op == redoNew || op == redoRefer) {
 			value, ok = piece()
 		}
-		if !ok || len(row) == 0 || row[0] != rangeCells && row[0] != rangeDigests || op < redoSet || op > redoStored {
+		if ok && op == redoRefer {
+			var from, size int
+			if from, ok = number(len(source)); ok {
+				size, ok = number(len(source) - from)
+			}
+			if ok {
+				joined = append(append(joined[:0], value...), source[from:from+size]...)
+				op, value = redoSet, joined
+			}
+		}
+		if ok = ok && len(row) > 0; ok && op == redoEntry {
+			ok = row[0] == rangeLog
+		} else if ok {
+			ok = (row[0] == rangeCells || row[0] == rangeDigests) && op >= redoSet && op <= redoStored
+		}
+		if !ok {
 			return fmt.Errorf("%w of a redo record", crdt.ErrCorrupt)
+		}
+		if op == redoEntry {
+			var err error
+			if source, err = entry(row); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := fn(op, row, value); err != nil {
 			return err
@@ -159,6 +194,15 @@ func eachRow(r pebble.Reader, after, upto uint64, note func(row []byte), fn func
 		return err
 	}
 	defer func() { _ = it.Close() }()
+	var source []byte // buffer
+	entry := func(key []byte) ([]byte, error) {
+		b, closer, err := r.Get(key)
+		if err != nil {
+			return nil, fmt.Errorf("entry %x, of which a redo record tells: %w", key, err)
+		}
+		source = append(source[:0], b...)
+		return source, closer.Close()
+	}
 	known := map[string]struct{}{}
 	// The newest comes first. Within one record a row does not change.
 	for ok := it.Last(); ok; ok = it.Prev() {
@@ -166,7 +210,7 @@ func eachRow(r pebble.Reader, after, upto uint64, note func(row []byte), fn func
 		if err != nil {
 			return err
 		}
-		err = eachRedo(b, func(op redoOp, row, value []byte) error {
+		err = eachRedo(b, entry, func(op redoOp, row, value []byte) error {
 			if _, ok := known[string(row)]; ok {
 				return nil
 			}
@@ -239,7 +283,17 @@ func (r *redo) begin() (upto uint64, bytes int64) {
 // and none may outlive a newer one.
 func (r *redo) ended(err error) {
 	if err == nil {
-		r.forgot = r.drained.Load()
+		r.forget(r.drained.Load())
+	}
+}
+
+// forget takes note that the records up to seq are deleted.
+func (r *redo) forget(seq uint64) {
+	r.forgot = seq
+	for s, p := range r.pins {
+		if p.release(seq); len(p.list) == 0 {
+			delete(r.pins, s)
+		}
 	}
 }
 

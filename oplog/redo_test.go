@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -138,29 +139,59 @@ func TestRedoOfARow(t *testing.T) {
 
 func TestRedoRecordsAreChecked(t *testing.T) {
 	cell, sibling, digest := []byte{rangeCells, 1, 2, 3, 4, 5}, []byte{rangeCells, 1, 2, 3, 4, 6, 7}, []byte{rangeDigests, 0, 1}
-	one := appendRedo(nil, redoSet, nil, cell, []byte("value"))
-	two := appendRedo(one[:len(one):len(one)], redoSet, cell, sibling, nil)
-	good := appendRedo(two[:len(two):len(two)], redoDelete, sibling, digest, nil)
-	if len(two)-len(one) >= len(sibling)+3 {
-		t.Errorf("a row that begins as the one before takes %d bytes", len(two)-len(one))
+	entry := []byte{rangeLog, 1, 2, 3}
+	source := func(key []byte) ([]byte, error) {
+		if !bytes.Equal(key, entry) {
+			return nil, pebble.ErrNotFound
+		}
+		return []byte("what an entry says"), nil
+	}
+	var parts [][]byte
+	var good []byte
+	whole := map[int]bool{0: true}
+	for _, add := range []func(b []byte) []byte{
+		func(b []byte) []byte { return appendRedo(b, redoSet, nil, cell, []byte("value")) },
+		func(b []byte) []byte { return appendRedo(b, redoSet, cell, sibling, nil) },
+		func(b []byte) []byte { return appendRedo(b, redoEntry, sibling, entry, nil) },
+		func(b []byte) []byte { return appendRefer(b, entry, cell, []byte("or "), 8, 5) },
+		func(b []byte) []byte { return appendRefer(b, cell, sibling, nil, 0, 18) },
+		func(b []byte) []byte { return appendRedo(b, redoDelete, sibling, digest, nil) },
+	} {
+		from := len(good)
+		good = add(good)
+		parts = append(parts, good[from:])
+		whole[len(good)] = true
+	}
+	if len(parts[1]) >= len(sibling)+3 {
+		t.Errorf("a row that begins as the one before takes %d bytes", len(parts[1]))
 	}
 	var told []string
-	if err := eachRedo(good, func(op redoOp, row, value []byte) error {
+	if err := eachRedo(good, source, func(op redoOp, row, value []byte) error {
 		told = append(told, fmt.Sprint(op, row, string(value)))
 		return nil
-	}); err != nil || !slices.Equal(told, []string{fmt.Sprint(redoSet, cell, "value"), fmt.Sprint(redoSet, sibling, ""), fmt.Sprint(redoDelete, digest, "")}) {
+	}); err != nil || !slices.Equal(told, []string{
+		fmt.Sprint(redoSet, cell, "value"), fmt.Sprint(redoSet, sibling, ""), fmt.Sprint(redoSet, cell, "or entry"),
+		fmt.Sprint(redoSet, sibling, "what an entry says"), fmt.Sprint(redoDelete, digest, ""),
+	}) {
 		t.Fatal(told, err)
 	}
-	whole := map[int]bool{0: true, len(one): true, len(two): true}
+	nothing := func(redoOp, []byte, []byte) error { return nil }
 	for i := range good {
-		if err := eachRedo(good[:i], func(redoOp, []byte, []byte) error { return nil }); errors.Is(err, crdt.ErrCorrupt) == whole[i] {
+		if err := eachRedo(good[:i], source, nothing); errors.Is(err, crdt.ErrCorrupt) == whole[i] {
 			t.Errorf("cut after %d bytes: %v", i, err)
 		}
 	}
-	for _, bad := range [][]byte{{0, 1, rangeCells}, {9, 1, rangeCells}, {1, 0}, {1, 1, rangeMeta, 0}, {1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1}, {0x81, 1, 0, 0}, {0x83}, {0x80, 0, 1, rangeCells}} {
-		if err := eachRedo(bad, func(redoOp, []byte, []byte) error { return nil }); !errors.Is(err, crdt.ErrCorrupt) {
+	for _, bad := range [][]byte{
+		{0, 1, rangeCells}, {9, 1, rangeCells}, {1, 0}, {1, 1, rangeMeta, 0}, {1, 0xff, 0xff, 0xff, 0xff, 0x0f, 1}, {0x81, 1, 0, 0}, {0x83}, {0x80, 0, 1, rangeCells},
+		{5, 1, rangeCells}, {5, 0}, {1, 1, rangeLog, 0}, {6, 1, rangeCells, 0, 0, 1},
+		appendRefer(slices.Concat(parts[:3]...), nil, cell, nil, 18, 1), appendRefer(slices.Concat(parts[:3]...), nil, cell, nil, 19, 0), appendRefer(slices.Concat(parts[:3]...), nil, entry, nil, 0, 1),
+	} {
+		if err := eachRedo(bad, source, nothing); !errors.Is(err, crdt.ErrCorrupt) {
 			t.Errorf("%x: %v", bad, err)
 		}
+	}
+	if err := eachRedo(appendRedo(nil, redoEntry, nil, []byte{rangeLog, 9}, nil), source, nothing); !errors.Is(err, pebble.ErrNotFound) {
+		t.Errorf("an entry that is not there: %v", err)
 	}
 }
 
@@ -173,7 +204,7 @@ func TestWriteBackAgainstModel(t *testing.T) {
 		o := testOptions(fs)
 		o.RedoBytes = []int64{1, 2000, 20_000, 200_000, 1 << 30}[rnd.IntN(5)]
 		o.CacheBytes = []int64{4 << 10, 1 << 20}[rnd.IntN(2)]
-		o.KeyBytes = o.CacheBytes
+		o.KeyBytes, o.KeepBytes = o.CacheBytes, 0
 		r := openReplica(t, o)
 		model := map[string]map[string]string{}
 		names := []string{"a", "b", "c", "d"}
@@ -199,7 +230,12 @@ func TestWriteBackAgainstModel(t *testing.T) {
 			if model[name] == nil {
 				model[name] = map[string]string{}
 			}
-			switch rnd.IntN(13) {
+			switch rnd.IntN(14) {
+			case 13: // whatever records do not need
+				r.sync()
+				if _, err := r.log.Trim(crdt.Vector{{Stream: r.log.Identity().Origin, Tag: math.MaxUint64}}); err != nil {
+					t.Fatal(err)
+				}
 			case 0:
 				r.view(func(w *crdt.Writer) { change(w, map[string]string{}) }) // and discard it
 			case 1:

@@ -16,11 +16,15 @@ type groupWriter struct {
 	batch          *pebble.Batch
 	filter         *keyFilter
 	redo           []byte
-	told           []byte   // the row that redo tells of last
-	drained        uint64   // records up to this one are gone
-	begun          uint64   // those up to this one may have reached the rows by a drain
-	all            bool     // everything goes through
-	through        []string // the rows that do
+	before         []byte // the row that redo tells of last
+	sources        sources
+	entries        []logEntry // of sources
+	entry          int        // the entry that redo tells of last, 1 for the first
+	referred       int64      // bytes of entries that redo refers to
+	drained        uint64     // records up to this one are gone
+	begun          uint64     // those up to this one may have reached the rows by a drain
+	all            bool       // everything goes through
+	through        []string   // the rows that do
 	key, value     []byte
 	pos            []byte // of the key at hand
 	err            error
@@ -75,13 +79,13 @@ func (w *groupWriter) keys(g *Group) {
 
 // tell adds to the redo record what has become of the row w.key.
 func (w *groupWriter) tell(op redoOp, value []byte) {
-	w.redo = appendRedo(w.redo, op, w.told, w.key, value)
-	w.told = append(w.told[:0], w.key...)
+	w.redo = appendRedo(w.redo, op, w.before, w.key, value)
+	w.before = append(w.before[:0], w.key...)
 }
 
 // row tells of a row in the redo record, or puts it into the store, which may have
-// one.
-func (w *groupWriter) row(now, was, through, stands bool) {
+// one. at is where the end of its value is too.
+func (w *groupWriter) row(now, was, through, stands bool, at source) {
 	switch {
 	case through && (now || stands):
 		w.through = append(w.through, string(w.key))
@@ -91,6 +95,8 @@ func (w *groupWriter) row(now, was, through, stands bool) {
 		} else {
 			w.delete(w.key)
 		}
+	case now && at.size > 0:
+		w.refer(at)
 	case now:
 		w.tell(redoSet, w.value)
 	case was || through || stands:
@@ -103,11 +109,15 @@ func (w *groupWriter) row(now, was, through, stands bool) {
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	now, was := cs.flags(), cs.stored()
 	w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
+	var at source
 	if now.exists {
 		w.cells++
 		w.value = cs.appendBinary(w.value[:0])
+		if cs.open != nil && plain(&cs.open.Cell) { // its value is the end of it
+			at = w.sources.find(cs.open.Values[0].Value, w.entries)
+		}
 	}
-	w.row(now.exists, was.exists, through, mayStand(cs.seq, was.exists, cs.row, w.begun, w.drained))
+	w.row(now.exists, was.exists, through, mayStand(cs.seq, was.exists, cs.row, w.begun, w.drained), at)
 	w.index(now.remnant, was.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
 	w.index(now.swept, was.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
 	w.expiry(now.expiry, was.expiry, id)
@@ -123,7 +133,7 @@ func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 		}
 		w.value = ks.header.AppendBinary(w.value[:0])
 	}
-	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained))
+	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained), source{})
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})

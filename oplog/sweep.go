@@ -91,11 +91,11 @@ func (w *groupWriter) sweep(g *Group) (done func()) {
 		forgot++
 		w.delete(redoKey(w.key[:0], forgot))
 	}
-	keep := func() { r.forgot = forgot }
+	keep := func() { r.forget(forgot) }
 	if r.through != nil { // what drains meanwhile must not write older rows over newer
 		return keep
 	}
-	added, written := int64(len(w.redo)), r.written.Load()
+	added, written := w.told(), r.written.Load()
 	if waiting := r.waiting() + added; !s.under && (4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes) || r.stale) {
 		r.stale = false
 		s.under, s.at, s.upto, s.bytes, s.end = true, 0, r.seq, written, written+l.opts.RedoBytes*(4-sweepFrom)/4

@@ -38,7 +38,11 @@ func bytesKey(n protowire.Number) byte  { return byte(n<<3) | byte(protowire.Byt
 // the entry (tag and context of its removes, tags of its values) is left out, so
 // that a plain SET costs its key, its value and some ten bytes. The result is
 // the same for equal entries.
-func EncodeEntry(b []byte, e *crdt.Entry) []byte {
+func EncodeEntry(b []byte, e *crdt.Entry) []byte { return EncodeEntryEach(b, e, nil) }
+
+// EncodeEntryEach is EncodeEntry, and tells each where it ends in what is returned: of a
+// delta that puts a value and adds nothing, that value ends there too.
+func EncodeEntryEach(b []byte, e *crdt.Entry, each func(d *crdt.Delta, end int)) []byte {
 	w := entryWriter{entry: e}
 	b = appendFixed(b, entryStream, uint64(e.Stream))
 	b = appendFixed(b, entryPrev, uint64(e.Prev))
@@ -57,6 +61,9 @@ func EncodeEntry(b []byte, e *crdt.Entry) []byte {
 		start := len(b)
 		b = w.appendDelta(b, &e.Deltas[i])
 		b = prefixLen(b, start)
+		if each != nil {
+			each(&e.Deltas[i], len(b))
+		}
 	}
 	return b
 }
