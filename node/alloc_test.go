@@ -103,7 +103,7 @@ func TestNewKeyAllocations(t *testing.T) {
 		n := uint64(len(reqs) - group)
 		allocs, bytes := (after.Mallocs-before.Mallocs)/n, (after.TotalAlloc-before.TotalAlloc)/n
 		t.Logf("%s: %d allocations, %d bytes", reqs[0].Cmd.Name, allocs, bytes)
-		if allocs > write.most || bytes > write.bytes {
+		if allocs > write.most || bytes > write.bytes && !testing.Short() { // short tests are run with the race detector, which takes memory too
 			t.Errorf("%s: %d allocations of %d bytes, not %d of %d at most", reqs[0].Cmd.Name, allocs, bytes, write.most, write.bytes)
 		}
 	}
