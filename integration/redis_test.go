@@ -364,7 +364,7 @@ func TestRedisThatCannotBeAView(t *testing.T) {
 	for _, tt := range []struct{ want, args string }{
 		{"fewer than the 16 databases", "--databases 8"},
 		{"replica of another Redis", "--replicaof 127.0.0.1 " + fmt.Sprint(master.Port)},
-		{"cluster mode", "--cluster-enabled yes"},
+		{"cluster mode", fmt.Sprint("--cluster-enabled yes --cluster-port ", testbed.FreePort())}, // the usual one may be somebody's
 		{"NOAUTH", "--requirepass secret"},
 		{"set proto-max-bulk-len to at least 536870912 there", "--proto-max-bulk-len 1mb --user default on nopass ~* &* +@all -config|set"},
 	} {
