@@ -18,6 +18,22 @@ func (noWalks) EachCell(crdt.Key, crdt.Kind, func(crdt.CellID, *crdt.Cell) bool)
 	panic("all cells of a key are asked for")
 }
 
+// written takes note that what a writer has written is applied.
+func written(ks *crdt.Keyspace, w *crdt.Writer) {
+	for _, e := range w.Entries() {
+		ks.Have = ks.Have.Clone()
+		ks.Have.Raise(e.Stream, e.Tag)
+	}
+}
+
+// sweepFields hides the fields of a hash that have expired.
+func sweepFields(ks *crdt.Keyspace, k crdt.Key, now int64) {
+	ks.Store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, _ *crdt.Cell) bool {
+		ks.SweepField(id, now)
+		return true
+	})
+}
+
 // TestKeysThatBegan: a key that was not there before is written from the cells that
 // have changed alone, and the view is sent just what it is where the key is written
 // whole.
@@ -52,16 +68,10 @@ func TestKeysThatBegan(t *testing.T) {
 		}
 		if rng.IntN(4) == 0 {
 			if ks.Sweep(k, now); rng.IntN(2) == 0 {
-				ks.Store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, _ *crdt.Cell) bool {
-					ks.SweepField(id, now)
-					return true
-				})
+				sweepFields(ks, k, now)
 			}
 		}
-		for _, e := range w.Entries() {
-			ks.Have = ks.Have.Clone()
-			ks.Have.Raise(e.Stream, e.Tag)
-		}
+		written(ks, w)
 		ks.EachTouched(func(k crdt.Key, touch *crdt.Touch) {
 			h := ks.Store.Header(k)
 			if touch.Type != crdt.TypeNone || touch.Whole || h == nil || !h.Exists(now) {

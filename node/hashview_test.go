@@ -68,15 +68,9 @@ func TestHashView(t *testing.T) {
 						w.SetString(k, []byte("another type"), rng.IntN(2) == 0)
 					}
 				default:
-					ks.Store.EachCell(k, crdt.KindExpiry, func(id crdt.CellID, _ *crdt.Cell) bool {
-						ks.SweepField(id, now)
-						return true
-					})
+					sweepFields(ks, k, now)
 				}
-				for _, e := range w.Entries() {
-					ks.Have = ks.Have.Clone()
-					ks.Have.Raise(e.Stream, e.Tag)
-				}
+				written(ks, w)
 				b := &Batch{fields: knows}
 				if touch := ks.Touched[k]; touch != nil {
 					touch.Whole = touch.Whole || rng.IntN(20) == 0

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"math"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -160,48 +161,46 @@ func (r *readCache) keep(req *resp.Request, v validity, reply []byte) {
 
 // recall gives requests their replies, from the first on, while they are kept and
 // hold, and returns how many it has.
-func (r *readCache) recall(reqs []*resp.Request) int {
+func (r *readCache) recall(reqs []*resp.Request) (done int) {
 	if r == nil {
 		return 0
 	}
-	done := 0
+	if n := slices.IndexFunc(reqs, func(q *resp.Request) bool { return !q.Cmd.Pure(q.Args) }); n >= 0 {
+		reqs = reqs[:n]
+	}
 	for done < len(reqs) {
 		some := reqs[done:min(done+looksMost, len(reqs))]
 		n := r.recallSome(some)
-		done += n
-		r.hits.Add(uint64(n))
-		if n < len(some) {
-			if some[n].Cmd.Pure(some[n].Args) {
-				r.misses.Add(1)
-			}
+		if done += n; n < len(some) {
+			r.misses.Add(1)
 			break
 		}
+	}
+	if done > 0 {
+		r.hits.Add(uint64(done))
 	}
 	return done
 }
 
+// recallSome is recall for at most looksMost, which may all be kept.
 func (r *readCache) recallSome(reqs []*resp.Request) int {
 	var (
 		looks  [looksMost]look
 		out    [looksMost]found
 		stamps [looksMost]uint32
 		buf    [1024]byte
-		n      int
 	)
 	// Before the replies are looked for: what has changed until now does not count.
 	epoch := r.epoch.Load()
 	keys := buf[:0]
-	for _, q := range reqs {
-		if !q.Cmd.Pure(q.Args) {
-			break
-		}
+	for i, q := range reqs {
 		from := len(keys)
 		keys = appendRead(keys, q)
 		key := keys[from:]
-		looks[n] = look{hash: maphash.Bytes(r.seed, key), key: key}
-		stamps[n] = r.stampOf(q.DB, q.Args[q.Cmd.First]).Load()
-		n++
+		looks[i] = look{hash: maphash.Bytes(r.seed, key), key: key}
+		stamps[i] = r.stampOf(q.DB, q.Args[q.Cmd.First]).Load()
 	}
+	n := len(reqs)
 	r.replies.find(looks[:n], out[:n])
 	for i, f := range out[:n] {
 		if len(f.value) < validitySize {

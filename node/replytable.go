@@ -130,11 +130,14 @@ func (p place) read() (key, value []byte) {
 	return b[:n:n], b[n : n+m : n+m]
 }
 
+// alike reports whether a word of the index may tell of what has that hash.
+func alike(word, hash uint64) bool { return word != 0 && (word^hash)>>(64-hashBits) == 0 }
+
 // next returns the first place that the words of a look's bucket tell of, from number
 // j on, and from where to go on.
 func (t *replyTable) next(l *look, j int) (place, int) {
 	for ; j < bucketSlots; j++ {
-		if word := l.bucket[j].Load(); word != 0 && (word^l.hash)>>(64-hashBits) == 0 {
+		if word := l.bucket[j].Load(); alike(word, l.hash) {
 			if p := t.place(word); p.chunk != nil {
 				return p, j + 1
 			}
@@ -188,7 +191,7 @@ func (t *replyTable) put(hash uint64, key, head, tail []byte) {
 	victim, oldest := 0, ^uint64(0)
 	for j := range bucket {
 		old := bucket[j].Load()
-		if old != 0 && (old^hash)>>(64-hashBits) == 0 {
+		if alike(old, hash) {
 			victim = j
 			break
 		}

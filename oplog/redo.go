@@ -194,14 +194,12 @@ func eachRow(r pebble.Reader, after, upto uint64, note func(row []byte), fn func
 		return err
 	}
 	defer func() { _ = it.Close() }()
-	var source []byte // buffer
 	entry := func(key []byte) ([]byte, error) {
-		b, closer, err := r.Get(key)
-		if err != nil {
-			return nil, fmt.Errorf("entry %x, of which a redo record tells: %w", key, err)
+		b, err := get(r, key)
+		if err == nil && b == nil {
+			err = fmt.Errorf("%w: a redo record tells of entry %x, which is not there", crdt.ErrCorrupt, key)
 		}
-		source = append(source[:0], b...)
-		return source, closer.Close()
+		return b, err
 	}
 	known := map[string]struct{}{}
 	// The newest comes first. Within one record a row does not change.

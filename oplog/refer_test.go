@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/replicatord/replicatord/crdt"
@@ -152,4 +153,31 @@ func TestLogGoesWithSweeps(t *testing.T) {
 		t.Errorf("%d bytes of the log were kept where %d of records may wait; %d pins", most, o.RedoBytes, pinned)
 	}
 	r.verify()
+}
+
+// TestRecordWithoutItsEntry: a record whose entry is gone is corrupt, not a value that is shorter.
+func TestRecordWithoutItsEntry(t *testing.T) {
+	r, _, _ := referReplica(t)
+	defer r.close()
+	r.set("k", strings.Repeat("v", 100))
+	key := appendLogKey(nil, r.log.Identity().Origin, r.tag)
+	entry, err := r.log.get(key)
+	if err != nil || entry == nil {
+		t.Fatal(entry, err)
+	}
+	rows := func() error {
+		return eachRow(r.log.db, 0, r.log.redo.seq, nil, func(_, _ []byte) error { return nil })
+	}
+	if err := rows(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.log.db.Delete(key, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := rows(); !errors.Is(err, crdt.ErrCorrupt) {
+		t.Errorf("without the entry: %v", err)
+	}
+	if err := r.log.db.Set(key, entry, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
 }
