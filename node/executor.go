@@ -29,12 +29,17 @@ const (
 	groupRanges    = 64
 )
 
-// After a group with peers' ranges the clients have a turn as long as that took,
-// if any have been there of late: it ends before when none has a command for a
-// moment.
+// How clients and peers share the executor while both have something: peers have a
+// piece of their ranges for each group of clients' commands, or as many deltas as there
+// were commands since the last, mostSince at most; and as many again for each
+// peersPatience that the piece has waited, up to mostShares. So nodes that are all loaded
+// fully stay level, whatever their number, while clients that send one command at a time
+// wait for a piece or two.
 const (
-	clientsLately = 50 * time.Millisecond
-	turnIdle      = 300 * time.Microsecond
+	pieceDeltas   = 256 // whole entries, until there are so many
+	mostSince     = 1024
+	peersPatience = 100 * time.Millisecond
+	mostShares    = 8
 )
 
 // tickEvery is how often the executor looks for keys that have expired.
@@ -42,7 +47,7 @@ const tickEvery = 50 * time.Millisecond
 
 // executor is the one goroutine that owns the core. Everything that touches
 // state comes to it through two ordered queues, one of them for the ranges of
-// peers, with which clients share its time evenly; it drains what is waiting into
+// peers; it drains what is waiting into
 // a commit group, so that groups grow and cost per command falls as load rises.
 type executor struct {
 	core   *Core
@@ -55,8 +60,7 @@ type executor struct {
 	held   []work    // came while a script was busy
 	behind *requests // of other connections, in the work that is carried out
 	ahead  int       // commands of it whose keys were recalled
-	turn   time.Time // until when it is the clients'
-	served time.Time // when a client's commands were last carried out
+	since  int       // commands carried out since peers last had something applied
 
 	latency func(event string, took time.Duration) // is told what held clients up; nil, or set before they come
 	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
@@ -67,8 +71,30 @@ type executor struct {
 type work struct {
 	reqs   *requests // the first
 	ranges []crdt.Entry
+	came   time.Time // of ranges: when they were handed over
 	done   func(error)
 	fn     func(*Core)
+}
+
+// pieces are the parts of what a peer sent that have still to be committed.
+type pieces struct {
+	left atomic.Int32
+	err  atomic.Pointer[error] // the first
+	done func(error)
+}
+
+func (p *pieces) report(err error) {
+	if err != nil {
+		p.err.CompareAndSwap(nil, &err)
+	}
+	if p.left.Add(-1) > 0 {
+		return
+	}
+	if first := p.err.Load(); first != nil {
+		p.done(*first)
+		return
+	}
+	p.done(nil)
 }
 
 // requests are the commands of one connection that await their replies.
@@ -154,12 +180,23 @@ func (x *executor) Start(batches []resp.Batch) {
 	}
 }
 
-// Apply hands over consecutive ranges of peers' streams; done is called when
-// they are committed or refused.
+// Apply hands over consecutive ranges of peers' streams, which are committed piece by
+// piece; done is called when all are, or with why the first that was not was refused.
 func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
-	if !x.enqueue(x.ranges, work{ranges: ranges, done: done}) {
-		done(context.Canceled)
+	now, all := time.Now(), &pieces{done: done}
+	all.left.Store(1)
+	for len(ranges) > 0 {
+		n := 0
+		for deltas := 0; n < len(ranges) && deltas < pieceDeltas; n++ {
+			deltas += len(ranges[n].Deltas)
+		}
+		all.left.Add(1)
+		if !x.enqueue(x.ranges, work{ranges: ranges[:n:n], came: now, done: all.report}) {
+			all.report(context.Canceled)
+		}
+		ranges = ranges[n:]
 	}
+	all.report(nil)
 }
 
 // Run runs fn between groups and waits for it.
@@ -207,8 +244,6 @@ func (x *executor) loop() {
 	defer tick.Stop()
 	deadline := time.NewTimer(tickEvery)
 	defer deadline.Stop()
-	pause := time.NewTimer(tickEvery)
-	defer pause.Stop()
 	for {
 		if at := x.core.NextDeadline(); at != 0 {
 			deadline.Reset(time.Until(time.UnixMilli(at)))
@@ -219,18 +254,11 @@ func (x *executor) loop() {
 			x.group(w)
 			continue
 		}
-		ranges, idle := x.ranges, (<-chan time.Time)(nil)
-		if left := time.Until(x.turn); left > 0 {
-			pause.Reset(min(left, turnIdle))
-			ranges, idle = nil, pause.C
-		}
 		select {
 		case w := <-x.queue:
 			x.group(w)
-		case w := <-ranges:
+		case w := <-x.ranges:
 			x.group(w)
-		case <-idle:
-			x.turn = time.Time{}
 		case <-deadline.C:
 			x.core.TimeOut(time.Now().UnixMilli())
 		case <-tick.C:
@@ -263,15 +291,11 @@ func (x *executor) loop() {
 }
 
 // group runs one item and what waits behind it, and commits: peers' ranges, as
-// many as wait or, while clients wait, one; then the clients' commands.
+// many as wait or, while clients wait, their share; then the clients' commands.
 func (x *executor) group(w work) {
-	begun, peers := time.Now(), w.done != nil
 	bytes, yielded, more := 0, false, true
-	for n := 0; more && w.done != nil; n++ {
-		x.core.Apply(w.ranges, w.done)
-		if w, more = waiting(x.queue); !more && n < groupRanges && !x.full(groupKeys, bytes) {
-			w, more = waiting(x.ranges)
-		}
+	if w.done != nil {
+		w, more = x.peers(w)
 	}
 	for more {
 		if w.fn != nil {
@@ -287,7 +311,6 @@ func (x *executor) group(w work) {
 					bytes = 0
 				}
 			}
-			x.served = begun
 		}
 		if x.full(x.keys, bytes) {
 			break
@@ -301,10 +324,25 @@ func (x *executor) group(w work) {
 		}
 	}
 	x.commit()
-	if peers && begun.Sub(x.served) < clientsLately {
-		now := time.Now()
-		x.turn = now.Add(now.Sub(begun))
+}
+
+// peers applies a piece of peers' ranges and those behind it that are to be in its
+// group, and returns what clients have sent, if they have.
+func (x *executor) peers(w work) (clients work, more bool) {
+	share := min(x.since, mostSince)
+	share += int(int64(share) * int64(min(time.Since(w.came), (mostShares-1)*peersPatience)) / int64(peersPatience))
+	x.since = 0
+	for n, ok := 1, true; ok; n++ {
+		x.core.Apply(w.ranges, w.done)
+		for i := range w.ranges {
+			share -= len(w.ranges[i].Deltas)
+		}
+		if n == groupRanges || x.full(groupKeys, 0) || share <= 0 && len(x.queue) > 0 {
+			break
+		}
+		w, ok = waiting(x.ranges)
 	}
+	return waiting(x.queue)
 }
 
 // full reports whether the group is to be committed: keys is how many it may
@@ -352,6 +390,7 @@ func (x *executor) commands(r *requests) (bytes int) {
 			continue
 		}
 		x.run(q)
+		x.since++
 		if x.core.Waiting(q, func(err error) { x.answered(r, q, err) }) {
 			r.left.Add(1)
 			if q.Session != nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -12,32 +13,42 @@ import (
 	"github.com/replicatord/replicatord/resp/command"
 )
 
+// peersEntries returns entries of another node that follow each other, of so many
+// keys each.
+func peersEntries(c *Core, entries, keys int) (out []crdt.Entry) {
+	stream := crdt.NewStream(2, 1, 0)
+	g := c.log.Begin()
+	defer g.Discard()
+	ks := &crdt.Keyspace{Have: crdt.Vector{}, Store: g}
+	var prev crdt.Tag
+	for i := range entries {
+		w := crdt.NewWriter(ks, stream, crdt.TagAt(time.Now().UnixMilli(), 2)+crdt.Tag(i), time.Now().UnixMilli())
+		for j := range keys {
+			w.SetString(crdt.Key{Name: fmt.Sprint("of a peer ", i, " ", j)}, []byte("v"), false)
+		}
+		e := w.Entries()[0]
+		e.Prev, prev = prev, e.Tag
+		ks.Have.Raise(e.Stream, e.Tag)
+		out = append(out, e)
+	}
+	return out
+}
+
 // However much of peers waits, a client's command is behind one piece of it at
 // most; and what peers sent is applied all the same while clients never rest.
 func TestClientsAndPeersTakeTurns(t *testing.T) {
 	c := newBareCore(t, time.Now, &sentView{})
 	x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
 	const pieces = 200
-	stream := crdt.NewStream(2, 1, 0)
-	ks := &crdt.Keyspace{Have: crdt.Vector{}}
-	var prev crdt.Tag
 	done := make(chan int, pieces)
-	g := c.log.Begin()
-	ks.Store = g
-	for i := range pieces {
-		w := crdt.NewWriter(ks, stream, crdt.TagAt(time.Now().UnixMilli(), 2)+crdt.Tag(i), time.Now().UnixMilli())
-		w.SetString(crdt.Key{Name: fmt.Sprint("of a peer ", i)}, []byte("v"), false)
-		e := w.Entries()[0]
-		e.Prev, prev = prev, e.Tag
+	for i, e := range peersEntries(c, pieces, 1) {
 		x.Apply([]crdt.Entry{e}, func(err error) {
 			if err != nil {
 				t.Error(err)
 			}
 			done <- i
 		})
-		ks.Have.Raise(e.Stream, e.Tag)
 	}
-	g.Discard()
 	replied := make(chan struct{})
 	go func() { // it comes behind all of them
 		defer close(replied)
@@ -77,6 +88,80 @@ func TestClientsAndPeersTakeTurns(t *testing.T) {
 		}
 	}
 	close(stop)
+}
+
+// While clients wait peers have as many deltas applied as clients had commands since
+// the last, and more the longer they have waited.
+func TestPeersHaveTheirShare(t *testing.T) {
+	for _, test := range []struct {
+		since         int
+		waited        time.Duration
+		least, atMost int
+	}{
+		{0, 0, 1, 1},
+		{0, time.Hour, 1, 1},
+		{100, 0, 4, 25},          // 128, or more for the time that has passed
+		{100, time.Hour, 25, 25}, // 800
+		{1 << 40, 0, 32, 64},     // 1024
+	} {
+		c := newBareCore(t, time.Now, &sentView{})
+		x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
+		applied := 0
+		for _, e := range peersEntries(c, 64, 32) {
+			x.ranges <- work{ranges: []crdt.Entry{e}, came: time.Now().Add(-test.waited), done: func(err error) {
+				if applied++; err != nil {
+					t.Error(err)
+				}
+			}}
+		}
+		replied := make(chan struct{})
+		go func() {
+			defer close(replied)
+			x.Execute([]*resp.Request{request(nil, "SET", "k", "v")})
+		}()
+		for len(x.queue) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		x.since = test.since
+		x.group(<-x.ranges)
+		<-replied
+		if applied < test.least || applied > test.atMost {
+			t.Errorf("%d commands, waited %v: %d entries of 32 deltas were applied, not %d to %d", test.since, test.waited, applied, test.least, test.atMost)
+		}
+		if x.since != 1 {
+			t.Errorf("%d commands since, not the one that waited", x.since)
+		}
+	}
+}
+
+// What a peer sends at once is committed in pieces of whole entries, and answered
+// once: when all are, or with the first error.
+func TestRangesAreCommittedInPieces(t *testing.T) {
+	c := newBareCore(t, time.Now, &sentView{})
+	x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
+	entries := peersEntries(c, 16, 100)
+	answers := make(chan error, 10)
+	x.Apply(entries[:8], func(err error) {
+		if last := entries[7]; c.log.Vector().Get(last.Stream) != last.Tag {
+			t.Error("answered before everything was committed")
+		}
+		answers <- err
+	})
+	if n := len(x.ranges); n != 3 { // of 3, 3 and 2 entries
+		t.Fatalf("%d pieces", n)
+	}
+	go x.loop()
+	if err := <-answers; err != nil {
+		t.Fatal(err)
+	}
+	x.Apply(entries[9:], func(err error) { answers <- err }) // one is missing before them
+	if err := <-answers; !errors.Is(err, ErrGap) {
+		t.Errorf("after a gap: %v", err)
+	}
+	x.Stop()
+	if len(answers) > 0 {
+		t.Errorf("answered twice: %v", <-answers)
+	}
 }
 
 // While a script has been running for long those whose commands wait behind it are
