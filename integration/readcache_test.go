@@ -153,3 +153,74 @@ func TestKeptRepliesAreExact(t *testing.T) {
 		}
 	}
 }
+
+// TestReadsOfAPipelineAreInOrder: of what is written to one key after the other no read
+// sees less than a read before it in its pipeline, be their replies kept or not.
+func TestReadsOfAPipelineAreInOrder(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	a := bed.Node(testbed.Options{ID: 1})
+	ctx := t.Context()
+	const rounds, groups = 3000, 4
+	key := func(of string, group int) string { return fmt.Sprint(of, group) }
+	stop := make(chan struct{})
+	var writers, readers sync.WaitGroup
+	for group := range groups {
+		c := a.NewClient(0)
+		if err := c.MSet(ctx, key("first", group), 0, key("second", group), 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+		writers.Go(func() {
+			for v := 1; v <= rounds; v++ {
+				_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+					p.Set(ctx, key("first", group), v, 0)
+					p.Set(ctx, key("second", group), v, 0)
+					return nil
+				})
+				if err == nil { // what is kept of the second alone is void
+					err = c.Set(ctx, key("second", group), v, 0).Err()
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if v%4 == 0 {
+					time.Sleep(time.Millisecond) // so that something is read twice
+				}
+			}
+		})
+	}
+	for range 3 {
+		c := a.NewClient(0)
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				var got [2 * groups]*redis.StringCmd
+				if _, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+					for group := range groups {
+						got[2*group] = p.Get(ctx, key("second", group))
+						got[2*group+1] = p.Get(ctx, key("first", group))
+					}
+					return nil
+				}); err != nil {
+					t.Error(err)
+					return
+				}
+				for group := range groups {
+					second, _ := got[2*group].Int()
+					if first, err := got[2*group+1].Int(); err != nil || first < second {
+						t.Errorf("first is %d, %v, where second was %d before", first, err, second)
+						return
+					}
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(stop)
+	readers.Wait()
+}

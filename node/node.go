@@ -572,6 +572,9 @@ func (n *Node) Start(batches []resp.Batch) { n.exec.Start(batches) }
 // Recall implements resp.Backend.
 func (n *Node) Recall(reqs []*resp.Request) int { return n.replies.recall(reqs) }
 
+// Holding implements resp.Backend.
+func (n *Node) Holding(reqs []*resp.Request) int { return n.replies.holding(reqs) }
+
 // Scripts implements resp.Backend.
 func (n *Node) Scripts() *command.Scripts { return n.scripts }
 

@@ -159,22 +159,25 @@ func (r *readCache) keep(req *resp.Request, v validity, reply []byte) {
 	r.replies.put(maphash.Bytes(r.seed, key), key, head[:], reply)
 }
 
-// recall gives requests their replies, from the first on, while they are kept and
-// hold, and returns how many it has.
+// recall gives requests their replies that are kept and hold, and returns how many it
+// has: of reads alone any of them, else those from the first on until one is missing.
+// What it gives behind one that is missing has to be found to hold still (see holding)
+// when that has its reply.
 func (r *readCache) recall(reqs []*resp.Request) (done int) {
 	if r == nil {
 		return 0
 	}
+	alone := true
 	if n := slices.IndexFunc(reqs, func(q *resp.Request) bool { return !q.Cmd.Pure(q.Args) }); n >= 0 {
-		reqs = reqs[:n]
+		reqs, alone = reqs[:n], false
 	}
-	for done < len(reqs) {
-		some := reqs[done:min(done+looksMost, len(reqs))]
-		n := r.recallSome(some)
-		if done += n; n < len(some) {
-			r.misses.Add(1)
-			break
-		}
+	for i, missing := 0, false; i < len(reqs) && (alone || !missing); i += looksMost {
+		some := reqs[i:min(i+looksMost, len(reqs))]
+		n := r.recallSome(some, alone, missing)
+		done, missing = done+n, missing || n < len(some)
+	}
+	if done < len(reqs) {
+		r.misses.Add(1)
 	}
 	if done > 0 {
 		r.hits.Add(uint64(done))
@@ -182,8 +185,9 @@ func (r *readCache) recall(reqs []*resp.Request) (done int) {
 	return done
 }
 
-// recallSome is recall for at most looksMost, which may all be kept.
-func (r *readCache) recallSome(reqs []*resp.Request) int {
+// recallSome is recall for at most looksMost, which may all be kept; missing says that
+// one before them is.
+func (r *readCache) recallSome(reqs []*resp.Request, alone, missing bool) (done int) {
 	var (
 		looks  [looksMost]look
 		out    [looksMost]found
@@ -203,20 +207,42 @@ func (r *readCache) recallSome(reqs []*resp.Request) int {
 	n := len(reqs)
 	r.replies.find(looks[:n], out[:n])
 	for i, f := range out[:n] {
-		if len(f.value) < validitySize {
-			return i
+		kept := len(f.value) >= validitySize
+		if kept {
+			until := int64(binary.LittleEndian.Uint64(f.value))
+			kept = binary.LittleEndian.Uint64(f.value[8:]) == epoch && binary.LittleEndian.Uint32(f.value[16:]) == stamps[i] &&
+				// Behind one that is missing it would have to be looked at again.
+				(until == math.MaxInt64 || !missing && until > time.Now().UnixMilli())
 		}
-		until := int64(binary.LittleEndian.Uint64(f.value))
-		if binary.LittleEndian.Uint64(f.value[8:]) != epoch || binary.LittleEndian.Uint32(f.value[16:]) != stamps[i] ||
-			until != math.MaxInt64 && until <= time.Now().UnixMilli() {
-			return i
+		if !kept {
+			if !alone {
+				break
+			}
+			missing = true
+			continue
 		}
 		if f.old {
 			r.replies.put(looks[i].hash, looks[i].key, f.value[:validitySize], f.value[validitySize:])
 		}
-		reqs[i].Out = f.value[validitySize:]
+		reqs[i].Out, reqs[i].Mark = f.value[validitySize:], mark(epoch, stamps[i])
+		done++
 	}
-	return n
+	return done
+}
+
+// mark says as of when a key's replies are kept.
+func mark(epoch uint64, stamp uint32) uint64 { return epoch<<32 | uint64(stamp) }
+
+// holding returns how many requests, from the first on, have replies that hold still, of
+// such as recall gave them behind one that was missing.
+func (r *readCache) holding(reqs []*resp.Request) int {
+	epoch := r.epoch.Load()
+	for i, q := range reqs {
+		if q.Mark != mark(epoch, r.stampOf(q.DB, q.Args[q.Cmd.First]).Load()) {
+			return i
+		}
+	}
+	return len(reqs)
 }
 
 // appendRead appends what the reply to a read is kept under.

@@ -156,18 +156,46 @@ func TestRecallAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestRecallInOrder: replies to the first of several requests are recalled, up to one that
-// is not kept, and none behind it; each is that of its request.
+// TestRecallInOrder: replies are recalled to reads that are alone, whichever are kept, and
+// else to the first of several requests, up to one that is not kept, and none behind it;
+// each is that of its request.
 func TestRecallInOrder(t *testing.T) {
 	r := newReadCache(minReadCache)
 	reply := func(i int) []byte { return []byte("$3\r\n" + strconv.Itoa(100+i) + "\r\n") }
+	expires := time.Now().Add(time.Hour).UnixMilli()
 	var reqs []*resp.Request
 	for i := range 3 * looksMost {
 		name := "key" + strconv.Itoa(i)
 		q := &resp.Request{Proto: 2, Args: [][]byte{[]byte("get"), []byte(name)}}
 		q.Cmd = command.Lookup(q.Args)
-		r.keep(q, r.seen(q, headers{{Name: name}: {Type: crdt.TypeString}}, 0), reply(i))
+		h := &crdt.Header{Type: crdt.TypeString}
+		if i == 1 || i == 40 {
+			h.Expiry = expires
+		}
+		r.keep(q, r.seen(q, headers{{Name: name}: h}, 0), reply(i))
 		reqs = append(reqs, q)
+	}
+	recalled := func(list []*resp.Request, given func(i int) bool) {
+		t.Helper()
+		for _, q := range list {
+			q.Out = nil
+		}
+		hits, want := r.hitCount(), 0
+		n := r.recall(list)
+		for i, q := range list {
+			if !given(i) {
+				if q.Out != nil {
+					t.Errorf("request %d has %q", i, q.Out)
+				}
+				continue
+			}
+			if want++; string(q.Out) != string(reply(i)) {
+				t.Errorf("request %d has %q", i, q.Out)
+			}
+		}
+		if n != want || r.hitCount() != hits+uint64(want) {
+			t.Errorf("recalled %d and counted %d, want %d", n, r.hitCount()-hits, want)
+		}
 	}
 	write := &resp.Request{Proto: 2, Args: [][]byte{[]byte("set"), []byte("key5"), []byte("v")}}
 	write.Cmd = command.Lookup(write.Args)
@@ -176,21 +204,27 @@ func TestRecallInOrder(t *testing.T) {
 		if missing < len(reqs) {
 			list[missing] = write
 		}
-		for _, q := range list {
-			q.Out = nil
-		}
-		if n := r.recall(list); n != missing {
-			t.Fatalf("recalled %d, want %d", n, missing)
-		}
-		for i, q := range list {
-			if want := string(reply(i)); i < missing && string(q.Out) != want || i >= missing && q.Out != nil {
-				t.Errorf("request %d of %d has %q", i, missing, q.Out)
-			}
-		}
+		recalled(list, func(i int) bool { return i < missing })
 	}
-	hits := r.hitCount()
 	r.changed(crdt.Key{Name: "key20"})
-	if n := r.recall(reqs); n != 20 || r.hitCount() != hits+20 {
-		t.Errorf("recalled %d and counted %d, where number 20 has changed", n, r.hitCount()-hits)
+	r.changed(crdt.Key{Name: "key35"})
+	recalled(append(slices.Clone(reqs), write), func(i int) bool { return i < 20 })
+	// One that expires is not given behind what is missing: it might end meanwhile.
+	recalled(reqs, func(i int) bool { return i != 20 && i != 35 && i != 40 })
+
+	early := slices.Concat(reqs[21:35], reqs[36:40], reqs[41:])
+	holding := func(want int) {
+		t.Helper()
+		if n := r.holding(early); n != want {
+			t.Errorf("%d of %d hold, want %d", n, len(early), want)
+		}
 	}
+	holding(len(early))
+	r.changed(crdt.Key{Name: "key5"}) // not one of them
+	r.changed(crdt.Key{DB: 1, Name: "key30"})
+	holding(len(early))
+	r.changed(crdt.Key{Name: "key30"})
+	holding(9)
+	r.forget()
+	holding(0)
 }

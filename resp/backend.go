@@ -28,6 +28,8 @@ type Request struct {
 
 	// Counted says that Out is an error that has been counted (Session.Called).
 	Counted bool
+	// Mark is the backend's, from Recall until Holding.
+	Mark uint64
 
 	exec  bool // it is a transaction's; Subs may be none
 	parts []part
@@ -53,10 +55,14 @@ type Backend interface {
 	// them: Done of each is called, by any goroutine, when it has its replies. It does
 	// not panic.
 	Start(batches []Batch)
-	// Recall fills Out of requests, from the first on, for as long as the backend has
-	// the replies at hand: as they would be if those were carried out now, in
-	// their order. It returns how many it has filled; nobody changes them. Any goroutine may call it.
+	// Recall fills Out of requests whose replies the backend has at hand, as they would
+	// be if those were carried out now: of reads alone, whichever it has; else of the
+	// first ones, until it lacks one. It returns how many it has filled; nobody changes
+	// them. Any goroutine may call it.
 	Recall(reqs []*Request) int
+	// Holding returns how many of the requests, from the first on, have an Out from
+	// Recall that is still what they would be answered. Any goroutine may call it.
+	Holding(reqs []*Request) int
 	// Unblock ends the wait of a session's blocking command, which Execute is
 	// carrying out, with a raw reply, nil for that of one whose time has passed.
 	// It reports whether there was one. Any goroutine may call it.

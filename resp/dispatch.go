@@ -340,24 +340,56 @@ func (c *Session) executed() {
 // reply.
 func (c *Session) callBackend() {
 	defer func() { c.complete(recover()) }()
-	if list := c.outstanding(); len(list) > 0 {
+	for list := c.outstanding(); len(list) > 0; list = c.overtaken() {
 		c.server.backend.Execute(list)
 	}
 }
 
 // outstanding returns what of the batch is for the backend, once it has recalled what
-// it can: a read behind others that wait for their replies must not be answered before.
+// it can. Replies behind others that are still to come are early: it is only when those
+// are there that they can be known to have come in their order.
 func (c *Session) outstanding() []*Request {
-	n := slices.IndexFunc(c.batch, func(q *Request) bool { return q.Tracks })
-	if n < 0 {
-		n = len(c.batch)
+	c.early = c.early[:0]
+	recalled := 0
+	if !slices.ContainsFunc(c.batch, func(q *Request) bool { return q.Tracks }) {
+		recalled = c.server.backend.Recall(c.batch)
 	}
-	rest := c.batch[c.server.backend.Recall(c.batch[:n]):]
+	rest := c.batch[recalled:]
+	if first := slices.IndexFunc(c.batch[:recalled], func(q *Request) bool { return len(q.Out) == 0 }); first >= 0 {
+		c.missing = c.missing[:0]
+		for _, q := range c.batch[first:] {
+			if len(q.Out) == 0 {
+				c.missing = append(c.missing, q)
+			} else {
+				c.early = append(c.early, q)
+			}
+		}
+		rest = c.missing
+	}
 	here := func(q *Request) bool { return q.exec && len(q.Subs) == 0 }
 	if !slices.ContainsFunc(rest, here) {
 		return rest
 	}
 	return slices.DeleteFunc(slices.Clone(rest), here)
+}
+
+// overtaken returns what of the batch is to be carried out once more, now that what was
+// outstanding is done: from the first early reply on that does not hold any longer.
+func (c *Session) overtaken() []*Request {
+	early := c.early
+	c.early = c.early[:0]
+	if len(early) == 0 {
+		return nil
+	}
+	n := c.server.backend.Holding(early)
+	if n == len(early) {
+		return nil
+	}
+	again := c.batch[slices.Index(c.batch, early[n]):]
+	for _, q := range again {
+		q.Out = nil
+	}
+	return again
 }
 
 // complete gives every request of the batch a reply that has none from the

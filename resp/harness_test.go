@@ -42,6 +42,8 @@ type mapBackend struct {
 	scripts *command.Scripts
 	asked   atomic.Pointer[func()] // is called by Info
 	watched map[*Session]bool      // and whether something was written since
+	kept    func([]*Request) int   // Recall
+	holding int                    // what Holding returns
 }
 
 func newMapBackend() *mapBackend {
@@ -59,7 +61,14 @@ func (m *mapBackend) Scripts() *command.Scripts { return m.scripts }
 
 func (m *mapBackend) Unblock(*Session, []byte) bool { return false }
 
-func (m *mapBackend) Recall([]*Request) int { return 0 }
+func (m *mapBackend) Recall(reqs []*Request) int {
+	if m.kept == nil {
+		return 0
+	}
+	return m.kept(reqs)
+}
+
+func (m *mapBackend) Holding([]*Request) int { return m.holding }
 
 func (m *mapBackend) Execute(reqs []*Request) {
 	if m.hold != nil {

@@ -320,6 +320,11 @@ func (l *loop) takeBack(in *reader) {
 func (l *loop) finish(c *Session) {
 	c.loop.flying = false
 	if len(c.batch) > 0 {
+		if list := c.overtaken(); len(list) > 0 {
+			c.loop.flying = true
+			l.batches = append(l.batches, Batch{list, c.loop.replied})
+			return
+		}
 		c.complete(nil)
 		c.executed()
 	} else {

@@ -38,6 +38,8 @@ type Session struct {
 	replyOff bool // CLIENT REPLY OFF
 	skipNext bool // CLIENT REPLY SKIP
 	batch    []*Request
+	missing  []*Request             // of batch: what is for the backend, where others have their replies
+	early    []*Request             // of batch: see outstanding
 	waits    bool                   // batch is one command that may wait
 	broken   error                  // what ended the connection while it did
 	spare    []*Request             // all requests made so far; batch is the first of them
