@@ -47,8 +47,8 @@ const tickEvery = 50 * time.Millisecond
 
 // executor is the one goroutine that owns the core. Everything that touches
 // state comes to it through two ordered queues, one of them for the ranges of
-// peers; it drains what is waiting into
-// a commit group, so that groups grow and cost per command falls as load rises.
+// peers; it drains what is waiting into a commit group, so that groups grow and cost
+// per command falls as load rises.
 type executor struct {
 	core   *Core
 	queue  chan work
@@ -71,13 +71,13 @@ type executor struct {
 type work struct {
 	reqs   *requests // the first
 	ranges []crdt.Entry
-	came   time.Time // of ranges: when they were handed over
-	done   func(error)
+	of     *pieces // of ranges: all that was handed over together; else nil
 	fn     func(*Core)
 }
 
 // pieces are the parts of what a peer sent that have still to be committed.
 type pieces struct {
+	came time.Time // when they were handed over
 	left atomic.Int32
 	err  atomic.Pointer[error] // the first
 	done func(error)
@@ -183,7 +183,7 @@ func (x *executor) Start(batches []resp.Batch) {
 // Apply hands over consecutive ranges of peers' streams, which are committed piece by
 // piece; done is called when all are, or with why the first that was not was refused.
 func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
-	now, all := time.Now(), &pieces{done: done}
+	all := &pieces{came: time.Now(), done: done}
 	all.left.Store(1)
 	for len(ranges) > 0 {
 		n := 0
@@ -191,7 +191,7 @@ func (x *executor) Apply(ranges []crdt.Entry, done func(error)) {
 			deltas += len(ranges[n].Deltas)
 		}
 		all.left.Add(1)
-		if !x.enqueue(x.ranges, work{ranges: ranges[:n:n], came: now, done: all.report}) {
+		if !x.enqueue(x.ranges, work{ranges: ranges[:n:n], of: all}) {
 			all.report(context.Canceled)
 		}
 		ranges = ranges[n:]
@@ -294,7 +294,7 @@ func (x *executor) loop() {
 // many as wait or, while clients wait, their share; then the clients' commands.
 func (x *executor) group(w work) {
 	bytes, yielded, more := 0, false, true
-	if w.done != nil {
+	if w.of != nil {
 		w, more = x.peers(w)
 	}
 	for more {
@@ -330,10 +330,14 @@ func (x *executor) group(w work) {
 // group, and returns what clients have sent, if they have.
 func (x *executor) peers(w work) (clients work, more bool) {
 	share := min(x.since, mostSince)
-	share += int(int64(share) * int64(min(time.Since(w.came), (mostShares-1)*peersPatience)) / int64(peersPatience))
+	share += int(int64(share) * int64(min(time.Since(w.of.came), (mostShares-1)*peersPatience)) / int64(peersPatience))
 	x.since = 0
 	for n, ok := 1, true; ok; n++ {
-		x.core.Apply(w.ranges, w.done)
+		if w.of.err.Load() == nil {
+			x.core.Apply(w.ranges, w.of.report)
+		} else { // they follow what was refused
+			w.of.report(nil)
+		}
 		for i := range w.ranges {
 			share -= len(w.ranges[i].Deltas)
 		}

@@ -108,11 +108,13 @@ func TestPeersHaveTheirShare(t *testing.T) {
 		x := newExecutor(c, groupKeys, slog.New(slog.DiscardHandler))
 		applied := 0
 		for _, e := range peersEntries(c, 64, 32) {
-			x.ranges <- work{ranges: []crdt.Entry{e}, came: time.Now().Add(-test.waited), done: func(err error) {
+			of := &pieces{came: time.Now().Add(-test.waited), done: func(err error) {
 				if applied++; err != nil {
 					t.Error(err)
 				}
 			}}
+			of.left.Store(1)
+			x.ranges <- work{ranges: []crdt.Entry{e}, of: of}
 		}
 		replied := make(chan struct{})
 		go func() {
@@ -159,6 +161,9 @@ func TestRangesAreCommittedInPieces(t *testing.T) {
 		t.Errorf("after a gap: %v", err)
 	}
 	x.Stop()
+	if c.Stats.Gaps != 1 {
+		t.Errorf("%d gaps: what follows the first is not to be tried", c.Stats.Gaps)
+	}
 	if len(answers) > 0 {
 		t.Errorf("answered twice: %v", <-answers)
 	}
