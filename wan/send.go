@@ -347,13 +347,14 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 			break
 		}
 		var e crdt.Entry
+		var one []byte
 		var p stretch
 		var err error
 		was := len(out)
 		if asIs {
 			out, p, err = s.copyLog(out, stream, budget-len(out))
 		} else {
-			e, p, err = s.read(stream, budget-len(out))
+			e, one, p, err = s.read(stream, budget-len(out))
 		}
 		switch {
 		case errors.Is(err, ErrTrimmed):
@@ -364,7 +365,9 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 		case p.entries == 0:
 			continue
 		}
-		if !asIs {
+		if one != nil {
+			out = append(binary.BigEndian.AppendUint32(out, uint32(len(one))), one...)
+		} else if !asIs {
 			if s.filter(&e); s.subscriber() && len(e.Deltas) == 0 {
 				o.sent.Set(stream, p.last)
 				if skipped += p.size; skipped > maxSkipped {
@@ -464,23 +467,38 @@ const maxSkipped = 4 << 20
 // maxFold bounds how much of the log is folded into one batch, in bytes.
 const maxFold = 16 << 20
 
-// read returns a stream's next range, folded. The budget is for what is left after
-// folding: as long as that pays, more is read.
-func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, p stretch, err error) {
-	var entries []crdt.Entry
+// read returns a stream's next range, folded, or one entry as it is in the log, for which
+// nothing can be spared. The budget is for what is left after folding: as long as that
+// pays, more is read.
+func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, one []byte, p stretch, err error) {
+	var raw [][]byte
 	gather := func(h wire.Head, b []byte) error {
-		e, err := wire.DecodeEntry(bytes.Clone(b))
-		if err != nil {
-			return err
-		}
 		p.add(h, len(b))
-		p.deltas += len(e.Deltas)
-		entries = append(entries, e)
+		raw = append(raw, bytes.Clone(b))
 		return nil
 	}
 	err = s.readLog(stream, s.sending.sent.Get(stream), budget, gather)
-	if err != nil || len(entries) == 0 {
-		return crdt.Entry{}, stretch{}, err
+	switch {
+	case err != nil || len(raw) == 0:
+		return crdt.Entry{}, nil, stretch{}, err
+	case len(raw) == 1 && !s.subscriber():
+		return crdt.Entry{}, raw[0], p, nil
+	}
+	var entries []crdt.Entry
+	decode := func() error {
+		for _, b := range raw {
+			e, err := wire.DecodeEntry(b)
+			if err != nil {
+				return fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
+			}
+			p.deltas += len(e.Deltas)
+			entries = append(entries, e)
+		}
+		raw = raw[:0]
+		return nil
+	}
+	if err := decode(); err != nil {
+		return crdt.Entry{}, nil, stretch{}, err
 	}
 	out = crdt.FoldEntries(entries)
 	for newest := s.cfg.Log.Durable().Get(stream); out.Tag < newest && p.size < maxFold && 2*len(out.Deltas) < p.deltas; {
@@ -490,7 +508,7 @@ func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, p stretc
 		}
 		so := p
 		entries = append(entries[:0], out)
-		if err := s.readLog(stream, out.Tag, room, gather); err != nil || len(entries) == 1 || p.size-so.size > room {
+		if err := s.readLog(stream, out.Tag, room, gather); err != nil || len(raw) == 0 || p.size-so.size > room || decode() != nil {
 			p = so
 			break // it is the next batch's
 		}
@@ -499,7 +517,7 @@ func (s *Session) read(stream crdt.Stream, budget int) (out crdt.Entry, p stretc
 		}
 		out = crdt.FoldEntries(entries)
 	}
-	return out, p, nil
+	return out, nil, p, nil
 }
 
 // readLog calls fn for a part of a stream and sees that it is in order.
