@@ -92,14 +92,14 @@ func both(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	bed.LevelVectors(time.Minute, nodes...)
 	full := writers{clients: 50, pipeline: 16}
 	fmt.Printf("SET, INCR, HSET and SADD in turn from %d connections with pipelines of %d at a node, for %s.\n", full.clients, full.pipeline, s.load)
-	fmt.Println("How far the other is behind is what `REPLICAS` says at the node, asked every 100 ms; of entries it counts 10,000 at most.")
-	fmt.Println("What the other applied is what was accepted, by the time from the first write until both were level.")
+	fmt.Println("How far the other, of two the later, is behind is what `REPLICAS` says at the node, asked every 100 ms; of entries it counts 10,000 at most.")
+	fmt.Println("What the other applied is what was accepted, by the time from the first write until all were level.")
 	fmt.Println()
 	fmt.Println("| load at | node | accepted/s | p99 (ms) | the other is behind, ms: median, max | entries: median, max | level after the end (s) | the other applied/s |")
 	fmt.Println("|---|---|---|---|---|---|---|---|")
-	for _, loaded := range [][]*testbed.Node{{x}, {x, y}} {
-		bothLoaded(b, bed, nodes, loaded, full, s.load)
-	}
+	bothLoaded(b, bed, "one", nodes, nodes[:1], full, s.load)
+	bothLoaded(b, bed, "both", nodes, nodes, full, s.load)
+	threeLoaded(b, bed, full, s.load, args)
 	fmt.Println()
 	fairness(b, bed, x, y, s)
 	bed.SameData(x, y)
@@ -107,8 +107,30 @@ func both(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	y.Stop()
 }
 
-// bothLoaded loads some of two nodes and prints a line for each of those.
-func bothLoaded(b *bench, bed *testbed.Bed, nodes, loaded []*testbed.Node, w writers, length time.Duration) {
+// threeLoaded loads three nodes, each of which has to apply twice as much as it takes
+// from its own clients.
+func threeLoaded(b *bench, bed *testbed.Bed, w writers, length time.Duration, args []string) {
+	var nodes []*testbed.Node
+	for id := range 3 {
+		n := bed.Node(testbed.Options{ID: id + 1, Args: args})
+		if id > 0 {
+			n.Meet(nodes[0])
+		}
+		nodes = append(nodes, n)
+	}
+	bed.Wait(time.Minute, "the last two to meet", func() (bool, string) {
+		lag := nodes[1].Replicas()[nodes[2].ID]["lag_ms"]
+		return lag != "", "there is no link"
+	})
+	bothLoaded(b, bed, "three", nodes, nodes, w, length)
+	bed.SameData(nodes...)
+	for _, n := range nodes {
+		n.Stop()
+	}
+}
+
+// bothLoaded loads some of the nodes and prints a line for each of those.
+func bothLoaded(b *bench, bed *testbed.Bed, at string, nodes, loaded []*testbed.Node, w writers, length time.Duration) {
 	ctx, stop := context.WithTimeout(context.Background(), length)
 	defer stop()
 	got := make([]written, len(loaded))
@@ -120,16 +142,23 @@ func bothLoaded(b *bench, bed *testbed.Bed, nodes, loaded []*testbed.Node, w wri
 	millis, entries := make([][]float64, len(loaded)), make([][]float64, len(loaded))
 	for ctx.Err() == nil {
 		for i, n := range loaded {
-			of := n.Replicas()[nodes[0].ID+nodes[1].ID-n.ID]
+			all := n.Replicas()
 			for _, f := range []struct {
 				name string
 				to   *[]float64
 			}{{"lag_ms", &millis[i]}, {"lag_entries", &entries[i]}} {
-				v, err := strconv.ParseFloat(of[f.name], 64)
-				if err != nil {
-					b.Fatalf("REPLICAS: %s %q: %v", f.name, of[f.name], err)
+				most := 0.0
+				for _, other := range nodes {
+					if other == n {
+						continue
+					}
+					v, err := strconv.ParseFloat(all[other.ID][f.name], 64)
+					if err != nil {
+						b.Fatalf("REPLICAS: %s %q: %v", f.name, all[other.ID][f.name], err)
+					}
+					most = max(most, v)
 				}
-				*f.to = append(*f.to, v)
+				*f.to = append(*f.to, most)
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -142,10 +171,6 @@ func bothLoaded(b *bench, bed *testbed.Bed, nodes, loaded []*testbed.Node, w wri
 		}
 	}
 	bed.LevelVectors(10*time.Minute, nodes...)
-	at := "one"
-	if len(loaded) > 1 {
-		at = "both"
-	}
 	for i, n := range loaded {
 		fmt.Printf("| %s | %d | %.0f | %.2f | %s | %s | %.2f | %.0f |\n", at, n.ID, got[i].perSecond, got[i].p99,
 			medianAndMax(millis[i]), medianAndMax(entries[i]), time.Since(end).Seconds(), float64(got[i].commands)/time.Since(begun).Seconds())
