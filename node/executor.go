@@ -24,7 +24,7 @@ import (
 const (
 	queueLen       = 4096
 	groupKeys      = 4096 // changed, and commands of the view
-	groupKeysShort = 256  // with clients' commands, where no group waits for the disk
+	groupKeysShort = 256  // where no group waits for the disk; but see mostShares
 	groupBytes     = 8 << 20
 	groupRanges    = 64
 )
@@ -290,8 +290,8 @@ func (x *executor) loop() {
 	}
 }
 
-// group runs one item and what waits behind it, and commits: peers' ranges, as
-// many as wait or, while clients wait, their share; then the clients' commands.
+// group runs one item and what waits behind it, and commits: peers' ranges first, then
+// clients' commands.
 func (x *executor) group(w work) {
 	bytes, yielded, more := 0, false, true
 	if w.of != nil {
@@ -327,7 +327,8 @@ func (x *executor) group(w work) {
 }
 
 // peers applies a piece of peers' ranges and those behind it that are to be in its
-// group, and returns what clients have sent, if they have.
+// group: as many as it holds or, while clients wait, as are the peers' share, which may be
+// more. It returns what clients have sent, if they have.
 func (x *executor) peers(w work) (clients work, more bool) {
 	share := min(x.since, mostSince)
 	share += int(int64(share) * int64(min(time.Since(w.of.came), (mostShares-1)*peersPatience)) / int64(peersPatience))
@@ -341,7 +342,7 @@ func (x *executor) peers(w work) (clients work, more bool) {
 		for i := range w.ranges {
 			share -= len(w.ranges[i].Deltas)
 		}
-		if n == groupRanges || x.full(groupKeys, 0) || share <= 0 && len(x.queue) > 0 {
+		if x.full(groupKeys, 0) || share <= 0 && (len(x.queue) > 0 || n >= groupRanges || x.full(x.keys, 0)) {
 			break
 		}
 		w, ok = waiting(x.ranges)

@@ -136,6 +136,26 @@ func TestPeersHaveTheirShare(t *testing.T) {
 	}
 }
 
+// While no client waits peers' groups are as large as clients' are: who comes then is
+// behind one of them.
+func TestPeersGroupsAreShort(t *testing.T) {
+	c := newBareCore(t, time.Now, &sentView{})
+	x := newExecutor(c, groupKeysShort, slog.New(slog.DiscardHandler))
+	applied := 0
+	for _, e := range peersEntries(c, 64, 32) {
+		of := &pieces{came: time.Now(), done: func(err error) {
+			if applied++; err != nil {
+				t.Error(err)
+			}
+		}}
+		of.left.Store(1)
+		x.ranges <- work{ranges: []crdt.Entry{e}, of: of}
+	}
+	if x.group(<-x.ranges); applied != groupKeysShort/32 {
+		t.Errorf("%d entries of 32 deltas were applied in a group", applied)
+	}
+}
+
 // What a peer sends at once is committed in pieces of whole entries, and answered
 // once: when all are, or with the first error.
 func TestRangesAreCommittedInPieces(t *testing.T) {
