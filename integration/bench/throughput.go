@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -195,14 +196,23 @@ func measure(b *bench, t target, l load, clients, pipeline, requests int) result
 	return r
 }
 
+// benchmarkLimit is how long one run of redis-benchmark may take.
+const benchmarkLimit = 5 * time.Minute
+
 // benchmark runs redis-benchmark.
 func benchmark(port int, args []string, clients, pipeline, requests int) (r result, err error) {
 	all := []string{"-h", "127.0.0.1", "-p", strconv.Itoa(port), "-c", strconv.Itoa(clients), "-P", strconv.Itoa(pipeline),
 		"-n", strconv.Itoa(requests), "-r", "100000", "-d", "100", "--csv"}
 	var said bytes.Buffer
-	cmd := exec.Command("redis-benchmark", append(all, args...)...)
+	// It does not end by itself when its server has gone.
+	ctx, cancel := context.WithTimeout(context.Background(), benchmarkLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "redis-benchmark", append(all, args...)...)
 	cmd.Stderr = &said
 	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return r, fmt.Errorf("redis-benchmark has not ended after %v", benchmarkLimit)
+	}
 	if err != nil {
 		return r, fmt.Errorf("redis-benchmark: %w\n%s%s", err, out, said.Bytes())
 	}
