@@ -143,13 +143,11 @@ func TestPeersGroupsAreShort(t *testing.T) {
 	x := newExecutor(c, groupKeysShort, slog.New(slog.DiscardHandler))
 	applied := 0
 	for _, e := range peersEntries(c, 64, 32) {
-		of := &pieces{came: time.Now(), done: func(err error) {
+		x.Apply([]crdt.Entry{e}, func(err error) {
 			if applied++; err != nil {
 				t.Error(err)
 			}
-		}}
-		of.left.Store(1)
-		x.ranges <- work{ranges: []crdt.Entry{e}, of: of}
+		})
 	}
 	if x.group(<-x.ranges); applied != groupKeysShort/32 {
 		t.Errorf("%d entries of 32 deltas were applied in a group", applied)

@@ -125,6 +125,12 @@ func TestLoopAndBack(t *testing.T) {
 	wg.Wait()
 }
 
+// TestEarlyReplies, for a client that is with a loop.
+func TestEarlyRepliesOfALoop(t *testing.T) {
+	ts := start(t, func(o *Options) { o.Loops = 1 })
+	earlyReplies(ts, ts.looped())
+}
+
 // Transactions of data commands keep a client with its loop, be they sent at once or
 // step by step; others and what else needs a goroutine do not.
 func TestLoopCarriesOutTransactions(t *testing.T) {

@@ -366,7 +366,7 @@ func (s *Session) buildEntries(now time.Time, l crdt.Lane, budget int) ([]byte, 
 			continue
 		}
 		if one != nil {
-			out = append(binary.BigEndian.AppendUint32(out, uint32(len(one))), one...)
+			out = appendStored(out, one)
 		} else if !asIs {
 			if s.filter(&e); s.subscriber() && len(e.Deltas) == 0 {
 				o.sent.Set(stream, p.last)
@@ -454,7 +454,7 @@ func (p *stretch) add(h wire.Head, size int) {
 func (s *Session) copyLog(out []byte, stream crdt.Stream, budget int) (_ []byte, p stretch, err error) {
 	err = s.readLog(stream, s.sending.sent.Get(stream), budget, func(h wire.Head, b []byte) error {
 		p.add(h, len(b))
-		out = append(binary.BigEndian.AppendUint32(out, uint32(len(b))), b...)
+		out = appendStored(out, b)
 		return nil
 	})
 	return out, p, err
@@ -540,6 +540,11 @@ func (s *Session) readLog(stream crdt.Stream, from crdt.Tag, budget int, fn func
 		err = fail(CodeInternal, "reading stream %v of the log: %w", stream, err)
 	}
 	return err
+}
+
+// appendStored appends an entry as it is in the log behind its length.
+func appendStored(b, entry []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(entry))), entry...)
 }
 
 // appendEntry appends an entry behind its length.
