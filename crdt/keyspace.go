@@ -65,9 +65,10 @@ type Store interface {
 	Fresh(CellID)
 	Header(Key) *Header
 	SetHeader(Key, *Header)
-	// Recall names keys that are about to be asked for, at most RecallMost: a hint,
-	// for stores that find several sooner than one after the other.
-	Recall([]Key)
+	// Recall names cells that are about to be changed, at most RecallMost, of each key one;
+	// of kind KindAny where more than one is, or it is not known which. It is a hint, for
+	// stores that find several sooner than one after the other.
+	Recall([]CellID)
 	// EachCell calls fn for the stored cells of a kind (KindAny: of all, by
 	// kind) in order of element, live or not, until it returns false. fn may
 	// set the cell it was given and no other of the key.
@@ -246,16 +247,16 @@ func (ks *Keyspace) recall(deltas []Delta) {
 	if len(deltas) < 2 {
 		return
 	}
-	var keys [RecallMost]Key
+	var cells [RecallMost]CellID
 	n := 0
 	for i := range deltas {
-		if k := &deltas[i].ID.Key; n == 0 || *k != keys[n-1] { // those of one key follow each other
-			keys[n] = *k
+		if id := &deltas[i].ID; n == 0 || id.Key != cells[n-1].Key { // those of one key follow each other
+			cells[n] = *id
 			n++
 		}
 	}
 	if n > 1 {
-		ks.Store.Recall(keys[:n])
+		ks.Store.Recall(cells[:n])
 	}
 }
 

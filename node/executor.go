@@ -435,21 +435,27 @@ func (x *executor) commands(r *requests) (bytes int) {
 }
 
 // recall has the log recall the keys of the commands that come next, from one of a
-// connection's on, and returns how many these are. Of a command with several keys it
-// is the first.
+// connection's on, and returns how many these are.
 func (x *executor) recall(r *requests, from int) (n int) {
-	var keys [crdt.RecallMost]crdt.Key
-	named := 0
+	var change [crdt.RecallMost]crdt.CellID
+	var read [crdt.RecallMost]crdt.Key
+	changed, named := 0, 0
 	name := func(q *resp.Request) {
-		if first := q.Cmd.First; first > 0 && first < len(q.Args) && named < len(keys) {
-			b := q.Args[first]
-			keys[named] = crdt.Key{DB: q.DB, Name: unsafe.String(unsafe.SliceData(b), len(b))} // nobody keeps it
+		for i, last, step := q.Cmd.KeyRange(len(q.Args)); i <= last && named < len(read); i += step {
 			named++
+			b := q.Args[i]
+			k := crdt.Key{DB: q.DB, Name: unsafe.String(unsafe.SliceData(b), len(b))} // nobody keeps it
+			if q.Cmd.Flags&command.Write != 0 {
+				change[changed].Key = k
+				changed++
+			} else {
+				read[named-changed-1] = k
+			}
 		}
 	}
-	for ; r != nil && named < len(keys); r, from = r.next, 0 {
+	for ; r != nil && named < len(read); r, from = r.next, 0 {
 		for _, q := range r.list[from:] {
-			if named == len(keys) {
+			if named == len(read) {
 				break
 			}
 			n++
@@ -460,7 +466,7 @@ func (x *executor) recall(r *requests, from int) (n int) {
 		}
 	}
 	if named > 1 {
-		x.core.log.Recall(keys[:named])
+		x.core.log.Recall(change[:changed], read[:named-changed])
 	}
 	return n
 }

@@ -111,6 +111,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	count("log_commits_total", "Commit groups written.", m.Commits)
 	count("log_entries_total", "Log entries written.", m.Entries)
 	count("log_entry_bytes_total", "Bytes of log entries written.", m.EntryBytes)
+	count("key_cache_misses_total", "Keys read from the store because key_cache did not hold them. Many beside commands_total: a larger one would help.", m.Keys)
 	count("log_syncs_total", "Syncs of the write-ahead log.", m.Syncs)
 	count("log_trimmed_total", "Entries dropped from the log.", m.Trimmed)
 	count("log_corrupt_total", "Reads that found corrupt data.", m.Corrupt)

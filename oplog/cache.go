@@ -54,19 +54,38 @@ func (c *keyCache) peek(k crdt.Key) *keyState {
 	return c.old.get(k)
 }
 
-// Recall looks at all that is kept of keys that the open group, or the next, is about
-// to ask for, in all lines of memory that their use will need. These come from far
-// at the same time, for no look waits for the one before it; asked for one by one they
-// would come one after the other. It is for who opens groups.
-func (l *Log) Recall(keys []crdt.Key) {
+// Recall prepares for what the open group, or the next, is about to ask for: cells that
+// it is to change, and keys that it is to read, RecallMost at most in all. A cell of kind
+// KindAny stands for what is there of its key.
+//
+// What is kept of them is looked at, in all lines of memory that its use will need. These
+// come from far at the same time, for no look waits for the one before it; asked for one
+// by one they would come one after the other. What is not kept of those that are to change is
+// fetched from the store. It is for who opens groups; nothing of the names is kept.
+func (l *Log) Recall(change []crdt.CellID, read []crdt.Key) {
 	var states [crdt.RecallMost]*keyState
 	n := 0
-	for _, k := range keys[:min(len(keys), len(states))] {
+	missing := l.missing[:0]
+	for i := range change[:min(len(change), len(states))] {
+		id := &change[i]
+		if ks := l.cache.peek(id.Key); ks != nil {
+			states[n] = ks
+			n++
+		} else if !l.filter.lacks(id.Key) {
+			missing = append(missing, fetched{id: *id})
+		}
+	}
+	for _, k := range read[:min(len(read), len(states)-n)] {
 		if ks := l.cache.peek(k); ks != nil {
 			states[n] = ks
 			n++
 		}
 	}
+	if len(missing) > 1 {
+		l.fetch(missing)
+	}
+	clear(missing)
+	l.missing = missing
 	l.cache.look(states[:n])
 }
 

@@ -19,12 +19,12 @@ func TestRecallIsAHint(t *testing.T) {
 	const n = 3 * crdt.RecallMost
 	key := func(i int) crdt.Key { return crdt.Key{DB: uint8(i % 2), Name: fmt.Sprint(i / 2)} }
 	value := func(round, i int) string { return fmt.Sprintf("%d of round %d", i, round) }
-	var keys []crdt.Key
+	var keys []crdt.CellID
 	for i := range n {
-		keys = append(keys, key(i), crdt.Key{DB: 200, Name: key(i).Name}) // every other is nowhere
+		keys = append(keys, crdt.CellID{Key: key(i)}, crdt.CellID{Key: crdt.Key{DB: 200, Name: key(i).Name}}) // every other is nowhere
 	}
 	for round := range 5 {
-		r.log.Recall(keys) // more than are recalled at once; no group is open
+		r.log.Recall(keys, nil) // more than are recalled at once; no group is open
 		err := r.groupOn(func(g *Group, w *crdt.Writer) {
 			for i := range n {
 				if i%10 == 0 {
@@ -51,7 +51,11 @@ func TestRecallIsAHint(t *testing.T) {
 	for _, names := range c.young.dbs {
 		young += len(names)
 	}
-	r.log.Recall(keys[:crdt.RecallMost])
+	var read []crdt.Key
+	for _, id := range keys[:crdt.RecallMost] {
+		read = append(read, id.Key)
+	}
+	r.log.Recall(nil, read)
 	for _, names := range c.young.dbs {
 		young -= len(names)
 	}

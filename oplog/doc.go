@@ -30,7 +30,8 @@
 // drained first: the rows written as the records tell (redo.go). A log at rest is
 // drained too (Rest), so that they need not wait then. What is too large for the
 // cache goes to its rows at once. That a key is not stored at all a filter in memory
-// tells (filter.go), so that new ones are not looked for.
+// tells (filter.go), so that new ones are not looked for; what is known to be needed soon and
+// not in memory is read together (fetch.go).
 //
 // # Durability
 //

@@ -219,7 +219,7 @@ func (g *Group) known(k crdt.Key) *keyState {
 }
 
 // Recall implements crdt.Store.
-func (g *Group) Recall(keys []crdt.Key) { g.l.Recall(keys) }
+func (g *Group) Recall(cells []crdt.CellID) { g.l.Recall(cells, nil) }
 
 // Cell implements crdt.Store.
 func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
@@ -327,9 +327,8 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 	if ks.loaded {
 		return ks
 	}
-	ks.loaded = true
 	if g.l.filter.lacks(k) {
-		ks.none = noneOf(nil)
+		ks.read(nil)
 		return ks
 	}
 	var b []byte
@@ -338,21 +337,27 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 	} else {
 		var buf [128]byte
 		var err error
+		g.l.counters.keys.Add(1)
 		if b, err = get(g.l.db, headerKey(buf[:0], k)); err != nil {
 			g.fail(fmt.Errorf("header of %v: %w", k, err))
 		}
 	}
+	var h *crdt.Header
 	if b != nil {
-		h, err := crdt.DecodeHeader(b)
-		if err != nil {
+		var err error
+		if h, err = crdt.DecodeHeader(b); err != nil {
 			g.fail(fmt.Errorf("header of %v: %w", k, err))
-		} else {
-			ks.setHeader(h)
-			ks.stored = flagsOfHeader(h)
+			h = nil
 		}
 	}
-	ks.none = noneOf(ks.header)
+	ks.read(h)
 	return ks
+}
+
+// read takes in the header as the store has it, nil for none.
+func (ks *keyState) read(h *crdt.Header) {
+	ks.setHeader(h)
+	ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
 }
 
 // noneOf returns the kinds of which a key with a header has no cells, as bits.

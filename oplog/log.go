@@ -42,6 +42,7 @@ type Log struct {
 	cursors cursors
 	expiry  expiryCache
 	cache   keyCache   // the open group's
+	missing []fetched  // what it does not hold of what is recalled, empty
 	opened  openCells  // likewise
 	ends    endCache   // likewise
 	entries []byte     // likewise: its encoded entries

@@ -9,6 +9,7 @@ type counters struct {
 	commits, entries, entryBytes    atomic.Uint64
 	cells, headers, rows            atomic.Uint64
 	walks, passed                   atomic.Uint64
+	keys                            atomic.Uint64
 	waits, stalls, trimmed, corrupt atomic.Uint64
 }
 
@@ -18,6 +19,7 @@ type Metrics struct {
 	Commits, Entries, EntryBytes uint64        // groups, and the entries in them
 	Cells, Headers               uint64        // cells and headers changed
 	Rows                         uint64        // of them written to their rows since
+	Keys                         uint64        // read from the store, for the cache did not hold them
 	Walks                        uint64        // over cells of a key in the store
 	Passed                       uint64        // rows that they went over, deleted ones too
 	RedoBytes                    int64         // what has not been
@@ -40,7 +42,7 @@ func (l *Log) Metrics() Metrics {
 	c := &l.counters
 	m := Metrics{
 		Commits: c.commits.Load(), Entries: c.entries.Load(), EntryBytes: c.entryBytes.Load(),
-		Cells: c.cells.Load(), Headers: c.headers.Load(), Rows: c.rows.Load(), Walks: c.walks.Load(), Passed: c.passed.Load(), RedoBytes: l.redo.waiting(),
+		Cells: c.cells.Load(), Headers: c.headers.Load(), Rows: c.rows.Load(), Keys: c.keys.Load(), Walks: c.walks.Load(), Passed: c.passed.Load(), RedoBytes: l.redo.waiting(),
 		Syncs: l.disk.syncs.Load(), SyncTime: time.Duration(l.disk.syncLag.Load()),
 		SyncWaits: c.waits.Load(), Stalls: c.stalls.Load(), Trimmed: c.trimmed.Load(), Corrupt: c.corrupt.Load(),
 		DiskBytes: p.DiskSpaceUsage(), WALBytes: p.WAL.PhysicalSize,

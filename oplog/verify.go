@@ -424,5 +424,5 @@ func (m *memStore) EachCellFrom(crdt.Key, crdt.Kind, string, bool, func(crdt.Cel
 func (m *memStore) EachKey(uint8, func(crdt.Key, *crdt.Header) bool) {}
 func (m *memStore) DBPending(uint8) crdt.Vector                      { return nil }
 func (m *memStore) SetDBPending(uint8, crdt.Vector)                  {}
-func (m *memStore) Recall([]crdt.Key)                                {}
+func (m *memStore) Recall([]crdt.CellID)                             {}
 func (m *memStore) AddDigest(crdt.Key, uint64)                       {}

@@ -185,7 +185,7 @@ func (s *Store) DBPending(db uint8) crdt.Vector {
 }
 
 // Recall implements crdt.Store.
-func (s *Store) Recall([]crdt.Key) {}
+func (s *Store) Recall([]crdt.CellID) {}
 
 // SetDBPending implements crdt.Store.
 func (s *Store) SetDBPending(db uint8, v crdt.Vector) {

@@ -171,6 +171,19 @@ func (c *Command) ByView(args [][]byte) bool {
 	return c.Flags&ReadOnly != 0 && c.Run == nil || c.Reads != nil && c.Reads(args)
 }
 
+// KeyRange tells which arguments of a request with so many are keys, if they are the same for
+// all requests: from first to last, each step-th; first is greater than last if there are none.
+func (c *Command) KeyRange(args int) (first, last, step int) {
+	if c.First == 0 {
+		return 1, 0, 1
+	}
+	last = c.Last
+	if last < 0 {
+		last += args
+	}
+	return c.First, min(last, args-1), max(c.Step, 1)
+}
+
 // Pure reports whether the reply to a request depends on nothing but the value
 // of its one key, argument First: not on time, chance, other keys or how the
 // view stores it.
