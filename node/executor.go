@@ -56,11 +56,12 @@ type executor struct {
 	stop   chan struct{}
 	done   chan struct{}
 	slog   *slog.Logger
-	keys   int       // groupKeys or groupKeysShort
-	held   []work    // came while a script was busy
-	behind *requests // of other connections, in the work that is carried out
-	ahead  int       // commands of it whose keys were recalled
-	since  int       // commands carried out since peers last had something applied
+	keys   int             // groupKeys or groupKeysShort
+	held   []work          // came while a script was busy
+	behind *requests       // of other connections, in the work that is carried out
+	ahead  int             // commands of it whose keys were recalled
+	since  int             // commands carried out since peers last had something applied
+	owing  <-chan struct{} // closed while the store is to be brought level, else nil
 
 	latency func(event string, took time.Duration) // is told what held clients up; nil, or set before they come
 	loading atomic.Pointer[string]                 // why clients are refused; nil while they are served
@@ -230,6 +231,31 @@ func (x *executor) enqueue(queue chan work, w work) bool {
 	}
 }
 
+// WriteBack has the store brought level with what is committed, in steps, until clients or
+// peers have something to do.
+func (x *executor) WriteBack() { x.Post(func(*Core) { x.owing = closed }) }
+
+// writeBackRows is how many rows a step writes: less than a millisecond's worth.
+const writeBackRows = 256
+
+// writeBack takes a step.
+func (x *executor) writeBack() {
+	more, err := x.core.log.WriteBack(writeBackRows)
+	if err != nil && x.core.log.Failed() == nil {
+		x.slog.Warn("writing back what has changed failed, it will be tried again", "err", err)
+	}
+	if !more {
+		x.owing = nil
+	}
+}
+
+// closed is a channel that is.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // Stop ends the executor after what is queued. A script that runs ends at once,
 // and nothing of it is kept.
 func (x *executor) Stop() {
@@ -259,6 +285,8 @@ func (x *executor) loop() {
 			x.group(w)
 		case w := <-x.ranges:
 			x.group(w)
+		case <-x.owing:
+			x.writeBack()
 		case <-deadline.C:
 			x.core.TimeOut(time.Now().UnixMilli())
 		case <-tick.C:
@@ -303,7 +331,7 @@ func (x *executor) group(w work) {
 			w.fn(x.core)
 			x.core.wake()
 		} else {
-			x.ahead = 0
+			x.ahead, x.owing = 0, nil
 			for r := w.reqs; r != nil; r = x.behind {
 				x.behind = r.next
 				if bytes += x.commands(r); x.behind != nil && x.full(x.keys, bytes) {
@@ -332,7 +360,7 @@ func (x *executor) group(w work) {
 func (x *executor) peers(w work) (clients work, more bool) {
 	share := min(x.since, mostSince)
 	share += int(int64(share) * int64(min(time.Since(w.of.came), (mostShares-1)*peersPatience)) / int64(peersPatience))
-	x.since = 0
+	x.since, x.owing = 0, nil
 	for n, ok := 1, true; ok; n++ {
 		if w.of.err.Load() == nil {
 			x.core.Apply(w.ranges, w.of.report)

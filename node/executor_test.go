@@ -265,3 +265,49 @@ func TestEntriesAreBounded(t *testing.T) {
 		t.Errorf("%.200q", got)
 	}
 }
+
+// A store that is behind is brought level in steps while nobody has anything to do, and who
+// comes meanwhile is served at once: what is left waits.
+func TestWriteBackGivesWay(t *testing.T) {
+	c := newBareCore(t, time.Now, &sentView{})
+	x := newExecutor(c, groupKeysShort, slog.New(slog.DiscardHandler))
+	set := func(i int) {
+		x.Start([]resp.Batch{{Requests: []*resp.Request{request(nil, "SET", fmt.Sprint("key", i), "value")}, Done: func() {}}})
+	}
+	const keys = 3 * writeBackRows
+	for i := range keys {
+		set(i)
+	}
+	for len(x.queue) > 0 {
+		x.group(<-x.queue)
+	}
+	behind := func() int64 { return c.log.Metrics().RedoBytes }
+	if behind() == 0 {
+		t.Fatal("nothing is owed to the store: this test shows nothing")
+	}
+	x.WriteBack()
+	if x.group(<-x.queue); x.owing == nil {
+		t.Fatal("nothing is to be written back")
+	}
+	x.writeBack()
+	if x.owing == nil || behind() == 0 {
+		t.Fatalf("one step has written %d rows", 2*keys)
+	}
+	set(0)
+	if x.group(<-x.queue); x.owing != nil {
+		t.Error("it goes on although a client has come")
+	}
+	go x.loop()
+	defer x.Stop()
+	for end := time.Now().Add(time.Minute); !c.log.AtRest(); time.Sleep(time.Millisecond) {
+		x.WriteBack()
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes of records are waiting still", behind())
+		}
+	}
+	rows := c.log.Metrics().Rows
+	x.WriteBack() // of nothing
+	if err := x.Run(func(*Core) {}); err != nil || c.log.Metrics().Rows != rows {
+		t.Errorf("rows were written again: %v", err)
+	}
+}

@@ -411,8 +411,8 @@ func (n *Node) maintain() {
 		case <-trim.C:
 			n.trim()
 		case <-rest.C:
-			if err := n.log.Rest(); err != nil && n.log.Failed() == nil {
-				n.slog.Warn("writing back what has changed failed, it will be tried again", "err", err)
+			if n.log.Rest() {
+				n.exec.WriteBack()
 			}
 		case <-n.ctx.Done():
 			return

@@ -27,8 +27,8 @@
 // records go. So a row that changes often is written once in a while, and a commit
 // costs the store few insertions however many keys it changes. Whoever needs the
 // rows themselves (Snapshot, walks over many keys, a discarded group) has the log
-// drained first: the rows written as the records tell (redo.go). A log at rest is
-// drained too (Rest), so that they need not wait then. What is too large for the
+// drained first: the rows written as the records tell (redo.go). A log at rest is to be
+// told to write back at once (Rest, WriteBack), so that they need not wait then. What is too large for the
 // cache goes to its rows at once. That a key is not stored at all a filter in memory
 // tells (filter.go), so that new ones are not looked for; what is known to be needed soon and
 // not in memory is read together (fetch.go).

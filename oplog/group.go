@@ -701,7 +701,7 @@ func (g *Group) write() error {
 		g.fill.index(&w)
 		w.err = errors.Join(w.err, g.fill.put(batch))
 	}
-	swept := w.sweep(g)
+	swept := w.sweep(g, 0)
 	if w.err != nil {
 		return fmt.Errorf("%w: %w", ErrDisk, w.err)
 	}

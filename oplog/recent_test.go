@@ -54,8 +54,10 @@ func TestChangedSinceHasAllThatIsUnlike(t *testing.T) {
 					t.Fatal(err)
 				}
 			case 1:
-				if err := r.log.Rest(); err != nil {
-					t.Fatal(err)
+				for range rng.IntN(20) {
+					if _, err := r.log.WriteBack(1 + rng.IntN(100)); err != nil {
+						t.Fatal(err)
+					}
 				}
 			case 2:
 				r.log.SetAhead(rng.IntN(3) == 0)

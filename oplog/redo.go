@@ -19,7 +19,7 @@ import (
 // redo of that commit, in the same batch as its entries. The rows follow when
 // they are swept (sweep.go): of each the newest state, however often it has changed
 // in between. Until then the cache holds what the records say. Whoever cannot ask
-// the cache drains: Open after a crash, a snapshot, a log at rest, a group that gives
+// the cache drains: Open after a crash, a snapshot, a group that gives
 // up what it has changed. Of each row the newest record counts, and what it says is written.
 // Records are states, not deltas: to apply them again changes nothing.
 //
@@ -377,25 +377,6 @@ func (l *Log) forget(batch *pebble.Batch, upto uint64) error {
 	}
 	return l.db.Apply(batch, pebble.NoSync)
 }
-
-// restBytes is how much a log at rest may write from one look to the next.
-const restBytes = 64 << 10
-
-// Rest brings the rows level with the records, if next to nothing has been written
-// since it was called last: then snapshots, and the next start, need not. One
-// goroutine at a time calls it.
-func (l *Log) Rest() error {
-	written := l.redo.written.Load()
-	little := written-l.redo.rested < restBytes
-	if l.redo.rested = written; !little || l.redo.waiting() == 0 || l.failure.Load() != nil {
-		return nil
-	}
-	return l.drain()
-}
-
-// AtRest reports whether the rows are level with the records, so that a snapshot has
-// nothing to drain.
-func (l *Log) AtRest() bool { return l.redo.waiting() == 0 }
 
 // recover drains what a crash has left.
 func (l *Log) recover() error {

@@ -32,8 +32,11 @@ func TestRestWritesBack(t *testing.T) {
 				w.SetString(crdt.Key{Name: fmt.Sprint(i)}, make([]byte, 1000), false)
 			})
 		}
-		if err := r.log.Rest(); err != nil {
-			t.Fatal(err)
+		for more := r.log.Rest(); more; {
+			var err error
+			if more, err = r.log.WriteBack(7); err != nil {
+				t.Fatal(err)
+			}
 		}
 		return r.log.Metrics().RedoBytes
 	}
@@ -43,6 +46,9 @@ func TestRestWritesBack(t *testing.T) {
 	}{{1000, true}, {2 * restBytes, false}, {1000, true}, {0, true}, {restBytes / 2, true}, {2 * restBytes, false}, {2 * restBytes, false}, {0, true}} {
 		if n := owed(tt.written); (n == 0) != tt.rests {
 			t.Errorf("after %d bytes: %d are owed", tt.written, n)
+		}
+		if l := r.log; tt.rests && (l.redo.forgot != l.redo.seq || len(l.redo.pins) > 0 || l.cache.owed.rows != 0) {
+			t.Errorf("after %d bytes: %d of %d records are gone, %d streams pinned, %d rows owed", tt.written, l.redo.forgot, l.redo.seq, len(l.redo.pins), l.cache.owed.rows)
 		}
 	}
 	r.verify()
@@ -230,7 +236,14 @@ func TestWriteBackAgainstModel(t *testing.T) {
 			if model[name] == nil {
 				model[name] = map[string]string{}
 			}
-			switch rnd.IntN(14) {
+			switch rnd.IntN(16) {
+			case 14, 15: // as at rest
+				for more, n := true, rnd.IntN(8); more && n > 0; n-- {
+					var err error
+					if more, err = r.log.WriteBack(1 + rnd.IntN(9)); err != nil {
+						t.Fatal(err)
+					}
+				}
 			case 13: // whatever records do not need
 				r.sync()
 				if _, err := r.log.Trim(crdt.Vector{{Stream: r.log.Identity().Origin, Tag: math.MaxUint64}}); err != nil {

@@ -3,13 +3,17 @@ package oplog
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/replicatord/replicatord/crdt"
 )
 
-// What is owed to the store is written by the commits themselves. When enough
-// records have gathered, a sweep goes over the keys that owe rows, in order of
+// What is owed to the store is written by the commits themselves or, when the log is at
+// rest, by WriteBack. When enough records have gathered, a sweep goes over the keys that owe rows, in order of
 // their positions, a few with each commit and in its batch; when it has passed the
 // last, the rows are at least as new as the records were when it began, and those
 // go, oldest first. A row that is behind its newest record is one that the record
@@ -80,14 +84,63 @@ func (c *keyCache) acquit(ks *keyState) {
 	ks.owed, ks.seq, ks.hseq = ks.owed[:0], 0, 0
 }
 
-// sweep adds to the group's batch a part of the rows that are owed, as large as its
-// record asks for, and deletes records. It returns what is to be called when the
-// batch is written. l.commit is held.
-func (w *groupWriter) sweep(g *Group) (done func()) {
+// Rest reports whether the log is at rest, next to nothing having been written since it was
+// called last, but the rows are behind the records, so that WriteBack is due: then
+// snapshots, and the next start, need not. One goroutine at a time calls it.
+func (l *Log) Rest() bool {
+	written := l.redo.written.Load()
+	little := written-l.redo.rested < restBytes
+	l.redo.rested = written
+	return little && !l.AtRest() && l.failure.Load() == nil
+}
+
+// restBytes is how much a log at rest may write from one look to the next.
+const restBytes = 64 << 10
+
+// AtRest reports whether the rows are level with the records, so that a snapshot has
+// nothing to drain.
+func (l *Log) AtRest() bool { return l.redo.waiting() == 0 }
+
+// WriteBack writes about so many of the rows that are owed, and deletes as many records that
+// are no longer needed. It reports whether there is more to do. It is for who opens groups, while
+// none is open.
+func (l *Log) WriteBack(rows int) (more bool, err error) {
+	if err := errors.Join(l.Failed(), l.makeRoom(rows*64)); err != nil {
+		return false, err
+	}
+	g := l.Begin()
+	defer g.Discard()
+	if g.err != nil {
+		return false, g.err
+	}
+	l.commit.Lock()
+	defer l.commit.Unlock()
+	if l.redo.through != nil { // a drain does it
+		return false, nil
+	}
+	batch := l.db.NewBatch()
+	defer func() { err = errors.Join(err, batch.Close()) }()
+	w := groupWriter{batch: batch, drained: l.redo.drained.Load(), begun: l.redo.begun}
+	swept := w.sweep(g, rows)
+	if w.err != nil {
+		return false, fmt.Errorf("%w: %w", ErrDisk, w.err)
+	}
+	if err := l.db.Apply(batch, pebble.NoSync); err != nil { // until it is on disk the records are there too
+		l.fail(err, true, false)
+		return false, fmt.Errorf("%w: %w", ErrDisk, err)
+	}
+	swept()
+	return !l.AtRest() || l.redo.forgot < l.redo.drained.Load(), nil
+}
+
+// sweep adds to the group's batch a part of the rows that are owed, about so many or, if that
+// is 0, as many as its record asks for, and deletes records. It returns what is to be called
+// when the batch is written. l.commit is held.
+func (w *groupWriter) sweep(g *Group, rows int) (done func()) {
 	l, r := g.l, &g.l.redo
 	s := &r.sweep
 	forgot := r.forgot
-	for n := 0; n < forgetStep && forgot < w.drained; n++ {
+	for n := 0; n < max(forgetStep, rows) && forgot < w.drained; n++ {
 		forgot++
 		w.delete(redoKey(w.key[:0], forgot))
 	}
@@ -96,7 +149,7 @@ func (w *groupWriter) sweep(g *Group) (done func()) {
 		return keep
 	}
 	added, written := w.told(), r.written.Load()
-	if waiting := r.waiting() + added; !s.under && (4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes) || r.stale) {
+	if waiting := r.waiting() + added; !s.under && (rows > 0 && waiting > 0 || 4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes) || r.stale) {
 		r.stale = false
 		s.under, s.at, s.upto, s.bytes, s.end = true, 0, r.seq, written, written+l.opts.RedoBytes*(4-sweepFrom)/4
 		if !l.recent.ahead() { // what the group changes is swept after this, as all that follows
@@ -106,9 +159,12 @@ func (w *groupWriter) sweep(g *Group) (done func()) {
 	if !s.under {
 		return keep
 	}
-	todo := 1 + l.cache.owed.rows
-	if left := s.end - written; left > added {
-		todo = 1 + int(int64(todo)*added/left)
+	todo := rows
+	if rows == 0 {
+		todo = 1 + l.cache.owed.rows
+		if left := s.end - written; left > added {
+			todo = 1 + int(int64(todo)*added/left)
+		}
 	}
 	at := w.sweepStep(g, todo)
 	return func() {

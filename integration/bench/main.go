@@ -40,6 +40,8 @@ type sizes struct {
 	idle     int // clients
 	backlog  int // keys that a node takes in from its peer
 
+	calm bool // nodes come to rest between measurements
+
 	load time.Duration // of two nodes that exchange, each time
 }
 
@@ -62,7 +64,7 @@ func main() {
 		names := strings.Split(*only, ",")
 		loads = slices.DeleteFunc(loads, func(l load) bool { return !slices.Contains(names, l.name) })
 	}
-	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000, writes: 400, idle: 10_000, backlog: 200_000, load: 5 * time.Second}
+	s := sizes{requests: 50_000, rounds: 3, keys: 1_000_000, ops: 200_000, writes: 400, idle: 10_000, backlog: 200_000, calm: true, load: 5 * time.Second}
 	if *onlyBoth {
 		s.backlog, s.load = 500_000, 20*time.Second
 	}

@@ -62,7 +62,8 @@ type target struct {
 	name  string
 	port  int
 	pid   func() int
-	picky bool // it refuses some commands
+	picky bool            // it refuses some commands
+	nodes []*testbed.Node // that come to rest after each measurement: what they do later is its cost, and not the next one's
 }
 
 // throughput measures requests a second: of a Redis alone, of a node, of a
@@ -73,10 +74,13 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	args := []string{"--fsync", fsync}
 	alone, first, second := bed.Node(testbed.Options{ID: 1, Args: args}), bed.Node(testbed.Options{ID: 1, Args: args}), bed.Node(testbed.Options{ID: 2, Args: args})
 	second.Meet(first)
-	targets := []target{{"Redis", direct.Port, direct.PID, false}, {"node", alone.Port, alone.PID, false}, {"node with a peer", first.Port, first.PID, false}}
+	targets := []target{{name: "Redis", port: direct.Port, pid: direct.PID}, {name: "node", port: alone.Port, pid: alone.PID}, {name: "node with a peer", port: first.Port, pid: first.PID}}
+	if s.calm {
+		targets[1].nodes, targets[2].nodes = []*testbed.Node{alone}, []*testbed.Node{first, second}
+	}
 	proxy := twemproxy(b, bed, direct.Port)
 	if proxy != nil {
-		targets = append(targets, target{"twemproxy", proxy.port, proxy.PID, true})
+		targets = append(targets, target{name: "twemproxy", port: proxy.port, pid: proxy.PID, picky: true})
 	}
 	// besides returns the cells of a row that are there with twemproxy only.
 	besides := func(text string) string {
@@ -87,6 +91,9 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	}
 	fmt.Printf("Requests a second with 50 connections, values of 100 bytes, 100,000 keys; the median of %d runs of %d requests (×4 with pipelines of 16; a tenth of SADDs of 100).\n", s.rounds, s.requests)
 	fmt.Println("The ratios are to Redis alone. CPU is what the process itself takes for a request: Redis; the node without its Redis, with a peer.")
+	if s.calm {
+		fmt.Println("Between measurements the nodes write back what they still have to, and the CPU of that is in.")
+	}
 	if proxy != nil {
 		fmt.Println("twemproxy stands before the same Redis, and refuses what has a –.")
 	}
@@ -192,8 +199,29 @@ func measure(b *bench, t target, l load, clients, pipeline, requests int) result
 		}
 		b.Fatalf("%s, %s: %v", t.name, l.name, err)
 	}
+	rest(b, t.nodes)
 	r.cpu = float64((cpuTime(t.pid()) - before).Microseconds()) / float64(requests)
 	return r
+}
+
+// restLimit is how long nodes may take to come to rest.
+const restLimit = 2 * time.Minute
+
+// rest waits until nodes have written back what has changed, and compute next to nothing.
+func rest(b *bench, nodes []*testbed.Node) {
+	const look = 200 * time.Millisecond
+	for _, n := range nodes {
+		for end, before := time.Now().Add(restLimit), cpuTime(n.PID()); ; {
+			time.Sleep(look)
+			now := cpuTime(n.PID())
+			if n.Info()["log_redo_bytes"] == "0" && now-before <= look/10 {
+				break
+			}
+			if before = now; time.Now().After(end) {
+				b.Fatalf("%s has not come to rest: log_redo_bytes is %q", n.Addr(), n.Info()["log_redo_bytes"])
+			}
+		}
+	}
 }
 
 // benchmarkLimit is how long one run of redis-benchmark may take.
