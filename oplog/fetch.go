@@ -104,6 +104,7 @@ func (c *keyCache) take(f *fetched) {
 			cs.read(f.cell, flagsOfCell(cs.key(), f.cell))
 		}
 		ks.add(cs)
+		ks.complete(f.id.Kind)
 	}
 	c.add(ks)
 	c.resize(ks)

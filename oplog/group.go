@@ -271,6 +271,7 @@ func (g *Group) loadCell(id crdt.CellID) *cellState {
 		}
 	}
 	ks.add(cs)
+	ks.complete(id.Kind)
 	return cs
 }
 

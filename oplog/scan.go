@@ -79,13 +79,24 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 		rest()
 		return
 	}
-	it, done, err := g.iterate(key, low, high, back)
+	it, walk, err := g.iterate(key, low, high, back)
 	if err != nil {
 		g.fail(err)
 		return
 	}
-	defer done()
+	defer func() {
+		if walk {
+			g.header.walk = it
+		} else {
+			g.close(it)
+		}
+	}()
 	first, next, compare := func() bool { return it.SeekGE(low) }, it.Next, cellKey.compare
+	if walk && kind == crdt.KindAny && it.Valid() {
+		if k := it.Key(); len(k) == at+1 && k[at] == byte(crdt.KindAny) && bytes.Equal(k[:at], low[:at]) {
+			first = it.Next // it is at the header, which all cells follow
+		}
+	}
 	if back {
 		first, next = it.Last, it.Prev
 		compare = func(a, b cellKey) int { return cellKey.compare(b, a) }
@@ -128,15 +139,15 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 }
 
 // iterate returns an iterator for the rows of a key's cells in [low, high), which may go
-// beyond, and what to call when they are done with. For the key that EachKey is
-// showing it is that walk's own: a new one costs more than the few cells most keys have.
-func (g *Group) iterate(key crdt.Key, low, high []byte, back bool) (*pebble.Iterator, func(), error) {
-	if walk := g.header.walk; walk != nil && g.header.valid && g.header.key == key && !back {
+// beyond. For the key that EachKey is showing it is that walk's own, which is to be given
+// back: a new one costs more than the few cells most keys have.
+func (g *Group) iterate(key crdt.Key, low, high []byte, back bool) (it *pebble.Iterator, walk bool, err error) {
+	if it := g.header.walk; it != nil && g.header.valid && g.header.key == key && !back {
 		g.header.walk = nil
-		return walk, func() { g.header.walk = walk }, nil
+		return it, true, nil
 	}
-	it, err := g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
-	return it, func() { g.close(it) }, err
+	it, err = g.l.db.NewIter(&pebble.IterOptions{LowerBound: low, UpperBound: high})
+	return it, false, err
 }
 
 // EachKey implements crdt.Store. Keys come in no particular order.
@@ -156,6 +167,8 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 			if ks.header == nil || ks.header.Empty() {
 				return true, nil
 			}
+			g.header = shownHeader{key: k, row: g.header.row, walk: it, valid: true} // nobody asks what the row is
+			defer func() { g.header.valid = false }()
 			return fn(k, ks.header), nil
 		}
 		row, err := it.ValueAndErr()

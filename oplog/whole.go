@@ -34,6 +34,24 @@ func (ks *keyState) knows(kind crdt.Kind) bool {
 	return ks.loaded && ks.none&bits == bits
 }
 
+// complete takes note of it if the state has all cells of a kind that the header counts,
+// now that it has one more: of most keys that is the only one.
+func (ks *keyState) complete(kind crdt.Kind) {
+	h := ks.header
+	if h == nil || h.Rest > 0 || h.Live[kind] > fewCells || len(ks.cells.list) > 2*fewCells || ks.dirty || len(ks.set) > 0 {
+		return // it does not count, or the header is not that of the cells
+	}
+	n := uint32(0)
+	for _, cs := range ks.cells.list {
+		if cs.kind == kind && cs.exists {
+			n++
+		}
+	}
+	if n == h.Live[kind] {
+		ks.none |= 1 << kind
+	}
+}
+
 // takeIn takes in the cells of a kind if the key has no more than most of them.
 func (g *Group) takeIn(ks *keyState, kind crdt.Kind, most int) {
 	h := ks.header

@@ -71,3 +71,55 @@ func TestManyReadsTakeInAll(t *testing.T) {
 		})
 	}
 }
+
+// A key of which all cells have been read one by one is removed without a walk over the store;
+// one of which some have not is removed whole.
+func TestAllCellsByCount(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		fields, read int
+		expires      bool
+		walks        bool
+	}{
+		{name: "all", fields: 5, read: 5},
+		{name: "all but one", fields: 5, read: 4, walks: true},
+		{name: "one", fields: 1, read: 1},
+		{name: "none", fields: 1, read: 0, walks: true},
+		{name: "all, but not the expiry", fields: 3, read: 3, expires: true, walks: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := testOptions(vfs.NewMem())
+			r := openReplica(t, o)
+			key := crdt.Key{Name: "h"}
+			r.must(func(w *crdt.Writer) {
+				for i := range c.fields {
+					w.SetElem(key, crdt.KindField, fmt.Sprint(i), []byte("v"))
+				}
+				if c.expires {
+					w.SetExpiry(key, testStart.UnixMilli()+1e6)
+				}
+			})
+			r.close()
+			r = openReplica(t, o)
+			defer r.close()
+			r.view(func(w *crdt.Writer) {
+				for i := range c.read {
+					if _, ok := w.Elem(key, crdt.KindField, fmt.Sprint(i)); !ok {
+						t.Errorf("there is no field %d", i)
+					}
+				}
+			})
+			before := r.log.Metrics().Walks
+			r.must(func(w *crdt.Writer) { w.Remove(key) })
+			if walked := r.log.Metrics().Walks > before; walked != c.walks {
+				t.Errorf("the store was walked over: %v", walked)
+			}
+			r.view(func(w *crdt.Writer) {
+				if typ := w.Type(key); typ != crdt.TypeNone {
+					t.Errorf("a %v is left", typ)
+				}
+			})
+			r.verify()
+		})
+	}
+}
