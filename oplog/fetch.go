@@ -1,10 +1,14 @@
 package oplog
 
 import (
+	"bytes"
+	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/replicatord/replicatord/crdt"
 )
@@ -18,6 +22,7 @@ const (
 	slowRead  = 40 * time.Microsecond // a read takes that long: it was not from memory, or the goroutine had to wait
 	slowReads = 3                     // so many in a row, and the rest is shared out
 	fetchers  = 16                    // goroutines, at most: as many reads a disk has to do at a time
+	fetchMost = 8 << 20               // bytes of cells, at most, but for one: the rest is read when it is asked for
 )
 
 // fetched is what the store has of a key, and of one of its cells.
@@ -32,16 +37,18 @@ type fetched struct {
 // fetch has the cache hold what the store has of cells and the headers of their keys,
 // none of which it holds, and which nobody changes meanwhile.
 func (l *Log) fetch(list []fetched) {
+	room := new(atomic.Int64)
+	room.Store(fetchMost)
 	slow, at := 0, 0
 	for ; at < len(list) && slow < slowReads; at++ {
 		begun := time.Now()
-		if list[at].get(l); time.Since(begun) > slowRead {
+		if list[at].get(l, room); time.Since(begun) > slowRead {
 			slow++
 		} else {
 			slow = 0
 		}
 	}
-	l.share(list[at:])
+	l.share(list[at:], room)
 	for i := range list {
 		if f := &list[i]; f.read && l.cache.peek(f.id.Key) == nil { // a key may be there twice
 			l.cache.take(f)
@@ -50,21 +57,22 @@ func (l *Log) fetch(list []fetched) {
 }
 
 // share has several goroutines read.
-func (l *Log) share(list []fetched) {
+func (l *Log) share(list []fetched, room *atomic.Int64) {
 	var readers sync.WaitGroup
 	var next atomic.Int32
 	for range min(len(list), fetchers) {
 		readers.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(list); i = int(next.Add(1)) - 1 {
-				list[i].get(l)
+				list[i].get(l, room)
 			}
 		})
 	}
 	readers.Wait()
 }
 
-// get reads. What cannot be read is left to whoever asks for it: that one's group fails.
-func (f *fetched) get(l *Log) {
+// get reads, a cell only if there is room. What cannot be read is left to whoever asks for
+// it: that one's group fails.
+func (f *fetched) get(l *Log, room *atomic.Int64) {
 	l.counters.keys.Add(1)
 	var buf [128]byte
 	b, err := get(l.db, headerKey(buf[:0], f.id.Key))
@@ -80,18 +88,23 @@ func (f *fetched) get(l *Log) {
 	if f.id.Kind == crdt.KindAny && f.header != nil && f.header.Type == crdt.TypeString {
 		f.id.Kind, f.id.Elem = crdt.KindString, ""
 	}
-	if f.id.Kind == crdt.KindAny || noneOf(f.header)&(1<<f.id.Kind) != 0 {
+	if f.id.Kind == crdt.KindAny || noneOf(f.header)&(1<<f.id.Kind) != 0 || room.Load() <= 0 {
 		return
 	}
-	if b, err = get(l.db, appendCellKey(buf[:0], rangeCells, f.id)); err != nil || len(b) > throughBytes {
+	v, done, err := l.db.Get(appendCellKey(buf[:0], rangeCells, f.id))
+	if errors.Is(err, pebble.ErrNotFound) {
+		f.looked = true
 		return
 	}
-	if b != nil {
-		if f.cell, err = crdt.DecodeCell(b); err != nil {
-			return
-		}
+	if err != nil {
+		return
 	}
-	f.looked = true
+	n := int64(len(v))
+	fits := room.Add(-n)+n > 0 // there was some
+	if fits {
+		f.cell, err = crdt.DecodeCell(bytes.Clone(v))
+	}
+	f.looked = errors.Join(err, done.Close()) == nil && fits
 }
 
 // take keeps what was fetched of a key.
