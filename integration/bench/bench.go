@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+
+	"github.com/replicatord/replicatord/integration/testbed"
 )
 
 // bench is the testbed's T outside of a test.
@@ -49,6 +52,15 @@ func (b *bench) TempDir() string {
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
+}
+
+// number returns a number that INFO of a node tells.
+func number(b *bench, node *testbed.Node, field string) float64 {
+	n, err := strconv.ParseFloat(node.Info()[field], 64)
+	if err != nil {
+		b.Fatalf("INFO: %s: %v", field, err)
+	}
+	return n
 }
 
 func (b *bench) end() {

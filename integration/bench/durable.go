@@ -5,7 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/replicatord/replicatord/integration/testbed"
@@ -21,13 +20,7 @@ func durable(b *bench, bed *testbed.Bed, s sizes) {
 	every := bed.Node(testbed.Options{ID: 1, Args: []string{"--fsync", "everysec"}})
 	always := bed.Node(testbed.Options{ID: 1, Args: []string{"--fsync", "always"}})
 	d := newDisk(b)
-	syncs := func() float64 {
-		n, err := strconv.ParseFloat(always.Info()["log_syncs"], 64)
-		if err != nil {
-			b.Fatalf("INFO: log_syncs: %v", err)
-		}
-		return n
-	}
+	syncs := func() float64 { return number(b, always, "log_syncs") }
 	for _, l := range []load{{name: "SET", args: []string{"-t", "set"}}, {name: "INCR", args: []string{"-t", "incr"}}} {
 		for _, shape := range []struct{ clients, requests int }{{1, s.requests / 20}, {50, s.requests / 2}, {500, s.requests}} {
 			var e, a []result

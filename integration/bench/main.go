@@ -24,6 +24,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -168,10 +169,39 @@ func data(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	fmt.Printf("| on disk, with a log of 1 MB | %.0f bytes a key |\n", float64(size)/float64(s.keys))
 	fmt.Printf("| restart of the node with an empty view: start and rebuild | %.1f s (%.0f keys/s) |\n", rebuilt.Seconds(), float64(s.keys)/rebuilt.Seconds())
 	fmt.Printf("| a new member, from MEET until it has everything | %.1f s (%.0f keys/s) |\n", synced.Seconds(), float64(s.keys)/synced.Seconds())
+	rewrite(b, n, m, s)
 	n.Stop()
 	m.Stop()
 	idle(b, bed, s.idle, fsync)
 	fmt.Println()
+}
+
+// rewrite measures writes to keys of which next to none are in the memory of a node that was
+// just started, beside some that are, with a peer; and how long it takes to flush all.
+func rewrite(b *bench, n, m *testbed.Node, s sizes) {
+	t := target{name: "node", port: n.Port, pid: n.PID}
+	if s.calm {
+		t.nodes = []*testbed.Node{n, m}
+	}
+	set := func(keys int) (r result, misses float64) {
+		before := number(b, n, "key_cache_misses")
+		requests := 4 * s.requests
+		r = measure(b, t, load{name: "SET", args: []string{"-t", "set", "-r", strconv.Itoa(keys)}}, 50, 16, requests)
+		return r, (number(b, n, "key_cache_misses") - before) / float64(requests)
+	}
+	cold, misses := set(s.keys)
+	few := min(s.keys, 100_000)
+	set(few)
+	warm, kept := set(few)
+	fmt.Printf("| SET at random, pipelines of 16, %.2f read from the store first | %.0f/s, %.1f µs |\n", misses, cold.perSecond, cold.cpu)
+	fmt.Printf("| the same of %d of them, %.2f | %.0f/s, %.1f µs |\n", few, kept, warm.perSecond, warm.cpu)
+	begun := time.Now()
+	n.Do("FLUSHDB")
+	flushed := time.Since(begun)
+	for m.Int("DBSIZE") > 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	fmt.Printf("| FLUSHDB; until the peer's is empty too | %.1f s; %.1f s |\n", flushed.Seconds(), time.Since(begun).Seconds())
 }
 
 // settled returns the size of a directory once it has not grown or shrunk by
