@@ -324,7 +324,10 @@ func (s *geoSearch) find(c *Context) ([]scored, error) {
 
 // among searches members one by one.
 func (s *geoSearch) among(members []scored) []scored {
-	members = slices.DeleteFunc(members, func(m scored) bool { return !s.area.has(s.center, positionOf(m.score)) })
+	members = slices.DeleteFunc(members, func(m scored) bool {
+		// Redis finds by ranges of scores, none of which has less.
+		return m.score < 0 || !s.area.has(s.center, positionOf(m.score))
+	})
 	if s.sort != 0 {
 		slices.SortStableFunc(members, func(a, b scored) int {
 			return s.sort * cmp.Compare(s.center.distance(positionOf(a.score)), s.center.distance(positionOf(b.score)))

@@ -13,7 +13,9 @@ import (
 
 // Every command that writes positions, at random, against Redis.
 func TestGeoAnswersAsRedis(t *testing.T) {
-	for _, seed := range seeds() {
+	for _, seed := range append(seeds(),
+		1796018790887712985, // a search around a member with a score of -1, of a key that expires
+	) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHarness(t, seed)
 			h.loose, h.model.loose, h.view.loose = true, true, true
