@@ -73,16 +73,9 @@ func (l *Log) share(list []fetched, room *atomic.Int64) {
 // get reads, a cell only if there is room. What cannot be read is left to whoever asks for
 // it: that one's group fails.
 func (f *fetched) get(l *Log, room *atomic.Int64) {
-	l.counters.keys.Add(1)
-	var buf [128]byte
-	b, err := get(l.db, headerKey(buf[:0], f.id.Key))
-	if err != nil {
+	var err error
+	if f.header, err = l.storedHeader(f.id.Key); err != nil {
 		return
-	}
-	if b != nil {
-		if f.header, err = crdt.DecodeHeader(b); err != nil {
-			return
-		}
 	}
 	f.read = true
 	if f.id.Kind == crdt.KindAny && f.header != nil && f.header.Type == crdt.TypeString {
@@ -91,6 +84,7 @@ func (f *fetched) get(l *Log, room *atomic.Int64) {
 	if f.id.Kind == crdt.KindAny || noneOf(f.header)&(1<<f.id.Kind) != 0 || room.Load() <= 0 {
 		return
 	}
+	var buf [128]byte
 	v, done, err := l.db.Get(appendCellKey(buf[:0], rangeCells, f.id))
 	if errors.Is(err, pebble.ErrNotFound) {
 		f.looked = true

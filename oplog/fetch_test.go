@@ -16,11 +16,17 @@ import (
 	"github.com/replicatord/replicatord/crdt"
 )
 
-// slowDisk is a file system of which each read takes so long, once it is told.
-func slowDisk(fs vfs.FS, takes *atomic.Int64) vfs.FS {
+// slowDisk is a file system of which each read takes so long, once it is told. It notes that
+// there were several at a time.
+func slowDisk(fs vfs.FS, takes *atomic.Int64, several *atomic.Bool) vfs.FS {
+	var reads atomic.Int32
 	return errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if d := takes.Load(); d > 0 && op.Kind == errorfs.OpFileReadAt {
+			if reads.Add(1) > 1 {
+				several.Store(true)
+			}
 			time.Sleep(time.Duration(d))
+			reads.Add(-1)
 		}
 		return nil
 	}))
@@ -30,7 +36,8 @@ func slowDisk(fs vfs.FS, takes *atomic.Int64) vfs.FS {
 // looks there again. The disk is slow, so that several goroutines read.
 func TestFetchedKeysAreAsStored(t *testing.T) {
 	var takes atomic.Int64
-	o := testOptions(slowDisk(vfs.NewMem(), &takes))
+	var several atomic.Bool
+	o := testOptions(slowDisk(vfs.NewMem(), &takes, &several))
 	o.CacheBytes, o.KeyBytes = 1, 4<<20
 	r := openReplica(t, o)
 	const n = 160
@@ -148,6 +155,9 @@ func TestFetchedKeysAreAsStored(t *testing.T) {
 		r.verify()
 		each(func(g *Group, k crdt.Key) { want[k] = show(g, k) })
 	}
+	if !several.Load() {
+		t.Error("the keys were read one after the other")
+	}
 	r.close()
 }
 
@@ -223,11 +233,12 @@ func BenchmarkFetch(b *testing.B) {
 	for _, recalled := range []bool{true, false} {
 		b.Run(fmt.Sprintf("recalled=%v", recalled), func(b *testing.B) {
 			var takes atomic.Int64
+			var several atomic.Bool
 			keys := 200_000
 			if testing.Short() {
 				keys = 20_000
 			}
-			r := openReplica(b, Options{Dir: b.TempDir(), FS: slowDisk(vfs.Default, &takes), Node: 7, MinFree: -1, CacheBytes: 1, KeyBytes: 1 << 20, RedoBytes: 1 << 20})
+			r := openReplica(b, Options{Dir: b.TempDir(), FS: slowDisk(vfs.Default, &takes, &several), Node: 7, MinFree: -1, CacheBytes: 1, KeyBytes: 1 << 20, RedoBytes: 1 << 20})
 			defer r.close()
 			defer takes.Store(0)
 			value := []byte("a value of thirty-two bytes more")

@@ -332,27 +332,30 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 		ks.read(nil)
 		return ks
 	}
-	var b []byte
-	if g.header.valid && g.header.key == k {
-		b = g.header.row
-	} else {
-		var buf [128]byte
-		var err error
-		g.l.counters.keys.Add(1)
-		if b, err = get(g.l.db, headerKey(buf[:0], k)); err != nil {
-			g.fail(fmt.Errorf("header of %v: %w", k, err))
-		}
-	}
 	var h *crdt.Header
-	if b != nil {
-		var err error
-		if h, err = crdt.DecodeHeader(b); err != nil {
-			g.fail(fmt.Errorf("header of %v: %w", k, err))
-			h = nil
-		}
+	var err error
+	if g.header.valid && g.header.key == k {
+		h, err = crdt.DecodeHeader(g.header.row)
+	} else {
+		h, err = g.l.storedHeader(k)
+	}
+	if err != nil {
+		g.fail(fmt.Errorf("header of %v: %w", k, err))
+		h = nil
 	}
 	ks.read(h)
 	return ks
+}
+
+// storedHeader reads the header of a key that the cache does not hold, nil if there is none.
+func (l *Log) storedHeader(k crdt.Key) (*crdt.Header, error) {
+	l.counters.keys.Add(1)
+	var buf [128]byte
+	b, err := get(l.db, headerKey(buf[:0], k))
+	if b == nil || err != nil {
+		return nil, err
+	}
+	return crdt.DecodeHeader(b)
 }
 
 // read takes in the header as the store has it, nil for none.

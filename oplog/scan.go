@@ -163,23 +163,23 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	}
 	more, err := eachHeader(g.l.db, db, func(k crdt.Key, it *pebble.Iterator) (bool, error) {
 		delete(mine, k)
-		if ks := g.l.cache.get(k); ks != nil && ks.loaded {
-			if ks.header == nil || ks.header.Empty() {
+		shown := shownHeader{key: k, row: g.header.row[:0], walk: it, valid: true}
+		var h *crdt.Header
+		if ks := g.l.cache.get(k); ks != nil && ks.loaded { // nobody asks for the row
+			if h = ks.header; h == nil || h.Empty() {
 				return true, nil
 			}
-			g.header = shownHeader{key: k, row: g.header.row, walk: it, valid: true} // nobody asks what the row is
-			defer func() { g.header.valid = false }()
-			return fn(k, ks.header), nil
+		} else {
+			row, err := it.ValueAndErr()
+			if err != nil {
+				return false, err
+			}
+			if h, err = crdt.DecodeHeader(row); err != nil {
+				return false, fmt.Errorf("header of %v: %w", k, err)
+			}
+			shown.flags, shown.row = flagsOfHeader(h), append(shown.row, row...)
 		}
-		row, err := it.ValueAndErr()
-		if err != nil {
-			return false, err
-		}
-		h, err := crdt.DecodeHeader(row)
-		if err != nil {
-			return false, fmt.Errorf("header of %v: %w", k, err)
-		}
-		g.header = shownHeader{k, flagsOfHeader(h), append(g.header.row[:0], row...), it, true}
+		g.header = shown
 		defer func() { g.header.valid = false }()
 		return fn(k, h), nil
 	})

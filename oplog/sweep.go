@@ -105,7 +105,10 @@ func (l *Log) AtRest() bool { return l.redo.waiting() == 0 }
 // are no longer needed. It reports whether there is more to do. It is for who opens groups, while
 // none is open.
 func (l *Log) WriteBack(rows int) (more bool, err error) {
-	if err := errors.Join(l.Failed(), l.makeRoom(rows*64)); err != nil {
+	if err := l.Failed(); err != nil {
+		return false, err
+	}
+	if err := l.makeRoom(rows * 64); err != nil {
 		return false, err
 	}
 	g := l.Begin()

@@ -367,3 +367,36 @@ func TestCommandReplies(t *testing.T) {
 		t.Error("DOCS does not tell of subcommands")
 	}
 }
+
+// The keys of a KeyRange are those that FindKeys finds, of every command that has one.
+func TestKeyRange(t *testing.T) {
+	several := 0
+	for _, c := range Rows() {
+		for n := max(c.Arity, -c.Arity); n < 9; n++ {
+			first, last, step := c.KeyRange(n)
+			if first > last || c.Keys != nil || len(c.specs) != 1 {
+				continue
+			}
+			args := make([][]byte, n)
+			for i := range args {
+				args[i] = []byte{byte('a' + i)}
+			}
+			var got, want []int
+			for i := first; i <= last; i += step {
+				got = append(got, i)
+			}
+			for _, k := range c.FindKeys(args) {
+				want = append(want, k.Arg)
+			}
+			if want != nil && !slices.Equal(got, want) {
+				t.Errorf("%s with %d arguments: keys are %v, not %v", c.Name, n, got, want)
+			}
+			if len(got) > 1 {
+				several++
+			}
+		}
+	}
+	if several < 20 {
+		t.Errorf("of %d requests only there are several keys", several)
+	}
+}
