@@ -325,8 +325,8 @@ func (s *geoSearch) find(c *Context) ([]scored, error) {
 // among searches members one by one.
 func (s *geoSearch) among(members []scored) []scored {
 	members = slices.DeleteFunc(members, func(m scored) bool {
-		// Redis finds by ranges of scores, none of which has less.
-		return m.score < 0 || !s.area.has(s.center, positionOf(m.score))
+		// Redis finds by ranges of scores, which end there.
+		return m.score < 0 || m.score >= 1<<52 || !s.area.has(s.center, positionOf(m.score))
 	})
 	if s.sort != 0 {
 		slices.SortStableFunc(members, func(a, b scored) int {

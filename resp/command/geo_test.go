@@ -15,6 +15,7 @@ import (
 func TestGeoAnswersAsRedis(t *testing.T) {
 	for _, seed := range append(seeds(),
 		1796018790887712985, // a search around a member with a score of -1, of a key that expires
+		1796054707901888712, // likewise, with one of 9e18
 	) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := newHarness(t, seed)
