@@ -14,8 +14,7 @@ import (
 type keyCache struct {
 	budget     int // bytes, about, of each generation
 	young, old keyMap
-	size       int // of young, but for what was carried over
-	carried    int // of what was kept though its time had come, last time
+	size       int // of young, but for what was kept though its time had come
 	owed       owing
 	recalled   uint64         // nothing that counts: for Recall's looks not to be left out
 	lists      [][]*cellState // for keyState.set of keys to come, empty
@@ -135,9 +134,11 @@ func (c *keyCache) add(ks *keyState) { c.young.set(ks) }
 
 // resize takes note that the size of a key has changed.
 func (c *keyCache) resize(ks *keyState) {
-	n := ks.bytes + ks.measureHeader()
-	c.size += n - ks.size
-	ks.size = n
+	more := ks.bytes + ks.measureHeader() - ks.size
+	c.size += more
+	if ks.size += more; ks.owes {
+		c.owed.bytes += more
+	}
 }
 
 func (c *keyCache) drop(k crdt.Key) {
@@ -158,7 +159,7 @@ func (c *keyCache) trim(drained uint64) {
 		return
 	}
 	old := c.old
-	c.old, c.young, c.size, c.carried = c.young, keyMap{}, 0, 0
+	c.old, c.young, c.size = c.young, keyMap{}, 0
 	for db, names := range old.dbs {
 		if names == nil {
 			continue
@@ -167,7 +168,6 @@ func (c *keyCache) trim(drained uint64) {
 		for _, ks := range names {
 			if ks.seq > drained {
 				c.young.set(ks)
-				c.carried += ks.size
 			}
 		}
 	}

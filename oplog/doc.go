@@ -22,7 +22,7 @@
 //
 // Cells and headers do not go to their rows in the store with each commit: it
 // writes one record of what they are now, beside its entries, and the cache keeps
-// them. Values that are in the entries the record only refers to (refer.go). When Options.RedoBytes of records are about to have gathered, the commits
+// them. Values that are in the entries the record only refers to (refer.go). When Options.RedoBytes of records are about to have gathered, or what they tell of takes too much memory, the commits
 // write the newest state of every row besides, some with each (sweep.go), and the
 // records go. So a row that changes often is written once in a while, and a commit
 // costs the store few insertions however many keys it changes. Whoever needs the

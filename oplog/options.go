@@ -68,9 +68,9 @@ type Options struct {
 	// KeyBytes is how much goes to keys that were used lately, decoded; 128 MiB if
 	// 0.
 	KeyBytes int64
-	// RedoBytes is by how much of redo records, with what they refer to, all cells and
-	// headers have been brought to their rows (sweep.go); 128 MiB if 0. What it tells of is in memory beside
-	// the cache, and a start after a crash reads it: two seconds or so.
+	// RedoBytes is by how much of redo records, with a quarter of what they refer to, all cells and
+	// headers have been brought to their rows (sweep.go); 128 MiB if 0. What they tell of is in memory
+	// beside the cache, of which it takes about KeyBytes at most, and a start after a crash reads it: two seconds or so.
 	RedoBytes int64
 	// MemTableBytes is the size of the buffer of recent writes; 64 MiB if 0: what
 	// is soon deleted again, as redo records and entries are, then mostly is before

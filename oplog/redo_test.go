@@ -40,10 +40,11 @@ func TestRestWritesBack(t *testing.T) {
 		}
 		return r.log.Metrics().RedoBytes
 	}
+	const busy = referredShare * restBytes
 	for _, tt := range []struct {
 		written int
 		rests   bool
-	}{{1000, true}, {2 * restBytes, false}, {1000, true}, {0, true}, {restBytes / 2, true}, {2 * restBytes, false}, {2 * restBytes, false}, {0, true}} {
+	}{{1000, true}, {busy, false}, {1000, true}, {0, true}, {restBytes / 2, true}, {busy, false}, {busy, false}, {0, true}} {
 		if n := owed(tt.written); (n == 0) != tt.rests {
 			t.Errorf("after %d bytes: %d are owed", tt.written, n)
 		}
@@ -291,6 +292,15 @@ func TestWriteBackAgainstModel(t *testing.T) {
 			default:
 				r.must(func(w *crdt.Writer) { change(w, model[name]) })
 			}
+			owed := 0
+			for _, keys := range r.log.cache.owed.keys {
+				for _, ks := range keys {
+					owed += ks.size
+				}
+			}
+			if n := r.log.cache.owed.bytes; n != owed {
+				t.Fatalf("seed %d step %d: keys of %d bytes owe, %d are counted", seed, step, owed, n)
+			}
 		}
 		r.verify()
 		r.close()
@@ -528,6 +538,24 @@ func TestOwedIsBoundedWhileDrained(t *testing.T) {
 	}
 	if rows := r.log.cache.owed.rows; rows < 0 || rows > 400 {
 		t.Errorf("%d rows are said to be owed", rows)
+	}
+	r.verify()
+}
+
+// Keys of which the rows are behind are in memory: when they take much of what keys may, they
+// are swept, however little the records are.
+func TestOwedIsBoundedInMemory(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes, o.KeyBytes = 200_000, 40_000
+	r := openReplica(t, o)
+	defer r.close()
+	most, redo := 0, int64(0)
+	for n := range 2000 {
+		r.set(fmt.Sprint("key", n), "value")
+		most, redo = max(most, r.log.cache.owed.bytes), max(redo, r.log.redo.waiting())
+	}
+	if most > int(o.KeyBytes) || redo > o.RedoBytes*2/3 {
+		t.Errorf("up to %d bytes of keys are owed, where %d may be kept; %d of records", most, o.KeyBytes, redo)
 	}
 	r.verify()
 }

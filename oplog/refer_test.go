@@ -32,7 +32,7 @@ func (r *replica) trimAll(s crdt.Stream) {
 }
 
 // TestValuesAreWrittenOnce: a record has no value that an entry of its commit has; what it
-// refers to counts as waiting.
+// refers to counts as waiting, but for a share.
 func TestValuesAreWrittenOnce(t *testing.T) {
 	r, _, _ := referReplica(t)
 	defer func() { r.close() }()
@@ -59,7 +59,7 @@ func TestValuesAreWrittenOnce(t *testing.T) {
 		"fields":                func(w *crdt.Writer, k crdt.Key) { w.SetElem(k, crdt.KindField, "f", value) },
 		"what was written last": func(w *crdt.Writer, k crdt.Key) { w.SetString(k, value[1:], false); w.SetString(k, value, false) },
 	} {
-		if record, waiting := write(fn); record > n*150 || waiting < n*size || waiting > n*(size+200) {
+		if record, waiting := write(fn); record > n*150 || waiting < record+n*(size-1)/referredShare || waiting > record+n*size/referredShare {
 			t.Errorf("%s: a record of %d bytes, %d waiting, for %d values of %d", name, record, waiting, n, size)
 		}
 	}

@@ -25,6 +25,7 @@ type owing struct {
 	keys    [Buckets][]*keyState // those that have changed since they were swept
 	digests [Buckets]bool        // those that have
 	rows    int                  // of keys, about
+	bytes   int                  // that the keys take in memory
 }
 
 // sweep is how far one has come. Guarded by Log.commit, and so the steps.
@@ -54,8 +55,8 @@ type sweptRow struct {
 }
 
 // A sweep begins when sweepFrom quarters of Options.RedoBytes have gathered, and
-// has ended by the time it is all of them. One begins too when the cache holds too
-// much for it, and after a drain, for the cache to be told.
+// has ended by the time it is all of them. One begins too when keys that owe take as much
+// of Options.KeyBytes, and after a drain, for the cache to be told.
 const sweepFrom = 3
 
 // forgetStep is how many records a commit deletes that are no longer needed.
@@ -66,6 +67,7 @@ func (c *keyCache) owe(ks *keyState, rows int) {
 	c.owed.rows += rows
 	if !ks.owes {
 		ks.owes = true
+		c.owed.bytes += ks.size
 		b := ks.digestsAt()
 		c.owed.keys[b] = append(c.owed.keys[b], ks)
 	}
@@ -152,7 +154,7 @@ func (w *groupWriter) sweep(g *Group, rows int) (done func()) {
 		return keep
 	}
 	added, written := w.told(), r.written.Load()
-	if waiting := r.waiting() + added; !s.under && (rows > 0 && waiting > 0 || 4*waiting > sweepFrom*l.opts.RedoBytes || l.cache.carried > int(l.opts.KeyBytes) || r.stale) {
+	if waiting := r.waiting() + added; !s.under && (rows > 0 && waiting > 0 || 4*waiting > sweepFrom*l.opts.RedoBytes || 4*int64(l.cache.owed.bytes) > sweepFrom*l.opts.KeyBytes || r.stale) {
 		r.stale = false
 		s.under, s.at, s.upto, s.bytes, s.end = true, 0, r.seq, written, written+l.opts.RedoBytes*(4-sweepFrom)/4
 		if !l.recent.ahead() { // what the group changes is swept after this, as all that follows
@@ -177,7 +179,7 @@ func (w *groupWriter) sweep(g *Group, rows int) (done func()) {
 		if at < Buckets {
 			return
 		}
-		s.under, l.cache.carried = false, 0
+		s.under = false
 		if s.upto > r.drained.Load() {
 			r.drained.Store(s.upto)
 			r.gone.Store(s.bytes)
@@ -291,6 +293,7 @@ func (l *Log) swept(at int) {
 		if k.ks.owed = k.ks.owed[:len(k.ks.owed)-len(k.cells)]; len(k.ks.owed) > 0 {
 			continue
 		}
+		owed.bytes -= k.ks.size
 		k.ks.owes, k.ks.seq = false, 0
 		in := &owed.keys[k.ks.digestsAt()]
 		last := len(*in) - 1
