@@ -22,7 +22,8 @@ type keyCache struct {
 
 // What goes through instead of being kept.
 const (
-	throughBytes = 16 << 10 // keys of one or two cells that take more
+	throughBytes = 16 << 10 // keys of one or two cells that take more, and
+	throughShare = 2048     // more than one in so many parts of a generation
 	throughEnds  = 512      // keys with more cells that come and go at the ends, as queues
 	throughDead  = 1024     // keys of which more cells are gone than are there, and more than this: all who iterate would pass over them
 )
@@ -280,9 +281,9 @@ func mayStand(seq uint64, stored, row bool, begun, drained uint64) bool {
 }
 
 // big reports whether what is changed of a key is to go through.
-func (ks *keyState) big() bool {
+func (c *keyCache) big(ks *keyState) bool {
 	n := ks.cells.len()
-	return n <= 2 && ks.bytes > throughBytes || ks.ends && n > throughEnds || ks.dead > throughDead && 2*ks.dead > n
+	return n <= 2 && ks.bytes > max(throughBytes, c.budget/throughShare) || ks.ends && n > throughEnds || ks.dead > throughDead && 2*ks.dead > n
 }
 
 // vacant reports whether nothing is there of the key, nor was since the store was

@@ -624,7 +624,7 @@ func (g *Group) keep() {
 	c, drained := &g.l.cache, g.l.redo.drained.Load()
 	for i, ks := range g.keys {
 		g.look(i)
-		if ks.through || ks.big() && len(ks.set) == 0 && ks.seq <= drained ||
+		if ks.through || c.big(ks) && len(ks.set) == 0 && ks.seq <= drained ||
 			ks.vacant() && g.l.filter.lacks(ks.key) { // as quickly told the next time
 			c.drop(ks.key)
 			continue

@@ -560,6 +560,34 @@ func TestOwedIsBoundedInMemory(t *testing.T) {
 	r.verify()
 }
 
+// A step of large rows is no larger than one of many small ones.
+func TestStepsOfLargeValues(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes, o.KeyBytes = 1<<30, 1<<30
+	r := openReplica(t, o)
+	defer r.close()
+	const n, size = 400, 40 << 10
+	r.must(func(w *crdt.Writer) {
+		for i := range n {
+			w.SetString(crdt.Key{Name: fmt.Sprint(i)}, make([]byte, size), false)
+		}
+	})
+	if owed := r.log.cache.owed.rows; owed != 2*n {
+		t.Fatalf("%d rows are owed", owed)
+	}
+	for steps, more := 1, true; more; steps++ {
+		was := r.log.cache.owed.rows
+		var err error
+		if more, err = r.log.WriteBack(10 * n); err != nil {
+			t.Fatal(err)
+		}
+		if written := (was - r.log.cache.owed.rows) / 2; written*size > sweptBytes+2*size || written == 0 && more || steps > n {
+			t.Fatalf("step %d wrote %d values of %d bytes", steps, written, size)
+		}
+	}
+	r.verify()
+}
+
 // A cell that comes and goes between sweeps counts once among those that are gone.
 func TestRemovedCellsCountOnce(t *testing.T) {
 	o := testOptions(vfs.NewMem())

@@ -60,7 +60,7 @@ func (w *groupWriter) keys(g *Group) {
 		}
 		// What has changed since the last drain goes through with the rest: the
 		// cache is not to keep it.
-		ks.through = changed && (w.all || ks.big())
+		ks.through = changed && (w.all || g.l.cache.big(ks))
 		cells := ks.set
 		if ks.through {
 			cells = ks.cells.list

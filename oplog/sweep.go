@@ -59,6 +59,9 @@ type sweptRow struct {
 // of Options.KeyBytes, and after a drain, for the cache to be told.
 const sweepFrom = 3
 
+// sweptBytes is about how much a step writes, at most.
+const sweptBytes = 4 << 20
+
 // forgetStep is how many records a commit deletes that are no longer needed.
 const forgetStep = 64
 
@@ -196,7 +199,7 @@ func (w *groupWriter) sweepStep(g *Group, todo int) (at int) {
 	for at = s.at; at < Buckets; at++ {
 		keys := l.cache.owed.keys[at]
 		for i := len(keys) - 1; i >= 0; i-- {
-			if todo <= 0 {
+			if todo <= 0 || len(s.data) > sweptBytes {
 				w.sweptRows(g)
 				return at
 			}
