@@ -81,6 +81,10 @@ type Store interface {
 	// EachKey calls fn for every header of a database until it returns false.
 	// fn may change the key it was given and no other.
 	EachKey(db uint8, fn func(Key, *Header) bool)
+	// KeysFrom returns about most of the keys of a database, those after from: what it returned as
+	// next before, nil to begin; next is nil if there are no more. Some may be gone, or come twice. For
+	// who goes over a database in steps: keys that come to be meanwhile, before from, are not among them.
+	KeysFrom(db uint8, from []byte, most int) (keys []Key, next []byte)
 	// DBPending is the context of a database's removes beyond the vector.
 	DBPending(db uint8) Vector
 	SetDBPending(db uint8, v Vector)
@@ -382,6 +386,11 @@ func (ks *Keyspace) removeDB(s Stream, d *Delta, made bool) {
 		delete(seen, k)
 		return true
 	})
+	if made { // keys came in no particular order, and what a replica makes does not depend on it
+		slices.SortFunc(r.Seen, func(a, b SeenCell) int {
+			return cmp.Or(cmp.Compare(a.ID.Key.Name, b.ID.Key.Name), cmp.Compare(a.ID.Kind, b.ID.Kind), cmp.Compare(a.ID.Elem, b.ID.Elem))
+		})
+	}
 	for k, cells := range seen {
 		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells}, false, false)
 	}

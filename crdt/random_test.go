@@ -269,7 +269,14 @@ func (c *cluster) op(n *node, w *crdt.Writer) {
 	case p < 38:
 		w.SetExpiry(key, crdt.Never)
 	case p < 39:
-		w.Flush(key.DB)
+		if c.millis%2 == 0 {
+			w.Flush(key.DB)
+			break
+		}
+		for from := w.FlushSome(key.DB, nil, 2); from != nil; {
+			from = w.FlushSome(key.DB, from, 2)
+		}
+		w.FlushRest(key.DB, 1)
 	case p >= 52:
 		c.fieldOp(w, key, elem, p, value)
 	case p >= 40:

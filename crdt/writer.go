@@ -378,6 +378,36 @@ func (w *Writer) Flush(db uint8) {
 	w.do(Delta{Level: LevelDB, ID: CellID{Key: Key{DB: db}}, Remove: &Remove{Tag: w.tag, Ctx: w.ctx}})
 }
 
+// FlushSome removes about most of the keys of a database, of those after from: what it returned
+// before, nil to begin. It returns nil when it has been everywhere.
+func (w *Writer) FlushSome(db uint8, from []byte, most int) (next []byte) {
+	keys, next := w.ks.Store.KeysFrom(db, from, most)
+	w.clearAll(keys)
+	return next
+}
+
+// FlushRest is Flush when FlushSome has been everywhere. Where no more than few keys have come to be
+// in between it removes these, so that no replica need go over the database.
+func (w *Writer) FlushRest(db uint8, few int) {
+	var keys []Key
+	w.ks.Store.EachKey(db, func(k Key, _ *Header) bool {
+		keys = append(keys, k)
+		return len(keys) <= few
+	})
+	if len(keys) > few {
+		w.Flush(db)
+		return
+	}
+	w.clearAll(keys)
+}
+
+func (w *Writer) clearAll(keys []Key) {
+	for _, k := range keys {
+		w.enterKey(k)
+		w.clear(k)
+	}
+}
+
 // prepare clears what a write of a cell of the kind must not leave: the whole
 // key if it has expired or only an expiry is left, and what is hidden behind the
 // visible type or replaced by the kind's.

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -470,10 +471,79 @@ func TestFlushAllAgainstLoadPitfall23(t *testing.T) {
 	}
 	for i := range 20 {
 		time.Sleep(20 * time.Millisecond)
-		[]*testbed.Node{a, b}[i%2].Do("FLUSHALL")
+		[]*testbed.Node{a, b}[i%2].Do("FLUSHALL", []string{"SYNC", "ASYNC"}[i/2%2])
 	}
 	close(stop)
 	writers.Wait()
+	bed.Level(a, b)
+	bed.Rebuilt(a)
+	bed.Level(a, b)
+}
+
+// TestFlushInSteps: an asynchronous flush of many keys serves others meanwhile, at its node and at
+// the other, and when it answers nothing is left of what was there, nor of what was written
+// meanwhile; other databases are as they were.
+func TestFlushInSteps(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	a, b := pair(bed)
+	const keys = 20_000
+	fill := func(db int) {
+		c := a.NewClient(db)
+		for i := 0; i < keys; i += 1000 {
+			pipe := c.Pipeline()
+			for k := i; k < i+1000; k++ {
+				pipe.Set(t.Context(), fmt.Sprint("key", k), k, 0)
+			}
+			if _, err := pipe.Exec(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill(0)
+	fill(1)
+	bed.Level(a, b)
+	c := a.NewClient(1)
+	answered := make(chan error, 1)
+	go func() { answered <- c.FlushDBAsync(t.Context()).Err() }()
+	served := 0
+	for busy := true; busy; {
+		select {
+		case err := <-answered:
+			if err != nil {
+				t.Error(err)
+			}
+			busy = false
+		default:
+			if err := c.Set(t.Context(), fmt.Sprint("key", served), "meanwhile", 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.Get(t.Context(), fmt.Sprint("key", served)).Result(); err != nil && !errors.Is(err, redis.Nil) || err == nil && got != "meanwhile" {
+				t.Fatalf("key%d is %q, %v", served, got, err)
+			}
+			served++
+		}
+	}
+	if served == 0 {
+		t.Errorf("no other client was served meanwhile")
+	}
+	bed.Level(a, b)
+	for _, n := range []*testbed.Node{a, b} {
+		left, err := n.NewClient(1).Keys(t.Context(), "*").Result()
+		// The last SET may have come after the flush.
+		if err != nil || len(left) > 1 || len(left) == 1 && left[0] != fmt.Sprint("key", served-1) {
+			t.Errorf("node %d: %d keys are left, %.200q, %v", n.ID, len(left), left, err)
+		}
+		equal(t, "keys of the other database", n.Int("DBSIZE"), int64(keys))
+	}
+	// In a transaction it is one step.
+	fill(1)
+	pipe := c.TxPipeline()
+	pipe.FlushDBAsync(t.Context())
+	left := pipe.DBSize(t.Context())
+	if _, err := pipe.Exec(t.Context()); err != nil || left.Val() != 0 {
+		t.Errorf("%d keys are left, %v", left.Val(), err)
+	}
 	bed.Level(a, b)
 	bed.Rebuilt(a)
 	bed.Level(a, b)

@@ -280,11 +280,19 @@ func (x *executor) loop() {
 			x.group(w)
 			continue
 		}
+		var stepping <-chan struct{}
+		if x.core.Stepping() {
+			stepping = closed
+		}
 		select {
 		case w := <-x.queue:
 			x.group(w)
 		case w := <-x.ranges:
 			x.group(w)
+		case <-stepping:
+			if err := x.core.Step(); err != nil {
+				x.slog.Error("a command that goes in steps was ended", "err", err)
+			}
 		case <-x.owing:
 			x.writeBack()
 		case <-deadline.C:

@@ -210,7 +210,7 @@ func (n *news) gather(cmd *command.Command, ctx *command.Context) {
 		// would not call a change.
 		*t = append((*t)[:n.from], slices.DeleteFunc((*t)[n.from:], ctx.Quiets)...)
 	}
-	if cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB" {
+	if (cmd.Name == "FLUSHALL" || cmd.Name == "FLUSHDB") && ctx.Waits == nil {
 		n.flushed = true
 		clear(n.reread)
 	}

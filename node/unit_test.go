@@ -362,3 +362,83 @@ func TestReadsFromMemory(t *testing.T) {
 		t.Errorf("%q is kept, from before the last write", got)
 	}
 }
+
+// A command that goes in steps takes them when it is told to, and is answered after the last; it can
+// be ended before. Those who watch keys hear of each step.
+func TestSteps(t *testing.T) {
+	view := &sentView{keep: true}
+	c := newBareCore(t, time.Now, view)
+	do := func(words ...string) *resp.Request {
+		q := request(nil, words...)
+		c.Do(q)
+		return q
+	}
+	fill := func() {
+		t.Helper()
+		for i := range 2000 {
+			do("SET", fmt.Sprint("key", i), "v")
+		}
+		if err := c.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() int {
+		n := 0
+		c.begin()
+		c.group.EachKey(0, func(crdt.Key, *crdt.Header) bool { n++; return true })
+		return n
+	}
+	steps := func(q *resp.Request, most int) (n int) {
+		t.Helper()
+		for ; c.Stepping() && n < most; n++ {
+			if len(q.Out) > 0 {
+				t.Fatalf("answered %q before its last step", q.Out)
+			}
+			if err := c.Step(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	fill()
+	q, done := do("FLUSHDB", "ASYNC"), 0
+	if !c.Waiting(q, func(err error) { done++ }) || left() != 2000 {
+		t.Fatalf("it does not wait, or %d keys are left", left())
+	}
+	if err := c.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	steps(q, 3)
+	if n := left(); n == 0 || n > 1500 {
+		t.Errorf("after three steps %d keys are left", n)
+	}
+	do("SET", "key0", "again")
+	if n := steps(q, 100); n < 3 || string(q.Out) != "+OK\r\n" || done != 1 || left() != 0 {
+		t.Errorf("after %d more steps: %q, answered %d times, %d keys left", n, q.Out, done, left())
+	}
+	if err := c.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	removed := map[string]bool{}
+	for _, cmd := range view.cmds {
+		if words := strings.Fields(cmd); words[0] == "DEL" || words[0] == "UNLINK" {
+			for _, name := range words[1:] {
+				removed[name] = true
+			}
+		}
+	}
+	if len(removed) != 2000 {
+		t.Errorf("the view was told of %d keys that are gone", len(removed))
+	}
+
+	fill()
+	q, done = do("FLUSHALL", "ASYNC"), 0
+	c.Waiting(q, func(error) { done++ })
+	steps(q, 2)
+	if !c.Unblock(q, nil) || !strings.HasPrefix(string(q.Out), "-UNBLOCKED ") || done != 1 || c.Stepping() {
+		t.Errorf("ended: %q, answered %d times", q.Out, done)
+	}
+	if n := left(); n == 0 || n == 2000 {
+		t.Errorf("%d keys are left", n)
+	}
+}

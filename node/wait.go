@@ -2,7 +2,9 @@ package node
 
 import (
 	"container/heap"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/resp"
@@ -26,6 +28,7 @@ type waiters struct {
 	byKey     map[crdt.Key][]*waiter
 	ready     []crdt.Key // changed, and not yet looked at; each once
 	deadlines deadlines
+	stepping  []*waiter // those that wait for nothing but their turn
 }
 
 func newWaiters() waiters {
@@ -39,6 +42,9 @@ func (ws *waiters) add(w *waiter) {
 			ws.byKey[k] = append(ws.byKey[k], w)
 		}
 	}
+	if w.wait.Steps {
+		ws.stepping = append(ws.stepping, w)
+	}
 	w.at = -1
 	if w.wait.Deadline != 0 {
 		heap.Push(&ws.deadlines, w)
@@ -47,6 +53,7 @@ func (ws *waiters) add(w *waiter) {
 
 func (ws *waiters) remove(w *waiter) {
 	delete(ws.all, w.req)
+	ws.stepping = slices.DeleteFunc(ws.stepping, func(o *waiter) bool { return o == w })
 	for _, k := range w.wait.Keys {
 		left := slices.DeleteFunc(ws.byKey[k], func(o *waiter) bool { return o == w })
 		if len(left) == 0 {
@@ -75,6 +82,30 @@ func (c *Core) Waiting(req *resp.Request, done func(error)) bool {
 		w.done = done
 	}
 	return w != nil
+}
+
+// Stepping reports whether there are commands that go in steps.
+func (c *Core) Stepping() bool { return len(c.waiters.stepping) > 0 }
+
+// Step has each of these take its next, and commits it.
+func (c *Core) Step() error {
+	for _, w := range slices.Clone(c.waiters.stepping) {
+		err := c.log.Failed()
+		if err == nil {
+			c.startLocal()
+			c.group.WriteThrough() // nobody asks for it again, and what others have changed stays in memory
+			c.resume(w, crdt.Key{})
+			c.serveWaiters()
+			err = c.Commit()
+		}
+		if err != nil {
+			out := command.Reply{Proto: 2}
+			out.Error(fmt.Sprintf("MISCONF '%s' was ended half way, because the log can't be written: %v", strings.ToLower(w.req.Cmd.Name), err))
+			c.Unblock(w.req, out.Buf)
+			return err
+		}
+	}
+	return nil
 }
 
 // Waiters returns how many commands wait.
@@ -155,6 +186,7 @@ func (c *Core) resume(w *waiter, k crdt.Key) bool {
 	c.news.end(w.req.Cmd, &ctx)
 	if ctx.Waits != nil {
 		w.wait.State = ctx.Waits.State
+		c.endUnit(w.req) // of steps
 		return false
 	}
 	c.waiters.remove(w)

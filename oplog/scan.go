@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -150,22 +149,39 @@ func (g *Group) iterate(key crdt.Key, low, high []byte, back bool) (it *pebble.I
 	return it, false, err
 }
 
-// EachKey implements crdt.Store. Keys come in no particular order.
+// EachKey implements crdt.Store. Keys come in no particular order: first those whose rows are
+// behind, which are in memory, then the rows of all others.
 func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	was := g.header
 	defer func() { g.header = was }()
-	g.level()
-	mine := map[crdt.Key]bool{}
-	for _, ks := range g.keys {
-		if ks.key.DB == db && ks.dirty {
-			mine[ks.key] = true
+	g.header.valid = false
+	behind := func(ks *keyState) bool { return ks.owes || ks.dirty }
+	show := func(ks *keyState) bool {
+		if ks.key.DB != db || !behind(ks) || g.l.cache.peek(ks.key) != ks { // it was dropped, for its rows tell
+			return true
+		}
+		h := g.Header(ks.key)
+		return h == nil || fn(ks.key, h)
+	}
+	mine := g.keys[:len(g.keys):len(g.keys)]
+	for _, ks := range mine {
+		if ks.dirty && !ks.owes && !show(ks) {
+			return
 		}
 	}
-	more, err := eachHeader(g.l.db, db, func(k crdt.Key, it *pebble.Iterator) (bool, error) {
-		delete(mine, k)
+	for b := range g.l.cache.owed.keys {
+		for _, ks := range g.l.cache.owed.keys[b] {
+			if !show(ks) {
+				return
+			}
+		}
+	}
+	_, err := eachHeader(g.l.db, db, nil, func(k crdt.Key, it *pebble.Iterator) (bool, error) {
 		shown := shownHeader{key: k, row: g.header.row[:0], walk: it, valid: true}
 		var h *crdt.Header
-		if ks := g.l.cache.get(k); ks != nil && ks.loaded { // nobody asks for the row
+		if ks := g.l.cache.peek(k); ks != nil && behind(ks) {
+			return true, nil
+		} else if ks != nil && ks.loaded { // nobody asks for the row
 			if h = ks.header; h == nil || h.Empty() {
 				return true, nil
 			}
@@ -184,14 +200,48 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 		return fn(k, h), nil
 	})
 	g.fail(err)
-	if !more || err != nil {
-		return
-	}
-	for _, k := range slices.SortedFunc(maps.Keys(mine), comparePos) {
-		if h := g.key(k).header; h != nil && !h.Empty() && !fn(k, h) {
-			return
+}
+
+// KeysFrom implements crdt.Store. Where it goes on is the position of the next key, or of the
+// bucket that is next.
+func (g *Group) KeysFrom(db uint8, from []byte, most int) (keys []crdt.Key, next []byte) {
+	done := -1 // the bucket up to which keys whose rows are behind are in
+	if from != nil {
+		if done = PosBucket(from); len(from) == len(BucketPos(0)) {
+			done--
 		}
 	}
+	take := func(bucket int) bool {
+		for done < bucket {
+			if len(keys) >= most {
+				next = BucketPos(done + 1)
+				return false
+			}
+			done++
+			for _, ks := range g.l.cache.owed.keys[done] {
+				if ks.key.DB == db {
+					keys = append(keys, ks.key)
+				}
+			}
+		}
+		return true
+	}
+	more, err := eachHeader(g.l.db, db, from, func(k crdt.Key, _ *pebble.Iterator) (bool, error) {
+		if !take(Bucket(k)) {
+			return false, nil
+		}
+		if len(keys) >= most {
+			next = Pos(k)
+			return false, nil
+		}
+		keys = append(keys, k)
+		return true, nil
+	})
+	g.fail(err)
+	if more && err == nil {
+		take(Buckets - 1)
+	}
+	return keys, next
 }
 
 // level brings the store level with what is committed, for what walks over many
@@ -204,11 +254,11 @@ func (g *Group) level() {
 
 func comparePos(a, b crdt.Key) int { return bytes.Compare(Pos(a), Pos(b)) }
 
-// eachHeader calls fn for the stored headers of a database, until it returns
-// false; it reports whether fn never did. The iterator is at the header's row, and
+// eachHeader calls fn for the stored headers of a database, from a position on (nil: the first), until
+// it returns false; it reports whether fn never did. The iterator is at the header's row, and
 // fn may move it on to the end of the key's rows.
-func eachHeader(r pebble.Reader, db uint8, fn func(crdt.Key, *pebble.Iterator) (bool, error)) (more bool, err error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
+func eachHeader(r pebble.Reader, db uint8, from []byte, fn func(crdt.Key, *pebble.Iterator) (bool, error)) (more bool, err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: append([]byte{rangeCells}, from...), UpperBound: []byte{rangeCells + 1}})
 	if err != nil {
 		return false, err
 	}

@@ -422,6 +422,7 @@ func (m *memStore) EachCellFrom(crdt.Key, crdt.Kind, string, bool, func(crdt.Cel
 	panic("oplog: a verification writes nothing")
 }
 func (m *memStore) EachKey(uint8, func(crdt.Key, *crdt.Header) bool) {}
+func (m *memStore) KeysFrom(uint8, []byte, int) ([]crdt.Key, []byte) { return nil, nil }
 func (m *memStore) DBPending(uint8) crdt.Vector                      { return nil }
 func (m *memStore) SetDBPending(uint8, crdt.Vector)                  {}
 func (m *memStore) Recall([]crdt.CellID)                             {}

@@ -162,6 +162,22 @@ func (s *Store) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 	}
 }
 
+// KeysFrom implements crdt.Store. Where it goes on is the name of the last key.
+func (s *Store) KeysFrom(db uint8, from []byte, most int) (keys []crdt.Key, next []byte) {
+	s.EachKey(db, func(k crdt.Key, _ *crdt.Header) bool {
+		if from != nil && k.Name <= string(from) {
+			return true
+		}
+		if len(keys) == most {
+			next = append([]byte{}, keys[most-1].Name...)
+			return false
+		}
+		keys = append(keys, k)
+		return true
+	})
+	return keys, next
+}
+
 // Keys returns every key of which anything is stored, in order.
 func (s *Store) Keys() []crdt.Key {
 	out := slices.Collect(maps.Keys(s.keys))

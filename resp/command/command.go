@@ -52,7 +52,7 @@ type Context struct {
 	// InScript is set where a script gives the command.
 	InScript bool
 	// Waits is set by Run when there is nothing to answer yet: the command has
-	// written nothing, replied nothing, and is to be run again.
+	// written nothing (but see Wait.Steps), replied nothing, and is to be run again.
 	Waits *Wait
 	// Resumed is the State of the Wait after which the command runs again, nil
 	// the first time. Then a key of another type is no error: it waits on.
@@ -122,6 +122,7 @@ func (c *Context) Quiets(k crdt.Key) bool { return slices.Contains(c.quiet, k) }
 // run again in the order in which they began.
 type Wait struct {
 	Keys     []crdt.Key   // run again once one of them has changed
+	Steps    bool         // run again when others had their turn: the command, which does write meanwhile, goes in steps
 	Deadline int64        // Unix milliseconds; 0: none
 	Timeout  func(*Reply) // answers when the deadline has passed
 	State    any          // handed to the next run in Resumed; not nil

@@ -49,8 +49,8 @@ var differs = map[string]string{
 	"XTRIM":           "`~` removes whole hundreds (`stream-node-max-entries`) counted from the first entry ever, whatever their size, where Redis begins anew when a stream was empty",
 	"XINFO|STREAM":    "the radix tree is that of full nodes",
 	"MEMORY|USAGE":    "of a stream, what its placeholder in the view takes",
-	"FLUSHDB":         "removes what this node has seen; a write of another node still under way stays",
-	"FLUSHALL":        "removes what this node has seen; a write of another node still under way stays",
+	"FLUSHDB":         "removes what this node has seen; a write of another node still under way stays. With `ASYNC`, outside transactions and scripts, it goes in steps: others are served meanwhile, and see a part of the keys; what they write is removed too, at the end",
+	"FLUSHALL":        "removes what this node has seen; a write of another node still under way stays. With `ASYNC`, outside transactions and scripts, it goes in steps: others are served meanwhile, and see a part of the keys; what they write is removed too, at the end",
 }
 
 // newer are commands of later versions that the table does not have, and of the

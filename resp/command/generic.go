@@ -228,28 +228,46 @@ func move(c *Context) {
 	c.Out.Int(1)
 }
 
-// flushOptions checks the options of FLUSHDB and FLUSHALL, which make no
-// difference here, and replies an error if they are wrong.
-func flushOptions(c *Context) bool {
-	if n := len(c.Args); n == 1 || n == 2 && (is(c.Args[1], "SYNC") || is(c.Args[1], "ASYNC")) {
-		return true
-	}
-	c.Out.Error(errSyntax)
-	return false
+func flushdb(c *Context) { flush(c, c.DB, c.DB+1) }
+
+func flushall(c *Context) { flush(c, 0, Databases) }
+
+// flushing is how far an asynchronous flush has come.
+type flushing struct {
+	db   uint8
+	from []byte // in it
 }
 
-func flushdb(c *Context) {
-	if flushOptions(c) {
-		c.Flush(c.DB)
-		c.Out.OK()
-	}
-}
+// flushStep is about how many keys a step of one removes.
+const flushStep = 256
 
-func flushall(c *Context) {
-	if flushOptions(c) {
-		for db := range uint8(Databases) {
-			c.Flush(db)
+// flush removes what is in databases: at once or, with ASYNC, in steps between which others are
+// served, and then at once what they have written meanwhile.
+func flush(c *Context, first, end uint8) {
+	if n := len(c.Args); n > 2 || n == 2 && !is(c.Args[1], "SYNC") && !is(c.Args[1], "ASYNC") {
+		c.Out.Error(errSyntax)
+		return
+	}
+	if s := c.Resumed; s != nil {
+		if s := s.(*flushing); s.db < end {
+			if s.from = c.FlushSome(s.db, s.from, flushStep); s.from == nil {
+				s.db++
+			}
+			c.Waits = &Wait{Steps: true, State: s}
+			return
+		}
+		for db := first; db < end; db++ {
+			c.FlushRest(db, flushStep)
 		}
 		c.Out.OK()
+		return
 	}
+	if len(c.Args) == 2 && is(c.Args[1], "ASYNC") && !c.NoWait {
+		c.Waits = &Wait{Steps: true, State: &flushing{db: first}, Timeout: func(r *Reply) { r.Error(errFlushing) }}
+		return
+	}
+	for db := first; db < end; db++ {
+		c.Flush(db)
+	}
+	c.Out.OK()
 }

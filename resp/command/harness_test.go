@@ -169,7 +169,7 @@ func (h *harness) cells(args ...[]byte) []byte {
 	}
 	c := &Context{Tx: testTx{h.writer, h}, Args: cloneArgs(args), Out: Reply{Proto: 2}}
 	h.clean = false
-	cmd.Run(c)
+	runSteps(cmd, c)
 	if c.Waits != nil {
 		c.Waits.Timeout(&c.Out)
 	}
@@ -183,6 +183,15 @@ func (h *harness) cells(args ...[]byte) []byte {
 		h.commit()
 	}
 	return c.Out.Buf
+}
+
+// runSteps runs a command, all of its steps if it goes in steps.
+func runSteps(cmd *Command, c *Context) {
+	again := *c
+	for cmd.Run(c); c.Waits != nil && c.Waits.Steps; cmd.Run(c) {
+		again.Resumed = c.Waits.State
+		*c = again
+	}
 }
 
 // run runs a command both ways, compares replies and data sets, and returns

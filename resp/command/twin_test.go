@@ -84,7 +84,7 @@ func (w *twin) cells(db uint8, args [][]byte) []byte {
 		return nil
 	}
 	c := &Context{Tx: twinTx{w.writer, w}, DB: db, Args: cloneArgs(args), Out: Reply{Proto: 2}}
-	cmd.Run(c)
+	runSteps(cmd, c)
 	clear(c.Args) // nobody may have kept the list
 	return c.Out.Buf
 }

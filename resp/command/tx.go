@@ -79,8 +79,12 @@ type Tx interface {
 	// SetFieldExpiry sets when a field that is there expires (Unix milliseconds, or
 	// crdt.Never to make it lasting); a time not after Now removes it.
 	SetFieldExpiry(k crdt.Key, field string, at int64)
-	// Flush removes every key of a database.
+	// Flush removes every key of a database. FlushSome removes some, about most of those after from:
+	// what it returned before, nil to begin. It returns nil when it has been everywhere, and FlushRest
+	// removes what is there then: best no more than few keys.
 	Flush(db uint8)
+	FlushSome(db uint8, from []byte, most int) (next []byte)
+	FlushRest(db uint8, few int)
 
 	// View asks the local Redis, with all effects so far in place, and returns
 	// its raw reply, as RESP2. For what needs an order or index that cells lack,
