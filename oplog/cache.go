@@ -135,11 +135,9 @@ func (c *keyCache) add(ks *keyState) { c.young.set(ks) }
 
 // resize takes note that the size of a key has changed.
 func (c *keyCache) resize(ks *keyState) {
-	more := ks.bytes + ks.measureHeader() - ks.size
-	c.size += more
-	if ks.size += more; ks.owes {
-		c.owed.bytes += more
-	}
+	n := ks.bytes + ks.measureHeader()
+	c.size += n - ks.size
+	ks.size = n
 }
 
 func (c *keyCache) drop(k crdt.Key) {
@@ -308,9 +306,12 @@ func (ks *keyState) shed(drained uint64) {
 	ks.cells, ks.shedAt = kept, 2*ks.bytes
 }
 
+// keyBytes is about what the state of a key takes without what it holds.
+const keyBytes = 250
+
 // measureHeader returns about what the key takes in memory without its cells.
 func (ks *keyState) measureHeader() int {
-	n := 250 + len(ks.key.Name)
+	n := keyBytes + len(ks.key.Name)
 	if ks.header != nil {
 		n += 120
 		for _, p := range ks.header.Pending {
@@ -320,11 +321,13 @@ func (ks *keyState) measureHeader() int {
 	return n
 }
 
-// measure brings the sizes level with a cell.
-func (ks *keyState) measure(cs *cellState) {
+// measure brings the sizes level with a cell, and returns by how much it has grown.
+func (ks *keyState) measure(cs *cellState) (more int) {
 	n := cs.measure()
-	ks.bytes += n - int(cs.size)
+	more = n - int(cs.size)
+	ks.bytes += more
 	cs.size = uint32(n)
+	return more
 }
 
 // add adds a cell that was not known.
@@ -357,15 +360,16 @@ func (ks *keyState) inOrder(kind crdt.Kind) *elemOrder {
 }
 
 // settled makes the state that of a key as it is committed with a group, and
-// returns how many rows more it owes, -1 if nothing has changed. Drains up to
+// returns how many rows more it owes, -1 if nothing has changed, and what these take in memory. Drains up to
 // drained had ended then, and one up to begun had begun.
-func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
+func (ks *keyState) settled(seq, begun, drained uint64) (owes, bytes int) {
 	if !ks.dirty && len(ks.set) == 0 {
-		return -1
+		return -1, 0
 	}
 	if ks.dirty {
 		if ks.hseq == 0 {
 			owes++
+			bytes += keyBytes
 		}
 		ks.hrow = mayStand(ks.hseq, ks.stored.exists, ks.hrow, begun, drained)
 		ks.seq, ks.hseq = seq, seq
@@ -384,6 +388,7 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 			cs.owed = true
 			ks.owed = append(ks.owed, cs)
 			owes++
+			bytes += int(cs.size)
 		}
 		if cs.dead != !now.exists {
 			if cs.dead = !now.exists; cs.dead {
@@ -395,7 +400,7 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes int) {
 		ks.seq, cs.seq = seq, seq
 		cs.settle(now)
 	}
-	return owes
+	return owes, bytes
 }
 
 // cellSet holds the cells of a key: most have one or two.

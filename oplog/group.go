@@ -282,7 +282,9 @@ func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 		g.l.cache.noteSet(g.last, cs)
 	}
 	g.set(cs, c)
-	g.last.measure(cs)
+	if more := g.last.measure(cs); cs.owed {
+		g.l.cache.owed.bytes += more
+	}
 	if hasEnds(id.Kind) {
 		g.l.ends.changed(id, c.Live())
 	}
@@ -630,8 +632,8 @@ func (g *Group) keep() {
 			continue
 		}
 		ks.in = nil
-		if owes := ks.settled(g.seq, g.begun, g.drained); owes >= 0 {
-			c.owe(ks, owes)
+		if owes, bytes := ks.settled(g.seq, g.begun, g.drained); owes >= 0 {
+			c.owe(ks, owes, bytes)
 		}
 		c.unset(ks)
 		if ks.bytes > max(c.budget, ks.shedAt) {

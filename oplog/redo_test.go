@@ -296,11 +296,16 @@ func TestWriteBackAgainstModel(t *testing.T) {
 			owed := 0
 			for _, keys := range r.log.cache.owed.keys {
 				for _, ks := range keys {
-					owed += ks.size
+					if ks.hseq != 0 {
+						owed += keyBytes
+					}
+					for _, cs := range ks.owed {
+						owed += int(cs.size)
+					}
 				}
 			}
 			if n := r.log.cache.owed.bytes; n != owed {
-				t.Fatalf("seed %d step %d: keys of %d bytes owe, %d are counted", seed, step, owed, n)
+				t.Fatalf("seed %d step %d: %d bytes are owed, %d are counted", seed, step, owed, n)
 			}
 		}
 		r.verify()
@@ -557,6 +562,40 @@ func TestOwedIsBoundedInMemory(t *testing.T) {
 	}
 	if most > int(o.KeyBytes) || redo > o.RedoBytes*2/3 {
 		t.Errorf("up to %d bytes of keys are owed, where %d may be kept; %d of records", most, o.KeyBytes, redo)
+	}
+	r.verify()
+}
+
+// Of large keys only what has changed is owed.
+func TestLargeKeysOweWhatChanged(t *testing.T) {
+	o := testOptions(vfs.NewMem())
+	o.RedoBytes, o.KeyBytes = 1<<30, 100_000
+	r := openReplica(t, o)
+	defer r.close()
+	add := func(set, member string) {
+		t.Helper()
+		r.must(func(w *crdt.Writer) { w.SetElem(crdt.Key{Name: set}, crdt.KindMember, member, nil) })
+	}
+	for i := range 250 {
+		add("a", fmt.Sprint(i))
+		add("b", fmt.Sprint(i))
+		if _, err := r.log.WriteBack(1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := 0
+	for _, name := range []string{"a", "b"} {
+		size += r.log.cache.peek(crdt.Key{Name: name}).size
+	}
+	if size < 75_000 {
+		t.Fatalf("the sets take %d bytes", size)
+	}
+	for i := range 20 {
+		add("a", fmt.Sprint("new", i))
+		add("b", fmt.Sprint("new", i))
+		if r.log.redo.sweep.under {
+			t.Fatalf("a sweep has begun after %d members, %d bytes are owed", 2*i+2, r.log.cache.owed.bytes)
+		}
 	}
 	r.verify()
 }

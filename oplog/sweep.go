@@ -25,7 +25,7 @@ type owing struct {
 	keys    [Buckets][]*keyState // those that have changed since they were swept
 	digests [Buckets]bool        // those that have
 	rows    int                  // of keys, about
-	bytes   int                  // that the keys take in memory
+	bytes   int                  // that what is owed takes in memory, about
 }
 
 // sweep is how far one has come. Guarded by Log.commit, and so the steps.
@@ -55,8 +55,8 @@ type sweptRow struct {
 }
 
 // A sweep begins when sweepFrom quarters of Options.RedoBytes have gathered, and
-// has ended by the time it is all of them. One begins too when keys that owe take as much
-// of Options.KeyBytes, and after a drain, for the cache to be told.
+// has ended by the time it is all of them. One begins too when what is owed takes as much
+// of Options.KeyBytes in memory, and after a drain, for the cache to be told.
 const sweepFrom = 3
 
 // sweptBytes is about how much a step writes, at most.
@@ -66,11 +66,11 @@ const sweptBytes = 4 << 20
 const forgetStep = 64
 
 // owe takes note that a key has changed and the store is behind.
-func (c *keyCache) owe(ks *keyState, rows int) {
+func (c *keyCache) owe(ks *keyState, rows, bytes int) {
 	c.owed.rows += rows
+	c.owed.bytes += bytes
 	if !ks.owes {
 		ks.owes = true
-		c.owed.bytes += ks.size
 		b := ks.digestsAt()
 		c.owed.keys[b] = append(c.owed.keys[b], ks)
 	}
@@ -81,9 +81,11 @@ func (c *keyCache) acquit(ks *keyState) {
 	c.owed.rows -= len(ks.owed)
 	if ks.hseq != 0 {
 		c.owed.rows--
+		c.owed.bytes -= keyBytes
 	}
 	for _, cs := range ks.owed {
 		cs.owed = false
+		c.owed.bytes -= int(cs.size)
 	}
 	clear(ks.owed)
 	ks.owed, ks.seq, ks.hseq = ks.owed[:0], 0, 0
@@ -284,6 +286,7 @@ func (l *Log) swept(at int) {
 	for _, k := range s.step {
 		for _, cs := range k.cells {
 			cs.owed = false
+			owed.bytes -= int(cs.size)
 			if !cs.dirty {
 				cs.seq = 0
 			}
@@ -292,11 +295,11 @@ func (l *Log) swept(at int) {
 		if k.ks.hseq != 0 && !k.ks.dirty {
 			k.ks.hseq = 0
 			owed.rows--
+			owed.bytes -= keyBytes
 		}
 		if k.ks.owed = k.ks.owed[:len(k.ks.owed)-len(k.cells)]; len(k.ks.owed) > 0 {
 			continue
 		}
-		owed.bytes -= k.ks.size
 		k.ks.owes, k.ks.seq = false, 0
 		in := &owed.keys[k.ks.digestsAt()]
 		last := len(*in) - 1

@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/replicatord/replicatord/integration/testbed"
@@ -131,23 +132,11 @@ func run(s sizes, fsync string, long time.Duration, stopped bool, only parts) (c
 func data(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	args := []string{"--fsync", fsync, "--set", "log_retention_bytes=1mb"}
 	n := bed.Node(testbed.Options{ID: 1, Args: args})
-	value := strings.Repeat("v", 84) // with its name 100 bytes
-	begun := time.Now()
-	const step = 5000
-	for from := 0; from < s.keys; from += step {
-		pipe := n.Client().Pipeline()
-		for i := from; i < min(from+step, s.keys); i++ {
-			pipe.Set(context.Background(), fmt.Sprintf("key:%012d", i), fmt.Sprintf("%012d%s", i*7919%s.keys, value[12:]), 0)
-		}
-		if _, err := pipe.Exec(context.Background()); err != nil {
-			b.Fatalf("filling: %v", err)
-		}
-	}
-	filled := time.Since(begun)
+	filled := fill(b, n, s.keys)
 	// Tables are written as the log is trimmed; wait until that has settled.
 	size := settled(n.Dir)
 	n.Stop()
-	begun = time.Now()
+	begun := time.Now()
 	n.Start()
 	rebuilt := time.Since(begun)
 	if got := n.Int("DBSIZE"); got != int64(s.keys) {
@@ -165,20 +154,39 @@ func data(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	fmt.Printf("%d keys with 100 bytes of name and value each.\n\n", s.keys)
 	fmt.Println("| | |")
 	fmt.Println("|---|---|")
-	fmt.Printf("| written, one connection, pipelines of %d | %.1f s (%.0f keys/s) |\n", step, filled.Seconds(), float64(s.keys)/filled.Seconds())
+	fmt.Printf("| written, one connection, pipelines of %d | %.1f s (%.0f keys/s) |\n", fillStep, filled.Seconds(), float64(s.keys)/filled.Seconds())
 	fmt.Printf("| on disk, with a log of 1 MB | %.0f bytes a key |\n", float64(size)/float64(s.keys))
 	fmt.Printf("| restart of the node with an empty view: start and rebuild | %.1f s (%.0f keys/s) |\n", rebuilt.Seconds(), float64(s.keys)/rebuilt.Seconds())
 	fmt.Printf("| a new member, from MEET until it has everything | %.1f s (%.0f keys/s) |\n", synced.Seconds(), float64(s.keys)/synced.Seconds())
-	rewrite(b, n, m, s)
+	rewrite(b, bed, n, m, s)
 	n.Stop()
 	m.Stop()
 	idle(b, bed, s.idle, fsync)
 	fmt.Println()
 }
 
+// fillStep is how many commands fill sends at once.
+const fillStep = 5000
+
+// fill writes keys of 100 bytes each, with their names.
+func fill(b *bench, n *testbed.Node, keys int) time.Duration {
+	value := strings.Repeat("v", 84)
+	begun := time.Now()
+	for from := 0; from < keys; from += fillStep {
+		pipe := n.Client().Pipeline()
+		for i := from; i < min(from+fillStep, keys); i++ {
+			pipe.Set(context.Background(), fmt.Sprintf("key:%012d", i), fmt.Sprintf("%012d%s", i*7919%keys, value[12:]), 0)
+		}
+		if _, err := pipe.Exec(context.Background()); err != nil {
+			b.Fatalf("filling: %v", err)
+		}
+	}
+	return time.Since(begun)
+}
+
 // rewrite measures writes to keys of which next to none are in the memory of a node that was
 // just started, beside some that are, with a peer; and how long it takes to flush all.
-func rewrite(b *bench, n, m *testbed.Node, s sizes) {
+func rewrite(b *bench, bed *testbed.Bed, n, m *testbed.Node, s sizes) {
 	t := target{name: "node", port: n.Port, pid: n.PID}
 	if s.calm {
 		t.nodes = []*testbed.Node{n, m}
@@ -195,13 +203,49 @@ func rewrite(b *bench, n, m *testbed.Node, s sizes) {
 	warm, kept := set(few)
 	fmt.Printf("| SET at random, pipelines of 16, %.2f read from the store first | %.0f/s, %.1f µs |\n", misses, cold.perSecond, cold.cpu)
 	fmt.Printf("| the same of %d of them, %.2f | %.0f/s, %.1f µs |\n", few, kept, warm.perSecond, warm.cpu)
+	flush(b, n, m, "SYNC")
+	fill(b, n, s.keys)
+	bed.LevelVectors(10*time.Minute, n, m)
+	if s.calm {
+		rest(b, t.nodes)
+	}
+	flush(b, n, m, "ASYNC")
+}
+
+// flush measures how long it takes to flush all, and how long others have to wait meanwhile.
+func flush(b *bench, n, m *testbed.Node, how string) {
+	stop := make(chan struct{})
+	var probes sync.WaitGroup
+	var waits [2]time.Duration
+	for i, node := range []*testbed.Node{n, m} {
+		c := node.NewClient(1)
+		probes.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+				begun := time.Now()
+				if err := c.Set(context.Background(), "probe", how, 0).Err(); err != nil {
+					b.Errorf("a SET meanwhile: %v", err)
+					return
+				}
+				waits[i] = max(waits[i], time.Since(begun))
+			}
+		})
+	}
 	begun := time.Now()
-	n.Do("FLUSHDB")
+	n.Do("FLUSHDB", how)
 	flushed := time.Since(begun)
 	for m.Int("DBSIZE") > 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
-	fmt.Printf("| FLUSHDB; until the peer's is empty too | %.1f s; %.1f s |\n", flushed.Seconds(), time.Since(begun).Seconds())
+	gone := time.Since(begun)
+	close(stop)
+	probes.Wait()
+	fmt.Printf("| FLUSHDB %s; until the peer's is empty too; others wait, at most, at the node, at the peer | %.1f s; %.1f s; %.2f s; %.2f s |\n",
+		how, flushed.Seconds(), gone.Seconds(), waits[0].Seconds(), waits[1].Seconds())
 }
 
 // settled returns the size of a directory once it has not grown or shrunk by
