@@ -346,9 +346,11 @@ func (ks *Keyspace) removeKey(s Stream, key Key, kind Kind, r *Remove, keep, mad
 		ks.change(id, c, h, func(c *Cell) { c.remove(by, r.Ctx, seen, have, false) })
 		return true
 	})
-	if beyond := joinPending(nil, r.Ctx, s, have); keep && len(beyond) > 0 {
-		h.trim(func(v Vector) Vector { return v.Beyond(have) })
-		h.joinPending(kind, beyond)
+	if keep {
+		if beyond := joinPending(nil, r.Ctx, s, have); len(beyond) > 0 {
+			h.trim(func(v Vector) Vector { return v.Beyond(have) })
+			h.joinPending(kind, beyond)
+		}
 	}
 	if !made {
 		for _, seen := range r.Seen {
@@ -377,13 +379,18 @@ func (ks *Keyspace) removeDB(s Stream, d *Delta, made bool) {
 	for _, c := range r.Seen {
 		seen[c.ID.Key] = append(seen[c.ID.Key], c)
 	}
+	plain := &Remove{Tag: r.Tag, Ctx: r.Ctx}
 	ks.Store.EachKey(db, func(k Key, _ *Header) bool {
 		if made {
 			ks.removeKey(s, k, KindAny, r, false, true)
 			return true
 		}
-		ks.removeKey(s, k, KindAny, &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: seen[k]}, false, false)
-		delete(seen, k)
+		of := plain
+		if cells, ok := seen[k]; ok {
+			of = &Remove{Tag: r.Tag, Ctx: r.Ctx, Seen: cells}
+			delete(seen, k)
+		}
+		ks.removeKey(s, k, KindAny, of, false, false)
 		return true
 	})
 	if made { // keys came in no particular order, and what a replica makes does not depend on it

@@ -81,16 +81,16 @@ func (c *Core) SweepDue(now int64) bool {
 func (c *Core) sweep() {
 	now := c.Now()
 	var due []crdt.CellID
-	for k, t := range c.ks.Touched {
+	c.ks.EachTouched(func(k crdt.Key, t *crdt.Touch) {
 		h := c.group.Header(k)
 		if h == nil {
-			continue
+			return
 		}
 		if h.Expiry != 0 && h.Expiry <= now {
 			due = append(due, crdt.CellID{Key: k, Kind: crdt.KindExpiry})
 		}
 		due = append(due, c.dueFields(k, h, t, now)...)
-	}
+	})
 	slices.SortFunc(due, func(a, b crdt.CellID) int {
 		return cmp.Or(compareKeys(a.Key, b.Key), cmp.Compare(a.Elem, b.Elem))
 	})
