@@ -162,3 +162,31 @@ func TestFieldExpiryRaces(t *testing.T) {
 	bed.Rebuilt(c)
 	bed.Level(a, b, c)
 }
+
+// TestExpiredFieldUncovers: the newest write decides the type that a key shows. When that was to a field
+// which expires, a string that was set elsewhere meanwhile may be newer than the fields that stay.
+func TestExpiredFieldUncovers(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	a, b := pair(bed)
+	a.Pause()
+	a.Do("HSET", "k", "stays", "1")
+	time.Sleep(10 * time.Millisecond)
+	b.Do("SET", "k", "covered")
+	time.Sleep(10 * time.Millisecond)
+	a.Do("HSETEX", "k", "PX", 8000, "FIELDS", 1, "goes", "2")
+	a.Resume()
+	bed.LevelVectors(20*time.Second, a, b)
+	for _, n := range []*testbed.Node{a, b} {
+		equal(t, "fields before", n.Int("HLEN", "k"), int64(2))
+	}
+	for _, n := range []*testbed.Node{a, b} {
+		bed.Wait(20*time.Second, "the field to expire", func() (bool, string) {
+			kind := fmt.Sprint(n.Do("TYPE", "k"))
+			return kind == "string", kind
+		})
+		equal(t, "k", n.Do("GET", "k"), any("covered"))
+	}
+	bed.Level(a, b)
+	bed.Rebuilt(a)
+}

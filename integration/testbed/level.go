@@ -359,6 +359,12 @@ func fieldExpiries(c *redis.Client, keys []string, values []redis.Cmder) ([]map[
 	return out, nil
 }
 
+// kindOf returns the type of a key as Dataset prints it.
+func kindOf(shown string) string {
+	kind, _, _ := strings.Cut(shown, " ")
+	return kind
+}
+
 // Rebuilt demands that the node's Redis holds what the cells say: it restarts
 // the node with an empty view, which is then rebuilt from the cells, and compares
 // what clients find before and after. The node must have a view of its own
@@ -370,9 +376,17 @@ func (b *Bed) Rebuilt(n *Node) {
 	n.Start()
 	after := lasting(n.Dataset())
 	still := lasting(before)
-	for k := range before {
-		if _, there := still[k]; !there {
+	for k, was := range before {
+		now, there := still[k]
+		switch {
+		case !there:
 			delete(after, k) // a hash of which the last field has expired may have covered something
+		case now != was && after[k] != "" && kindOf(after[k]) != kindOf(now):
+			// Of the fields that have expired one was the newest, and what it covered is newer
+			// than the rest.
+			b.Logf("%s: %s was %s, is %s", n.name, k, was, after[k])
+			delete(still, k)
+			delete(after, k)
 		}
 	}
 	if d := DiffData(still, after); len(d) > 0 {
