@@ -401,6 +401,8 @@ func TestSteps(t *testing.T) {
 		return n
 	}
 	fill()
+	heard := map[*resp.Request]int{} // keys, by whose command changed them
+	c.changed = func(by *resp.Request, keys []crdt.Key) { heard[by] += len(keys) }
 	q, done := do("FLUSHDB", "ASYNC"), 0
 	if !c.Waiting(q, func(err error) { done++ }) || left() != 2000 {
 		t.Fatalf("it does not wait, or %d keys are left", left())
@@ -409,8 +411,8 @@ func TestSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps(q, 3)
-	if n := left(); n == 0 || n > 1500 {
-		t.Errorf("after three steps %d keys are left", n)
+	if n := left(); n == 0 || n > 1500 || heard[q] != 2000-n {
+		t.Errorf("after three steps %d keys are left, %d were told of", n, heard[q])
 	}
 	do("SET", "key0", "again")
 	if n := steps(q, 100); n < 3 || string(q.Out) != "+OK\r\n" || done != 1 || left() != 0 {

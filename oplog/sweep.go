@@ -76,16 +76,25 @@ func (c *keyCache) owe(ks *keyState, rows, bytes int) {
 	}
 }
 
+// paidHeader takes note that the row of a header is owed no more, and paidCell that of a cell.
+func (o *owing) paidHeader() {
+	o.rows--
+	o.bytes -= keyBytes
+}
+
+func (o *owing) paidCell(cs *cellState) {
+	cs.owed = false
+	o.rows--
+	o.bytes -= int(cs.size)
+}
+
 // acquit forgets what a key owes: it is written, or not to be.
 func (c *keyCache) acquit(ks *keyState) {
-	c.owed.rows -= len(ks.owed)
 	if ks.hseq != 0 {
-		c.owed.rows--
-		c.owed.bytes -= keyBytes
+		c.owed.paidHeader()
 	}
 	for _, cs := range ks.owed {
-		cs.owed = false
-		c.owed.bytes -= int(cs.size)
+		c.owed.paidCell(cs)
 	}
 	clear(ks.owed)
 	ks.owed, ks.seq, ks.hseq = ks.owed[:0], 0, 0
@@ -285,17 +294,14 @@ func (l *Log) swept(at int) {
 	}
 	for _, k := range s.step {
 		for _, cs := range k.cells {
-			cs.owed = false
-			owed.bytes -= int(cs.size)
+			owed.paidCell(cs)
 			if !cs.dirty {
 				cs.seq = 0
 			}
 		}
-		owed.rows -= len(k.cells)
 		if k.ks.hseq != 0 && !k.ks.dirty {
 			k.ks.hseq = 0
-			owed.rows--
-			owed.bytes -= keyBytes
+			owed.paidHeader()
 		}
 		if k.ks.owed = k.ks.owed[:len(k.ks.owed)-len(k.cells)]; len(k.ks.owed) > 0 {
 			continue
