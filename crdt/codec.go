@@ -158,7 +158,7 @@ func DecodeHeader(b []byte) (*Header, error) {
 	d := NewReader(b)
 	h := &Header{}
 	mask := d.Uvarint()
-	if mask>>numKinds != 0 {
+	if mask>>numKinds != 0 || mask&(1<<KindAny) != 0 {
 		d.bad = true
 	}
 	for k := range h.Live {

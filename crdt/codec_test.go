@@ -74,7 +74,7 @@ func dots(rng *rand.Rand, n int) func(func(crdt.Dot) bool) {
 func randomHeader(rng *rand.Rand) *crdt.Header {
 	h := &crdt.Header{Type: crdt.Type(rng.IntN(7)), Rest: rng.Uint32(), Expiry: rng.Int64(), Digest: rng.Uint64(), Swept: rng.IntN(2) == 0}
 	for i := range h.Live {
-		if rng.IntN(3) == 0 {
+		if crdt.Kind(i) != crdt.KindAny && rng.IntN(3) == 0 {
 			h.Live[i] = rng.Uint32()
 		}
 	}

@@ -46,11 +46,13 @@ func TestGlances(t *testing.T) {
 
 		h := &Header{Rest: uint32(r.IntN(2)), Type: TypeHash, Expiry: int64(r.IntN(3)) * 1e12, Digest: r.Uint64(), Swept: r.IntN(2) == 0}
 		for k := range h.Live {
-			h.Live[k] = uint32(r.IntN(2) * r.IntN(1000))
+			if Kind(k) != KindAny {
+				h.Live[k] = uint32(r.IntN(2) * r.IntN(1000))
+			}
 		}
 		if r.IntN(4) == 0 {
 			h.Live = [len(h.Live)]uint32{KindString: 1}
-			h.Live[r.IntN(len(h.Live))] |= uint32(r.IntN(4) / 3)
+			h.Live[1+r.IntN(len(h.Live)-1)] |= uint32(r.IntN(4) / 3)
 		}
 		if h.Live[KindField] > 0 {
 			h.Hidden = uint32(r.IntN(2))

@@ -219,14 +219,15 @@ type keyState struct {
 	owes    bool   // in owing
 	ends    bool   // some cells come and go at the ends
 	cells   cellSet
-	set     []*cellState // those that this group has set
-	seq     uint64       // of the last commit that changed anything; 0 once that is swept
-	hseq    uint64       // of the last that changed the header; likewise
-	stored  headerFlags  // as committed
-	bytes   int          // of the cells, about, in memory
-	size    int          // in the cache
-	owed    []*cellState // of which the rows are behind, each once
-	dead    int          // cells that were removed since they were read, or in between
+	set     []*cellState  // those that this group has set
+	own     [2]*cellState // of those that the header's row may carry, by place (see ownCells)
+	seq     uint64        // of the last commit that changed anything; 0 once that is swept
+	hseq    uint64        // of the last that changed the header; likewise
+	stored  headerFlags   // as committed
+	bytes   int           // of the cells, about, in memory
+	size    int           // in the cache
+	owed    []*cellState  // of which the rows are behind, each once
+	dead    int           // cells that were removed since they were read, or in between
 
 	room struct { // most keys have one cell: all in one piece of memory
 		taken           bool // what follows
@@ -293,10 +294,11 @@ func (ks *keyState) vacant() bool {
 // shed drops the cells that the store has as they are.
 func (ks *keyState) shed(drained uint64) {
 	var kept cellSet
-	ks.bytes, ks.none, ks.order, ks.dead = 0, 0, nil, 0
+	ks.bytes, ks.none, ks.order, ks.dead, ks.own = 0, 0, nil, 0, [2]*cellState{}
 	for _, cs := range ks.cells.list {
-		if cs.seq > drained {
+		if cs.seq > drained || cs.stored().carried {
 			kept.add(cs)
+			ks.noteOwn(cs)
 			ks.bytes += int(cs.size)
 			if cs.dead {
 				ks.dead++
@@ -334,9 +336,17 @@ func (ks *keyState) measure(cs *cellState) (more int) {
 func (ks *keyState) add(cs *cellState) {
 	ks.ends = ks.ends || hasEnds(cs.kind)
 	ks.cells.add(cs)
+	ks.noteOwn(cs)
 	ks.measure(cs)
 	if o := ks.order[cs.kind]; o != nil {
 		o.added = append(o.added, cs.elem)
+	}
+}
+
+// noteOwn takes note of a cell that is an own one.
+func (ks *keyState) noteOwn(cs *cellState) {
+	if i := ownAt(cs.key()); i >= 0 {
+		ks.own[i] = cs
 	}
 }
 
@@ -383,7 +393,7 @@ func (ks *keyState) settled(seq, begun, drained uint64) (owes, bytes int) {
 			continue
 		}
 		now := cs.flags()
-		cs.row = mayStand(cs.seq, cs.exists, cs.row, begun, drained)
+		cs.row = mayStand(cs.seq, cs.stored().row(), cs.row, begun, drained)
 		if !cs.owed && (now.exists || cs.row) {
 			cs.owed = true
 			ks.owed = append(ks.owed, cs)

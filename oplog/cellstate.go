@@ -15,7 +15,7 @@ type cellState struct {
 	dead   bool // counted in its key's dead
 	exists bool // as committed, as what follows: see cellFlags
 	remnant,
-	swept bool
+	swept, carried bool
 	size   uint32    // about, in memory
 	seq    uint64    // of the last commit that changed it; 0 once it is swept
 	expiry int64     // as committed
@@ -64,11 +64,11 @@ func (cs *cellState) flags() cellFlags {
 
 // stored says what is committed.
 func (cs *cellState) stored() cellFlags {
-	return cellFlags{cs.exists, cs.remnant, cs.swept, cs.expiry}
+	return cellFlags{cs.exists, cs.remnant, cs.swept, cs.carried, cs.expiry}
 }
 
 func (cs *cellState) setStored(f cellFlags) {
-	cs.exists, cs.remnant, cs.swept, cs.expiry = f.exists, f.remnant, f.swept, f.expiry
+	cs.exists, cs.remnant, cs.swept, cs.carried, cs.expiry = f.exists, f.remnant, f.swept, f.carried, f.expiry
 }
 
 // read takes in a cell as the store has it, which nobody else uses; f is what it was
@@ -111,8 +111,8 @@ func (cs *cellState) keep(c *crdt.Cell) {
 	}
 }
 
-// appendBinary appends the encoding of the cell, of which there is one.
-func (cs *cellState) appendBinary(b []byte) []byte {
+// AppendBinary appends the encoding of the cell, of which there is one.
+func (cs *cellState) AppendBinary(b []byte) []byte {
 	if cs.open != nil {
 		return cs.open.AppendBinary(b)
 	}

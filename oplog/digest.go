@@ -59,7 +59,7 @@ func (s *Snapshot) FullDigests(from, to int) ([]uint64, error) {
 		if err != nil {
 			return err
 		}
-		g, err := crdt.GlanceHeader(b)
+		g, err := glanceRow(b)
 		out[PosBucket(pos)-from] += g.Digest
 		return err
 	})
@@ -133,8 +133,8 @@ func (s *Snapshot) EachState(from, to []byte, known crdt.Vector, fn func(*State)
 	if err != nil {
 		return err
 	}
-	r := stateReader{it: it, known: known}
-	it.First()
+	r := stateReader{it: &cellRows{it: it}, known: known}
+	r.it.First()
 	for {
 		ok, e := r.next()
 		if !ok || e != nil {
@@ -150,7 +150,7 @@ func (s *Snapshot) EachState(from, to []byte, known crdt.Vector, fn func(*State)
 
 // stateReader reads the states of keys, one after the other.
 type stateReader struct {
-	it        *pebble.Iterator // of cells, at the first row of a key
+	it        *cellRows // at the first row of a key
 	known     crdt.Vector
 	st        State // of the key read last
 	pos, data []byte
@@ -214,23 +214,32 @@ func (r *stateReader) cell(row, v []byte) (err error) {
 // are found without the blocks that hold what was in their place before.
 func (r *stateReader) lone(in pebble.Reader, row []byte) (ok bool, err error) {
 	pos := row[1:]
-	header, closer, err := in.Get(append(row, byte(crdt.KindAny)))
+	v, closer, err := in.Get(append(row, byte(crdt.KindAny)))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return false, nil
 	} else if err != nil {
 		return false, err
 	}
-	g, err := crdt.GlanceHeader(header)
+	header, cells, err := cutHeaderRow(v)
+	var g crdt.HeaderGlance
+	if err == nil {
+		g, err = crdt.GlanceHeader(header)
+	}
 	if err != nil || !g.Lone {
 		return false, errors.Join(err, closer.Close())
 	}
 	r.st = State{Plain: true}
 	r.pos = append(r.pos[:0], pos...)
 	r.data, _, err = beginState(r.data[:0], append(pos, byte(crdt.KindAny)), pos, header, &r.st)
+	if carried := cells[0]; err == nil && carried != nil {
+		err = r.cell(append(pos, byte(crdt.KindString)), carried)
+		r.st.Pos, r.st.Data = r.pos, r.data
+		return err == nil, errors.Join(err, closer.Close())
+	}
 	if err = errors.Join(err, closer.Close()); err != nil {
 		return false, err
 	}
-	v, closer, err := in.Get(append(row, byte(crdt.KindString)))
+	v, closer, err = in.Get(append(row, byte(crdt.KindString)))
 	if errors.Is(err, pebble.ErrNotFound) {
 		return false, nil // a cell that its header counts: verify says so
 	} else if err != nil {
@@ -295,7 +304,7 @@ func (s *Snapshot) EachDigest(from, to []byte, fn func(pos []byte, digest uint64
 			if err != nil {
 				return err
 			}
-			g, err := crdt.GlanceHeader(v)
+			g, err := glanceRow(v)
 			if err != nil {
 				return err
 			}
@@ -311,10 +320,11 @@ func (s *Snapshot) EachDigest(from, to []byte, fn func(pos []byte, digest uint64
 // EachActual is EachDigest for keys of which anything is stored, with the digest
 // that the cells give, whatever the header says.
 func (s *Snapshot) EachActual(from, to []byte, fn func(pos []byte, digest uint64) bool) error {
-	it, err := s.iter(rangeCells, from, to)
+	rows, err := s.iter(rangeCells, from, to)
 	if err != nil {
 		return err
 	}
+	it := &cellRows{it: rows}
 	var pos []byte
 	var sum uint64
 	more := true
@@ -378,7 +388,7 @@ func (g *Group) Loader(s *Snapshot) (*Loader, error) {
 // Close ends the loader.
 func (l *Loader) Close() error { return l.it.Close() }
 
-// Load loads the header of a key and its first cells, so many at most, and returns
+// Load loads the header of a key, the cells it carries and the first of the others, so many at most, and returns
 // the key's digest, 0 if there is none. ahead, unless it is nil, is what ReadAhead
 // has returned for it, for a maximum that was not less.
 func (l *Loader) Load(k crdt.Key, cells int, ahead *Stored) (digest uint64, err error) {
@@ -416,15 +426,14 @@ func (l *Loader) Load(k crdt.Key, cells int, ahead *Stored) (digest uint64, err 
 // digest is that of the rows before, and cells how many cells may be taken in yet.
 func (ks *keyState) load(rest, v []byte, digest uint64, cells int) (uint64, int, error) {
 	if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
-		h, err := crdt.DecodeHeader(v)
+		h, own, err := decodeHeaderRow(bytes.Clone(v))
 		if err != nil {
 			return 0, 0, fmt.Errorf("header of %v: %w", ks.key, err)
 		}
 		if !ks.loaded {
-			ks.setHeader(h)
-			ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
+			ks.read(h, &own)
 		}
-		return h.Digest, min(cells, h.Cells()), nil
+		return h.Digest, min(cells, h.Cells()-own.len()), nil
 	}
 	if len(rest) == 0 {
 		return 0, 0, errKey(v)
@@ -479,11 +488,11 @@ func (l *Log) ReadAhead(keys [][]byte, cells func(i int) int) []Stored {
 			data = append(append(data, rest...), v...)
 			rows = append(rows, storedRow{data[from:mid:mid], data[mid:len(data):len(data)]})
 			if len(rest) == 1 && rest[0] == byte(crdt.KindAny) {
-				h, err := crdt.DecodeHeader(v)
+				h, own, err := decodeHeaderRow(v)
 				if err != nil {
 					break
 				}
-				n = min(n, h.Cells())
+				n = min(n, h.Cells()-own.len())
 			} else {
 				n--
 			}

@@ -29,7 +29,8 @@
 // rows themselves (Snapshot, walks over many keys, a discarded group) has the log
 // drained first: the rows written as the records tell (redo.go). A log at rest is to be
 // told to write back at once (Rest, WriteBack), so that they need not wait then. What is too large for the
-// cache goes to its rows at once. That a key is not stored at all a filter in memory
+// cache goes to its rows at once. A small string and the expiry of a key are in its header's row, so that most
+// keys have one (keyrow.go). That a key is not stored at all a filter in memory
 // tells (filter.go), so that new ones are not looked for; what is known to be needed soon and
 // not in memory is read together (fetch.go).
 //

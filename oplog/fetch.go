@@ -29,6 +29,7 @@ const (
 type fetched struct {
 	id     crdt.CellID // KindAny: of a string its value, of anything else no cell
 	header *crdt.Header
+	own    ownCells
 	cell   *crdt.Cell
 	read   bool // header: nil if there is none
 	looked bool // cell: likewise
@@ -74,7 +75,7 @@ func (l *Log) share(list []fetched, room *atomic.Int64) {
 // it: that one's group fails.
 func (f *fetched) get(l *Log, room *atomic.Int64) {
 	var err error
-	if f.header, err = l.storedHeader(f.id.Key); err != nil {
+	if f.header, f.own, err = l.storedHeader(f.id.Key); err != nil {
 		return
 	}
 	f.read = true
@@ -82,6 +83,9 @@ func (f *fetched) get(l *Log, room *atomic.Int64) {
 		f.id.Kind, f.id.Elem = crdt.KindString, ""
 	}
 	if f.id.Kind == crdt.KindAny || noneOf(f.header)&(1<<f.id.Kind) != 0 || room.Load() <= 0 {
+		return
+	}
+	if i := ownAt(cellKey{f.id.Kind, f.id.Elem}); i >= 0 && f.own[i] != nil {
 		return
 	}
 	var buf [128]byte
@@ -104,7 +108,7 @@ func (f *fetched) get(l *Log, room *atomic.Int64) {
 // take keeps what was fetched of a key.
 func (c *keyCache) take(f *fetched) {
 	ks := &keyState{key: crdt.Key{DB: f.id.Key.DB, Name: strings.Clone(f.id.Key.Name)}}
-	ks.read(f.header)
+	ks.read(f.header, &f.own)
 	if f.looked {
 		cs := ks.newCell(cellKey{f.id.Kind, strings.Clone(f.id.Elem)})
 		if f.cell != nil {

@@ -199,7 +199,7 @@ func TestFetchOfDamage(t *testing.T) {
 			r := openReplica(t, testOptions(vfs.NewMem()))
 			good, bad := crdt.CellID{Key: crdt.Key{Name: "good"}, Kind: crdt.KindString}, crdt.CellID{Key: crdt.Key{Name: "bad"}, Kind: crdt.KindString}
 			r.set("good", "v")
-			r.set("bad", "v")
+			r.set("bad", strings.Repeat("v", 2*carryMost)) // in a row of its own
 			r.close()
 			r = openReplica(t, testOptions(r.log.opts.FS))
 			defer r.close()

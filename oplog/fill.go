@@ -65,12 +65,31 @@ func (l *Log) NewFill() (*Fill, error) {
 // has nothing pending, and its encoded cells, by kind and element. Keys come in
 // order of position; after an error the table is of no use.
 func (f *Fill) Add(k crdt.Key, h *crdt.Header, cells []CellState) error {
+	var own carried
+	var err error
+	for i := range cells {
+		ck := cellKey{cells[i].Kind, cells[i].Elem}
+		at := ownAt(ck)
+		if at < 0 {
+			continue
+		}
+		var c *crdt.Cell
+		if c, err = crdt.DecodeCell(cells[i].Data); err != nil {
+			return fmt.Errorf("table of a state: %w", err)
+		}
+		if carries(ck, c) {
+			own[at] = c
+		}
+	}
 	f.row = headerKey(f.row[:0], k)
-	f.value = h.AppendBinary(f.value[:0])
-	err := f.table.Set(f.row, f.value)
+	f.value = appendHeaderRow(f.value[:0], h, own)
+	err = f.table.Set(f.row, f.value)
 	f.row = f.row[:len(f.row)-1]
 	prefix := len(f.row)
 	for i := 0; i < len(cells) && err == nil; i++ {
+		if at := ownAt(cellKey{cells[i].Kind, cells[i].Elem}); at >= 0 && own[at] != nil {
+			continue
+		}
 		f.row = append(append(f.row[:prefix], byte(cells[i].Kind)), cells[i].Elem...)
 		err = f.table.Set(f.row, cells[i].Data)
 	}

@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -61,8 +62,12 @@ func (k cellKey) compare(o cellKey) int {
 // cellFlags and headerFlags say what is committed of a cell or header.
 type cellFlags struct {
 	exists, remnant, swept bool
+	carried                bool  // in the row of its header
 	expiry                 int64 // of a field, as indexed; 0 if it is not
 }
+
+// row reports whether the cell has a row of its own.
+func (f cellFlags) row() bool { return f.exists && !f.carried }
 
 type headerFlags struct {
 	exists, remnant, swept bool
@@ -73,7 +78,7 @@ func flagsOfCell(k cellKey, c *crdt.Cell) cellFlags {
 	if c == nil || c.Empty() {
 		return cellFlags{}
 	}
-	f := cellFlags{exists: true, remnant: len(c.Pending) > 0, swept: c.Hidden}
+	f := cellFlags{exists: true, remnant: len(c.Pending) > 0, swept: c.Hidden, carried: carries(k, c)}
 	if k.kind == crdt.KindExpiry && k.elem != "" && !c.Hidden {
 		if at := c.Expiry(); at != crdt.Never {
 			f.expiry = at
@@ -238,13 +243,13 @@ func (g *Group) Cell(id crdt.CellID) *crdt.Cell {
 }
 
 func (g *Group) loadCell(id crdt.CellID) *cellState {
-	ks := g.key(id.Key)
+	ks := g.loadHeader(id.Key) // it may bring the cell
 	ck := cellKey{id.Kind, id.Elem}
 	if cs := ks.cells.get(ck); cs != nil {
 		return cs
 	}
 	shown := g.cell.valid && g.cell.id == id
-	if g.loadHeader(id.Key); !shown && !ks.knows(id.Kind) {
+	if !shown && !ks.knows(id.Kind) {
 		if ks.reads++; ks.reads > fewCells {
 			g.takeIn(ks, id.Kind, min(readShare*ks.reads, wholeCells))
 			if cs := ks.cells.get(ck); cs != nil {
@@ -282,6 +287,9 @@ func (g *Group) SetCell(id crdt.CellID, c *crdt.Cell) {
 		g.l.cache.noteSet(g.last, cs)
 	}
 	g.set(cs, c)
+	if ownAt(cs.key()) >= 0 {
+		g.last.dirty = true // the header's row carries it, or did
+	}
 	if more := g.last.measure(cs); cs.owed {
 		g.l.cache.owed.bytes += more
 	}
@@ -331,39 +339,47 @@ func (g *Group) loadHeader(k crdt.Key) *keyState {
 		return ks
 	}
 	if g.l.filter.lacks(k) {
-		ks.read(nil)
+		ks.read(nil, &ownCells{})
 		return ks
 	}
 	var h *crdt.Header
+	var cells ownCells
 	var err error
 	if g.header.valid && g.header.key == k {
-		h, err = crdt.DecodeHeader(g.header.row)
+		h, cells, err = decodeHeaderRow(bytes.Clone(g.header.row))
 	} else {
-		h, err = g.l.storedHeader(k)
+		h, cells, err = g.l.storedHeader(k)
 	}
 	if err != nil {
 		g.fail(fmt.Errorf("header of %v: %w", k, err))
-		h = nil
+		h, cells = nil, ownCells{}
 	}
-	ks.read(h)
+	ks.read(h, &cells)
 	return ks
 }
 
-// storedHeader reads the header of a key that the cache does not hold, nil if there is none.
-func (l *Log) storedHeader(k crdt.Key) (*crdt.Header, error) {
+// storedHeader reads the header of a key that the cache does not hold, nil if there is none,
+// and the own cells in its row.
+func (l *Log) storedHeader(k crdt.Key) (h *crdt.Header, cells ownCells, err error) {
 	l.counters.keys.Add(1)
 	var buf [128]byte
 	b, err := get(l.db, headerKey(buf[:0], k))
 	if b == nil || err != nil {
-		return nil, err
+		return nil, cells, err
 	}
-	return crdt.DecodeHeader(b)
+	return decodeHeaderRow(b)
 }
 
-// read takes in the header as the store has it, nil for none.
-func (ks *keyState) read(h *crdt.Header) {
+// read takes in the header as the store has it, nil for none, and own cells.
+func (ks *keyState) read(h *crdt.Header, cells *ownCells) {
 	ks.setHeader(h)
 	ks.loaded, ks.stored, ks.none = true, flagsOfHeader(h), noneOf(h)
+	ks.takeOwn(cells)
+	for i, c := range cells {
+		if c != nil {
+			ks.complete(ownKinds[i])
+		}
+	}
 }
 
 // noneOf returns the kinds of which a key with a header has no cells, as bits.
@@ -388,6 +404,9 @@ func (g *Group) SetHeader(k crdt.Key, h *crdt.Header) {
 	if !ks.loaded {
 		if g.header.valid && g.header.key == k {
 			ks.loaded, ks.stored = true, g.header.flags // none: the callback's header may not tell any more
+			_, cells, err := decodeHeaderRow(bytes.Clone(g.header.row))
+			g.fail(err)
+			ks.takeOwn(&cells)
 		} else {
 			g.loadHeader(k)
 		}

@@ -199,10 +199,14 @@ func (g *Group) Tidy(ks *crdt.Keyspace, r Remnant, known func(crdt.Stream) crdt.
 	if c == nil {
 		return false
 	}
-	dirty, pending, counts := s.dirty, len(c.Pending), len(c.Counts)
+	key := g.last
+	dirty, header, pending, counts := s.dirty, key.dirty, len(c.Pending), len(c.Counts)
 	ks.Tidy(r.ID, known)
 	changed := len(c.Pending) != pending || len(c.Counts) != counts
 	s.dirty = dirty || changed
+	if !changed {
+		key.dirty = header
+	}
 	return changed
 }
 

@@ -26,7 +26,7 @@ const bucketSlots = crdt.Slots / Buckets
 func Bucket(k crdt.Key) int { return int(crdt.Slot(k.Name)) / bucketSlots }
 
 // format is the version of the layout. A program opens no later one.
-const format = 5
+const format = 6
 
 // Log is the durable state of one replica. Its methods are safe for concurrent
 // use; there is one Group at a time.
@@ -193,6 +193,13 @@ func (l *Log) open() (err error) {
 	if err := l.recover(); err != nil {
 		return err
 	}
+	if b, err := l.get(metaKey(metaCarrying)); err != nil {
+		return err
+	} else if b != nil {
+		if err := l.carryOwn(); err != nil {
+			return err
+		}
+	}
 	if err := l.load(); err != nil {
 		return err
 	}
@@ -287,9 +294,14 @@ func (l *Log) checkFormat() error {
 	case b[0] == format:
 		return nil
 	}
-	// Format 1 is this one without redo records, 2 without tables that are filled in, 3 without rows that share
-	// their beginnings in redo records, 4 without such as refer to entries.
-	return l.db.Set(metaKey(metaFormat), []byte{format}, pebble.Sync)
+	// Format 5 has own cells in rows of their own (keyrow.go), and 1 no redo records besides, 2 no tables that are
+	// filled in, 3 no rows that share their beginnings in redo records, 4 none that refer to entries.
+	batch := l.db.NewBatch()
+	err = errors.Join(batch.Set(metaKey(metaFormat), []byte{format}, nil), batch.Set(metaKey(metaCarrying), nil, nil))
+	if err == nil {
+		err = batch.Commit(pebble.Sync)
+	}
+	return errors.Join(err, batch.Close())
 }
 
 // load reads what is kept in memory.

@@ -418,10 +418,10 @@ func TestLaterFormatIsRefused(t *testing.T) {
 }
 
 // testdata/format1.tar.gz is the directory of a node of the last version that
-// wrote format 1, stopped in order; format3.tar.gz and format4.tar.gz those of such that wrote
-// formats 3 and 4, killed, with redo records.
+// wrote format 1, stopped in order; format3.tar.gz to format5.tar.gz those of such that wrote
+// formats 3 to 5, killed, with redo records.
 func TestEarlierFormatIsTakenOver(t *testing.T) {
-	for file, records := range map[string]bool{"format1.tar.gz": false, "format3.tar.gz": true, "format4.tar.gz": true} {
+	for file, records := range map[string]bool{"format1.tar.gz": false, "format3.tar.gz": true, "format4.tar.gz": true, "format5.tar.gz": true} {
 		t.Run(file, func(t *testing.T) { takeOver(t, filepath.Join("testdata", file), records) })
 	}
 }
@@ -536,12 +536,37 @@ func TestVerifyFindsDamage(t *testing.T) {
 	k := crdt.Key{Name: "a"}
 	id := crdt.CellID{Key: k, Kind: crdt.KindString}
 	h := crdt.Key{Name: "h"}
+	large := crdt.CellID{Key: crdt.Key{Name: "large"}, Kind: crdt.KindString} // in a row of its own
 	for name, damage := range map[string]func(r *replica) error{
 		"nothing":      func(*replica) error { return nil },
-		"cell lost":    func(r *replica) error { return r.log.db.Delete(appendCellKey(nil, rangeCells, id), nil) },
-		"cell garbled": func(r *replica) error { return r.log.db.Set(appendCellKey(nil, rangeCells, id), []byte{7}, nil) },
-		"header lost":  func(r *replica) error { return r.log.db.Delete(headerKey(nil, k), nil) },
-		"digest wrong": func(r *replica) error { return r.log.db.Set(digestKey(nil, Bucket(k)), make([]byte, 8), nil) },
+		"cell lost":    func(r *replica) error { return r.log.db.Delete(appendCellKey(nil, rangeCells, large), nil) },
+		"cell garbled": func(r *replica) error { return r.log.db.Set(appendCellKey(nil, rangeCells, large), []byte{7}, nil) },
+		"cell in two rows": func(r *replica) error {
+			b, err := storedCell(r.log.db, id)
+			return errors.Join(err, r.log.db.Set(appendCellKey(nil, rangeCells, id), b, nil))
+		},
+		"cell in the wrong row": func(r *replica) error {
+			row := headerKey(nil, k)
+			b, _ := get(r.log.db, row)
+			h, cells, err := decodeHeaderRow(b)
+			if err != nil {
+				return err
+			}
+			return errors.Join(r.log.db.Set(row, appendHeaderRow(nil, h, carried{nil, cells[1]}), nil),
+				r.log.db.Set(appendCellKey(nil, rangeCells, id), cells[0].AppendBinary(nil), nil))
+		},
+		"carried cell lost": func(r *replica) error {
+			row := headerKey(nil, k)
+			b, _ := get(r.log.db, row)
+			h, cells, err := decodeHeaderRow(b)
+			if err != nil {
+				return err
+			}
+			return r.log.db.Set(row, appendHeaderRow(nil, h, carried{cells[0]}), nil)
+		},
+		"header garbled": func(r *replica) error { return r.log.db.Set(headerKey(nil, k), []byte{rowCarries, 9, 9}, nil) },
+		"header lost":    func(r *replica) error { return r.log.db.Delete(headerKey(nil, k), nil) },
+		"digest wrong":   func(r *replica) error { return r.log.db.Set(digestKey(nil, Bucket(k)), make([]byte, 8), nil) },
 		"expiry missing": func(r *replica) error {
 			return r.log.db.DeleteRange([]byte{rangeExpiries}, []byte{rangeExpiries + 1}, nil)
 		},
@@ -589,6 +614,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 			})
 			sweepFields(t, r, r.now.UnixMilli()+1)
 			r.set("b", "w")
+			r.set("large", strings.Repeat("v", 2*carryMost))
 			r.drain()
 			if err := damage(r); err != nil {
 				t.Fatal(err)

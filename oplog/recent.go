@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/replicatord/replicatord/crdt"
 )
 
@@ -145,7 +143,7 @@ func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed [][]by
 	if len(to) > 0 {
 		n, _ = slices.BinarySearchFunc(changed, to, bytes.Compare)
 	}
-	r := stateReader{it: it, known: known}
+	r := stateReader{it: &cellRows{it: it}, known: known}
 	var row []byte
 	for changed = changed[i:n]; len(changed)+len(remnants) > 0; {
 		c := -1
@@ -168,9 +166,9 @@ func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed [][]by
 		if lone, err := r.lone(s.snap, row); err != nil {
 			return err
 		} else if !lone {
-			if !seekKey(it, row) {
-				if it.Error() != nil {
-					return it.Error()
+			if !seekKey(r.it, row) {
+				if r.it.Error() != nil {
+					return r.it.Error()
 				}
 				continue // it is there no longer
 			}
@@ -184,11 +182,11 @@ func (s *Snapshot) EachUnlike(from, to []byte, known crdt.Vector, changed [][]by
 			}
 		}
 	}
-	return it.Error()
+	return r.it.Error()
 }
 
 // seekKey moves to the first row that begins with row, and reports whether there
 // is one.
-func seekKey(it *pebble.Iterator, row []byte) bool {
+func seekKey(it *cellRows, row []byte) bool {
 	return it.SeekGE(row) && bytes.HasPrefix(it.Key(), row)
 }

@@ -108,32 +108,46 @@ func (w *groupWriter) row(now, was, through, stands bool, at source) {
 // position pos is.
 func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	now, was := cs.flags(), cs.stored()
-	w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
-	var at source
 	if now.exists {
 		w.cells++
-		w.value = cs.appendBinary(w.value[:0])
-		if cs.open != nil && plain(&cs.open.Cell) { // its value is the end of it
-			at = w.sources.find(cs.open.Values[0].Value, w.entries)
-		}
 	}
-	w.row(now.exists, was.exists, through, mayStand(cs.seq, was.exists, cs.row, w.begun, w.drained), at)
+	if stands := mayStand(cs.seq, was.row(), cs.row, w.begun, w.drained); ownAt(cs.key()) < 0 || now.row() || was.row() || stands {
+		w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
+		var at source
+		if now.row() {
+			w.value = cs.AppendBinary(w.value[:0])
+			at = w.source(cs)
+		}
+		w.row(now.row(), was.row(), through, stands, at)
+	}
 	w.index(now.remnant, was.remnant, func(b []byte) []byte { return appendCellKey(b, rangeRemnants, id) })
 	w.index(now.swept, was.swept, func(b []byte) []byte { return appendSweptKey(b, id) })
 	w.expiry(now.expiry, was.expiry, id)
 }
 
+// source returns where the value of a cell is that ends with it.
+func (w *groupWriter) source(cs *cellState) source {
+	if cs == nil || cs.open == nil || !plain(&cs.open.Cell) {
+		return source{}
+	}
+	return w.sources.find(cs.open.Values[0].Value, w.entries)
+}
+
 func (w *groupWriter) header(k crdt.Key, ks *keyState) {
 	now, was := flagsOfHeader(ks.header), ks.stored
 	w.key = appendRow(w.key[:0], w.pos, crdt.KindAny, "")
+	var at source
 	if now.exists {
 		w.headers++
 		if !was.exists {
 			w.filter.add(k)
 		}
-		w.value = ks.header.AppendBinary(w.value[:0])
+		w.value = ks.appendHeader(w.value[:0])
+		if str := ks.own[0]; str != nil && str.flags().carried {
+			at = w.source(str)
+		}
 	}
-	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained), source{})
+	w.row(now.exists, was.exists, ks.through, mayStand(ks.hseq, was.exists, ks.hrow, w.begun, w.drained), at)
 	w.index(now.remnant, was.remnant, func(b []byte) []byte {
 		return append(appendKeyPrefix(b, rangeRemnants, k), byte(crdt.KindAny))
 	})

@@ -52,6 +52,9 @@ func (g *Group) eachCell(key crdt.Key, kind crdt.Kind, low, high []byte, at int,
 	// What the group holds; more may be added on the way, but only of what is shown.
 	var mine held
 	ks := g.known(key)
+	if ownAt(cellKey{kind: kind}) >= 0 || kind == crdt.KindAny {
+		ks = g.loadHeader(key) // its row may carry some
+	}
 	if ks != nil {
 		if kind != crdt.KindAny {
 			g.takeIn(ks, kind, walkCells)
@@ -190,7 +193,7 @@ func (g *Group) EachKey(db uint8, fn func(crdt.Key, *crdt.Header) bool) {
 			if err != nil {
 				return false, err
 			}
-			if h, err = crdt.DecodeHeader(row); err != nil {
+			if h, err = headerOf(row); err != nil {
 				return false, fmt.Errorf("header of %v: %w", k, err)
 			}
 			shown.flags, shown.row = flagsOfHeader(h), append(shown.row, row...)

@@ -100,11 +100,12 @@ func (s *Snapshot) Each(from, to []byte, partBytes int, fn func(*KeyState) error
 	if err != nil {
 		return err
 	}
-	err = s.each(it, partBytes, fn)
-	return errors.Join(err, it.Error(), it.Close())
+	rows := cellRows{it: it}
+	err = s.each(&rows, partBytes, fn)
+	return errors.Join(err, rows.Error(), rows.Close())
 }
 
-func (s *Snapshot) each(it *pebble.Iterator, partBytes int, fn func(*KeyState) error) error {
+func (s *Snapshot) each(it *cellRows, partBytes int, fn func(*KeyState) error) error {
 	var k *KeyState
 	size := 0
 	for ok := it.First(); ok; ok = it.Next() {

@@ -239,7 +239,7 @@ func (s *sweep) add(k sweptKey, drained uint64) {
 	if k.header {
 		now := !(k.ks.header == nil || k.ks.header.Empty())
 		if row := appendRow(s.data, s.pos, crdt.KindAny, ""); now {
-			s.row(len(row), k.ks.header.AppendBinary(row), true)
+			s.row(len(row), k.ks.appendHeader(row), true)
 		} else if k.ks.hrow {
 			s.row(len(row), row, false)
 		}
@@ -249,8 +249,8 @@ func (s *sweep) add(k sweptKey, drained uint64) {
 			continue // the group's own record tells; a drain has written it
 		}
 		row := appendRow(s.data, s.pos, cs.kind, cs.elem)
-		if cs.exists {
-			s.row(len(row), cs.appendBinary(row), true)
+		if cs.stored().row() {
+			s.row(len(row), cs.AppendBinary(row), true)
 		} else if cs.row {
 			s.row(len(row), row, false)
 		}

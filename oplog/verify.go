@@ -1,6 +1,7 @@
 package oplog
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -83,6 +84,9 @@ type verifier struct {
 	ctx context.Context
 	db  pebble.Reader // with what redo records tell, as Open would find it
 
+	rows    *cellRows // of cells, while they are gone over
+	carries bool      // headers' rows carry own cells, as it is now
+
 	digests [Buckets]uint64
 }
 
@@ -107,6 +111,10 @@ func verify(ctx context.Context, db *pebble.DB) (*Report, error) {
 	if err != nil {
 		v.fault("redo records: %v", err)
 	}
+	if b, err := get(db, metaKey(metaFormat)); err == nil && bytes.Equal(b, []byte{format}) {
+		mark, err := get(db, metaKey(metaCarrying))
+		v.carries = mark == nil && err == nil
+	}
 	v.cells()
 	v.check()
 	v.log()
@@ -114,12 +122,24 @@ func verify(ctx context.Context, db *pebble.DB) (*Report, error) {
 	return &v.Report, redone.Close()
 }
 
-// each walks a range; what cannot be read is a fault.
+// each walks a range, that of cells as if each had a row; what cannot be read is a fault.
 func (v *verifier) each(r byte, fn func(k, val []byte)) {
-	it, err := v.db.NewIter(&pebble.IterOptions{LowerBound: []byte{r}, UpperBound: []byte{r + 1}})
+	rows, err := v.db.NewIter(&pebble.IterOptions{LowerBound: []byte{r}, UpperBound: []byte{r + 1}})
 	if err != nil {
 		v.fault("range %d: %v", r, err)
 		return
+	}
+	var it interface {
+		First() bool
+		Next() bool
+		Key() []byte
+		ValueAndErr() ([]byte, error)
+		Error() error
+		Close() error
+	} = rows
+	if r == rangeCells {
+		v.rows = &cellRows{it: rows}
+		it = v.rows
 	}
 	for ok := it.First(); ok && v.ctx.Err() == nil; ok = it.Next() {
 		val, err := it.ValueAndErr()
@@ -138,6 +158,7 @@ func (v *verifier) each(r byte, fn func(k, val []byte)) {
 // keyspace, and compares.
 func (v *verifier) cells() {
 	var key crdt.Key
+	var last crdt.CellID
 	var stored *crdt.Header
 	var ks *crdt.Keyspace
 	var mem *memStore
@@ -179,6 +200,12 @@ func (v *verifier) cells() {
 			v.fault("cell %v: empty", id)
 		}
 		f := flagsOfCell(cellKey{id.Kind, id.Elem}, c)
+		if last == id {
+			v.fault("cell %v: is stored twice", id)
+		} else if f.carried != (v.rows.shown != showsRow) && v.carries {
+			v.fault("cell %v: is carried by its header's row: %v", id, !f.carried)
+		}
+		last = id
 		if f.remnant {
 			v.indexed(appendCellKey(nil, rangeRemnants, id))
 		}
@@ -244,7 +271,7 @@ func (v *verifier) wanted(row []byte) bool {
 		return false
 	}
 	if row[0] == rangeRemnants && id.Kind != crdt.KindAny || id.Elem != "" {
-		b, _ := get(v.db, appendCellKey(nil, rangeCells, id))
+		b, _ := storedCell(v.db, id)
 		c, err := crdt.DecodeCell(b)
 		f := flagsOfCell(cellKey{id.Kind, id.Elem}, c)
 		switch {
@@ -258,7 +285,7 @@ func (v *verifier) wanted(row []byte) bool {
 		return f.remnant
 	}
 	b, _ := get(v.db, headerKey(nil, id.Key))
-	h, err := crdt.DecodeHeader(b)
+	h, err := headerOf(b)
 	if b == nil || err != nil {
 		return false
 	}
