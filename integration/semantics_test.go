@@ -3,6 +3,7 @@ package integration
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -549,6 +550,26 @@ func TestFlushInSteps(t *testing.T) {
 		}
 		equal(t, "keys of the other database", n.Int("DBSIZE"), int64(keys))
 	}
+	// It goes on when who asked for it does not wait.
+	fill(1)
+	gone, err := net.Dial("tcp", a.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gone.Write([]byte("SELECT 1\r\nFLUSHDB ASYNC\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	bed.Wait(10*time.Second, "the flush to begin", func() (bool, string) {
+		n, err := c.DBSize(t.Context()).Result()
+		return n < keys, fmt.Sprint(n, err)
+	})
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	bed.Wait(30*time.Second, "the flush to end", func() (bool, string) {
+		n, err := c.DBSize(t.Context()).Result()
+		return n == 0 && err == nil, fmt.Sprint(n, err)
+	})
 	// In a transaction it is one step.
 	fill(1)
 	pipe := c.TxPipeline()

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
@@ -37,7 +39,13 @@ func (*sentView) Flush()                             {}
 // newBareCore returns a core on a real directory, with a view that is up.
 func newBareCore(tb testing.TB, wall func() time.Time, view View) *Core {
 	tb.Helper()
-	log, err := oplog.Open(oplog.Options{Dir: tb.TempDir(), Node: 1})
+	return newBareCoreOn(tb, vfs.Default, wall, view)
+}
+
+// newBareCoreOn is newBareCore on a file system.
+func newBareCoreOn(tb testing.TB, fs vfs.FS, wall func() time.Time, view View) *Core {
+	tb.Helper()
+	log, err := oplog.Open(oplog.Options{Dir: tb.TempDir(), Node: 1, FS: fs})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -9,13 +9,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/crdt"
 	"github.com/replicatord/replicatord/integration/testbed"
+	"github.com/replicatord/replicatord/oplog"
 	"github.com/replicatord/replicatord/resp"
 	"github.com/replicatord/replicatord/resp/command"
 )
@@ -382,12 +385,7 @@ func TestSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	left := func() int {
-		n := 0
-		c.begin()
-		c.group.EachKey(0, func(crdt.Key, *crdt.Header) bool { n++; return true })
-		return n
-	}
+	left := func() int { return keysLeft(c) }
 	steps := func(q *resp.Request, most int) (n int) {
 		t.Helper()
 		for ; c.Stepping() && n < most; n++ {
@@ -437,10 +435,83 @@ func TestSteps(t *testing.T) {
 	q, done = do("FLUSHALL", "ASYNC"), 0
 	c.Waiting(q, func(error) { done++ })
 	steps(q, 2)
-	if !c.Unblock(q, nil) || !strings.HasPrefix(string(q.Out), "-UNBLOCKED ") || done != 1 || c.Stepping() {
+	if c.Unblock(q, nil) || len(q.Out) > 0 || done != 0 || !c.Stepping() {
+		t.Errorf("when its client has gone: %q, answered %d times", q.Out, done)
+	}
+	steps(q, 1)
+	if !c.Unblock(q, []byte("-UNBLOCKED by a person\r\n")) || string(q.Out) != "-UNBLOCKED by a person\r\n" || done != 1 || c.Stepping() {
 		t.Errorf("ended: %q, answered %d times", q.Out, done)
 	}
 	if n := left(); n == 0 || n == 2000 {
 		t.Errorf("%d keys are left", n)
+	}
+}
+
+// keysLeft returns how many keys database 0 has.
+func keysLeft(c *Core) (n int) {
+	c.begin()
+	c.group.EachKey(0, func(crdt.Key, *crdt.Header) bool { n++; return true })
+	return n
+}
+
+// fullDisk is a disk that has no room while it is set.
+type fullDisk struct {
+	vfs.FS
+	atomic.Bool
+}
+
+func (d *fullDisk) GetDiskUsage(path string) (vfs.DiskUsage, error) {
+	u, err := d.FS.GetDiskUsage(path)
+	if d.Load() {
+		u.AvailBytes = 0
+	}
+	return u, err
+}
+
+// TestStepsOnAFullDisk: what goes in steps ends, and says so, when nothing can be written any more; what
+// it has done stays, and the next goes on with the rest.
+func TestStepsOnAFullDisk(t *testing.T) {
+	disk := &fullDisk{FS: vfs.Default}
+	c := newBareCoreOn(t, disk, time.Now, &sentView{keep: true})
+	do := func(words ...string) *resp.Request {
+		q := request(nil, words...)
+		c.Do(q)
+		return q
+	}
+	size := func() int { return keysLeft(c) }
+	for i := range 2000 {
+		do("SET", fmt.Sprint("key", i), "v")
+	}
+	q, done := do("FLUSHDB", "ASYNC"), 0
+	c.Waiting(q, func(error) { done++ })
+	if err := errors.Join(c.Commit(), c.Step(), c.Step()); err != nil {
+		t.Fatal(err)
+	}
+	waitFor := func(full bool) {
+		t.Helper()
+		disk.Store(full)
+		for end := time.Now().Add(20 * time.Second); (c.log.Failed() != nil) != full; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("full: %v, and the log says %v", full, c.log.Failed())
+			}
+		}
+	}
+	waitFor(true)
+	if err := c.Step(); !errors.Is(err, oplog.ErrDisk) || !strings.HasPrefix(string(q.Out), "-MISCONF ") || done != 1 || c.Stepping() {
+		t.Errorf("%v: %q, answered %d times", err, q.Out, done)
+	}
+	if n := size(); n == 0 || n == 2000 {
+		t.Errorf("%d keys are left", n)
+	}
+	waitFor(false)
+	q, done = do("FLUSHDB", "ASYNC"), 0
+	c.Waiting(q, func(error) { done++ })
+	for c.Stepping() {
+		if err := c.Step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := size(); n != 0 || string(q.Out) != "+OK\r\n" || done != 1 {
+		t.Errorf("%d keys are left, %q, answered %d times", n, q.Out, done)
 	}
 }

@@ -128,10 +128,11 @@ func (c *Core) TimeOut(now int64) {
 }
 
 // Unblock ends a request's wait with a raw reply; nil: as if its time had
-// passed. It reports whether the request was waiting.
+// passed. It reports whether the request was waiting: what goes in steps is not, its time does not pass, and
+// it goes on when its client has gone.
 func (c *Core) Unblock(req *resp.Request, reply []byte) bool {
 	w := c.waiters.all[req]
-	if w == nil {
+	if w == nil || reply == nil && w.wait.Steps {
 		return false
 	}
 	c.waiters.remove(w)

@@ -93,7 +93,6 @@ const (
 	errDollarID       = "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would just return an empty result set."
 	errNewID          = "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option."
 	errTimeoutMillis  = "ERR timeout is not an integer or out of range"
-	errFlushing       = "UNBLOCKED the flush was ended half way, keys are left"
 	errStreamGone     = "UNBLOCKED the stream key no longer exists"
 	errGroupGone      = "NOGROUP the consumer group this client was blocked on no longer exists"
 	errGroupNoKey     = "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM option to create an empty stream automatically."

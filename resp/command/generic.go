@@ -263,7 +263,7 @@ func flush(c *Context, first, end uint8) {
 		return
 	}
 	if len(c.Args) == 2 && is(c.Args[1], "ASYNC") && !c.NoWait {
-		c.Waits = &Wait{Steps: true, State: &flushing{db: first}, Timeout: func(r *Reply) { r.Error(errFlushing) }}
+		c.Waits = &Wait{Steps: true, State: &flushing{db: first}}
 		return
 	}
 	for db := first; db < end; db++ {
