@@ -5,10 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/replicatord/replicatord/integration/testbed"
 )
@@ -235,4 +239,65 @@ func TestCommandLineErrors(t *testing.T) {
 		})
 	}
 	equal(t, "the running node", taken.CLI("ping"), "PONG")
+}
+
+// TestArgumentsForPeople: the arguments that redis-cli shows while one types are those that the Redis behind
+// the node tells, in both protocols; without it commands are described all the same.
+func TestArgumentsForPeople(t *testing.T) {
+	t.Parallel()
+	bed := testbed.New(t)
+	view := bed.Redis(testbed.RedisOptions{})
+	n := bed.Node(testbed.Options{ID: 1, Args: []string{"--redis", view.Address()}})
+	docs := func(addr string, protocol int, names ...any) map[any]any {
+		c := redis.NewClient(&redis.Options{Addr: addr, Protocol: protocol})
+		defer c.Close()
+		got, err := c.Do(t.Context(), append([]any{"COMMAND", "DOCS"}, names...)...).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, ok := got.(map[any]any)
+		if list, isList := got.([]any); isList {
+			out, ok = map[any]any{}, true
+			for i := 0; i+1 < len(list); i += 2 {
+				out[list[i]] = list[i+1]
+			}
+		}
+		if !ok {
+			t.Fatalf("%T is no map", got)
+		}
+		return out
+	}
+	arguments := func(of any) any {
+		switch of := of.(type) {
+		case map[any]any:
+			return of["arguments"]
+		case []any:
+			if i := slices.Index(of, any("arguments")); i >= 0 {
+				return of[i+1]
+			}
+		}
+		return nil
+	}
+	for _, protocol := range []int{2, 3} {
+		for _, names := range [][]any{{"set"}, {"zrange", "client|kill", "nosuchcommand"}} {
+			got, want := docs(n.Addr(), protocol, names...), docs(view.Address(), protocol, names...)
+			if len(got) != len(want) {
+				t.Errorf("%d commands of %v are described, not %d", len(got), names, len(want))
+			}
+			for name := range want {
+				g, w := arguments(got[name]), arguments(want[name])
+				if w == nil || !reflect.DeepEqual(g, w) {
+					t.Errorf("protocol %d, %v: arguments\n     %v\nnot  %v", protocol, name, g, w)
+				}
+			}
+		}
+		if all := docs(n.Addr(), protocol); len(all) < 240 || arguments(all["hset"]) == nil || arguments(all["meet"]) != nil {
+			t.Errorf("protocol %d: %d commands are described, HSET: %v", protocol, len(all), all["hset"])
+		}
+	}
+	view.Kill()
+	bed.Wait(10*time.Second, "commands to be described without the Redis", func() (bool, string) {
+		all := docs(n.Addr(), 3)
+		return len(all) >= 240 && arguments(all["hset"]) == nil, fmt.Sprintf("%d commands, HSET: %v", len(all), all["hset"])
+	})
 }

@@ -38,6 +38,18 @@ func (n *Node) viewSections(section string) map[string][]resp.Field {
 	return out
 }
 
+// ViewDocs implements resp.Backend.
+func (n *Node) ViewDocs(names [][]byte) []byte {
+	if !n.made.Load() || !n.recovery.up.Load() {
+		return nil
+	}
+	raw, err := n.pump.Ask(0, append([][]byte{[]byte("COMMAND"), []byte("DOCS")}, names...)...)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
 // notOfView are the fields of INFO memory that are the node's to tell.
 var notOfView = map[string]bool{
 	"maxmemory": true, "maxmemory_human": true, "maxmemory_policy": true, "mem_clients_normal": true, "mem_clients_slaves": true,

@@ -71,6 +71,9 @@ type Backend interface {
 	// earlier commands of the session have been executed. It may block, for
 	// this session alone.
 	Admin(s *Session, cmd *command.Command, args [][]byte) []byte
+	// ViewDocs returns what the view's Redis replies, in RESP2, to COMMAND DOCS of these commands, of all if
+	// there are none; nil while it is not there. Any goroutine may call it.
+	ViewDocs(names [][]byte) []byte
 	// Publish sends a message to the other nodes' clients that listen to the
 	// channel. It waits for nobody, and keeps what it is given.
 	Publish(channel, payload []byte, shard bool)

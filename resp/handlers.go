@@ -50,7 +50,9 @@ func init() {
 	}
 }
 
-func describe(c *Session, args [][]byte) { command.Describe(args, &c.reply) }
+func describe(c *Session, args [][]byte) {
+	command.Describe(args, &c.reply, c.server.backend.ViewDocs)
+}
 
 // help returns a handler that answers with lines.
 func help(lines []string) handler {

@@ -67,8 +67,8 @@ type target struct {
 }
 
 // throughput measures requests a second: of a Redis alone, of a node, of a
-// node that a second one hears from, and of twemproxy, where it is installed,
-// before that same Redis, in turn.
+// node that a second one hears from; and, to compare with, of a Redis that has a log and a
+// replica, and of twemproxy, where it is installed, before the first Redis; in turn.
 func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	direct := bed.Redis(testbed.RedisOptions{})
 	args := []string{"--fsync", fsync}
@@ -78,34 +78,38 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	if s.calm {
 		targets[1].nodes, targets[2].nodes = []*testbed.Node{alone}, []*testbed.Node{first, second}
 	}
+	const ours = 3 // targets; the others are to compare with
+	logged, replica := loggedRedis(bed)
+	targets = append(targets, target{name: "Redis with log and replica", port: logged.Port, pid: logged.PID})
 	proxy := twemproxy(b, bed, direct.Port)
 	if proxy != nil {
 		targets = append(targets, target{name: "twemproxy", port: proxy.port, pid: proxy.PID, picky: true})
-	}
-	// besides returns the cells of a row that are there with twemproxy only.
-	besides := func(text string) string {
-		if proxy == nil {
-			return ""
-		}
-		return text
 	}
 	fmt.Printf("Requests a second with 50 connections, values of 100 bytes, 100,000 keys; the median of %d runs of %d requests (×4 with pipelines of 16; four times as many GETs, a tenth of SADDs of 100).\n", s.rounds, s.requests)
 	fmt.Println("The ratios are to Redis alone. CPU is what the process itself takes for a request: Redis; the node without its Redis, with a peer.")
 	if s.calm {
 		fmt.Println("Between measurements the nodes write back what they still have to, and the CPU of that is in.")
 	}
+	fmt.Println("A Redis with what a node with a peer has, a log (appendfsync everysec) and a second one that receives, is beside them.")
 	if proxy != nil {
-		fmt.Println("twemproxy stands before the same Redis, and refuses what has a –.")
+		fmt.Println("twemproxy stands before the Redis alone, and refuses what has a –.")
 	}
 	fmt.Println()
-	fmt.Println("| command | pipeline | Redis | node | ratio | with a peer | ratio | p99 Redis, node, with a peer (ms) | CPU Redis, node (µs) |" + besides(" twemproxy | ratio |"))
-	fmt.Println("|---|---|---|---|---|---|---|---|---|" + besides("---|---|"))
+	head, line := "| command | pipeline | Redis | node | ratio | with a peer | ratio | p99 Redis, node, with a peer (ms) | CPU Redis, node (µs) |", "|---|---|---|---|---|---|---|---|---|"
+	for _, t := range targets[ours:] {
+		head, line = head+" "+t.name+" | ratio |", line+"---|---|"
+	}
+	fmt.Println(head)
+	fmt.Println(line)
 	for _, pipeline := range []int{1, 16} {
 		requests := s.requests
 		if pipeline > 1 {
 			requests *= 4
 		}
-		means, proxied := map[string][]float64{}, map[string][]float64{}
+		means, others := map[string][]float64{}, make([]map[string][]float64, len(targets)-ours)
+		for i := range others {
+			others[i] = map[string][]float64{}
+		}
 		for _, l := range loads {
 			requests := requests
 			switch {
@@ -124,18 +128,25 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 			if l.mean != "" {
 				means[l.mean] = append(means[l.mean], p.perSecond/r.perSecond)
 			}
-			last := besides(" – | – |")
-			if proxy != nil {
-				if x := median(got[3]); x.perSecond > 0 {
-					last = fmt.Sprintf(" %.0f | %.2f |", x.perSecond, x.perSecond/r.perSecond)
-					proxied[l.mean] = append(proxied[l.mean], x.perSecond/r.perSecond)
+			last := ""
+			for i, list := range got[ours:] {
+				x := median(list)
+				if x.perSecond == 0 {
+					last += " – | – |"
+					continue
 				}
+				last += fmt.Sprintf(" %.0f | %.2f |", x.perSecond, x.perSecond/r.perSecond)
+				others[i][l.mean] = append(others[i][l.mean], x.perSecond/r.perSecond)
 			}
 			fmt.Printf("| %s | %d | %.0f | %.0f | %.2f | %.0f | %.2f | %.2f, %.2f, %.2f | %.1f, %.1f |%s\n", l.name, pipeline,
 				r.perSecond, n.perSecond, n.perSecond/r.perSecond, p.perSecond, p.perSecond/r.perSecond, r.p99, n.p99, p.p99, r.cpu, p.cpu, last)
 		}
 		for _, of := range []string{"read", "write"} {
-			fmt.Printf("| *geometric mean, %ss* | %d | | | | | %s | | |%s\n", of, pipeline, geometric(means[of]), besides(" | "+geometric(proxied[of])+" |"))
+			last := ""
+			for _, o := range others {
+				last += " | " + geometric(o[of]) + " |"
+			}
+			fmt.Printf("| *geometric mean, %ss* | %d | | | | | %s | | |%s\n", of, pipeline, geometric(means[of]), last)
 		}
 	}
 	begun := time.Now()
@@ -163,7 +174,20 @@ func throughput(b *bench, bed *testbed.Bed, s sizes, fsync string) {
 	if proxy != nil {
 		proxy.Kill()
 	}
-	direct.Kill()
+	for _, r := range []*testbed.Redis{replica, logged, direct} {
+		r.Kill()
+	}
+}
+
+// loggedRedis returns a Redis with a log, and its replica, which has one too.
+func loggedRedis(bed *testbed.Bed) (r, replica *testbed.Redis) {
+	r = bed.Redis(testbed.RedisOptions{Persist: true, Args: []string{"--repl-diskless-sync-delay", "0"}})
+	replica = bed.Redis(testbed.RedisOptions{Persist: true, Args: []string{"--replicaof", "127.0.0.1", strconv.Itoa(r.Port)}})
+	bed.Wait(time.Minute, "the replica to be level", func() (bool, string) {
+		info, err := replica.Client(0).Info(context.Background(), "replication").Result()
+		return strings.Contains(info, "master_link_status:up"), fmt.Sprint(info, err)
+	})
+	return r, replica
 }
 
 // geometric shows the geometric mean, a – for that of nothing.

@@ -21,7 +21,7 @@ var differs = map[string]string{
 	"HLEN":            "counts what shows; Redis counts also fields that have expired and that it has not reclaimed yet",
 	"HSETEX":          "`KEEPTTL` makes a field that has expired anew, and lasting; in Redis it has the expiry that has passed until it is reclaimed",
 	"COMMAND":         "in order of name; without what the node refuses",
-	"COMMAND|DOCS":    "only summary, version and group",
+	"COMMAND|DOCS":    "summary, version and group; the arguments are those that the Redis behind the node tells, and may name options that the node refuses",
 	"COMMAND|INFO":    "without the notes on keys",
 	"ACL|CAT":         "without what the node refuses",
 	"CONFIG|GET":      "what a node does in its own way (`appendonly`, `save`, `repl-*` …) is shown as a Redis would that does likewise, or as it was set",

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+
+	"github.com/tidwall/redcon"
 )
 
 // Describe answers COMMAND and its subcommands from the table. args is a
-// request that Find has accepted.
-func Describe(args [][]byte, out *Reply) {
+// request that Find has accepted. viewDocs, unless it is nil, returns what the view's Redis replies to
+// COMMAND DOCS, in RESP2: the arguments of commands are as it tells them.
+func Describe(args [][]byte, out *Reply, viewDocs func(names [][]byte) []byte) {
 	if len(args) == 1 {
 		describeInfo(nil, out)
 		return
@@ -20,7 +23,7 @@ func Describe(args [][]byte, out *Reply) {
 	case is(args[1], "INFO"):
 		describeInfo(rest, out)
 	case is(args[1], "DOCS"):
-		describeDocs(rest, out)
+		describeDocs(rest, out, viewDocs)
 	case is(args[1], "LIST"):
 		describeList(rest, out)
 	case is(args[1], "GETKEYS"):
@@ -357,7 +360,7 @@ func (r *Reply) specPart(kind string, fields ...field) {
 	}
 }
 
-func describeDocs(names [][]byte, out *Reply) {
+func describeDocs(names [][]byte, out *Reply, viewDocs func(names [][]byte) []byte) {
 	var list []*Command
 	if len(names) == 0 {
 		list = All()
@@ -367,17 +370,71 @@ func describeDocs(names [][]byte, out *Reply) {
 			list = append(list, c)
 		}
 	}
-	out.docs(list)
+	var known redcon.RESP
+	if viewDocs != nil {
+		_, known = redcon.ReadNextRESP(viewDocs(names))
+	}
+	out.docs(list, pairs(known))
 }
 
-// docs replies the documentation of commands by name.
-func (r *Reply) docs(list []*Command) {
+// pairs returns the values of a map in RESP2, by key; none of what is no map.
+func pairs(m redcon.RESP) map[string]redcon.RESP {
+	out := map[string]redcon.RESP{}
+	if m.Type != redcon.Array {
+		return out
+	}
+	key := ""
+	m.ForEach(func(r redcon.RESP) bool {
+		if key == "" {
+			key = r.String()
+		} else {
+			out[key], key = r, ""
+		}
+		return true
+	})
+	return out
+}
+
+// arguments replies arguments as a Redis tells them in RESP2.
+func (r *Reply) arguments(list redcon.RESP) {
+	r.Array(list.Count)
+	list.ForEach(func(arg redcon.RESP) bool {
+		r.Map(arg.Count / 2)
+		key := ""
+		arg.ForEach(func(part redcon.RESP) bool {
+			switch key {
+			case "":
+				key = part.String()
+				r.BulkString(key)
+				return true
+			case "arguments":
+				r.arguments(part)
+			case "flags":
+				r.Set(part.Count)
+				part.ForEach(func(flag redcon.RESP) bool { r.Status(flag.String()); return true })
+			default:
+				r.Raw(part.Raw)
+			}
+			key = ""
+			return true
+		})
+		return true
+	})
+}
+
+// docs replies the documentation of commands by name; known is what the view's Redis says of them.
+func (r *Reply) docs(list []*Command, known map[string]redcon.RESP) {
 	r.Map(len(list))
 	for _, c := range list {
 		r.BulkString(strings.ToLower(c.Name))
 		subs := c.subs()
 		n := 3
 		if len(subs) > 0 {
+			n++
+		}
+		of := pairs(known[strings.ToLower(c.Name)])
+		args, ok := of["arguments"]
+		if ok = ok && c.supported() && args.Type == redcon.Array; ok {
 			n++
 		}
 		r.Map(n)
@@ -387,7 +444,11 @@ func (r *Reply) docs(list []*Command) {
 		}
 		if len(subs) > 0 {
 			r.BulkString("subcommands")
-			r.docs(subs)
+			r.docs(subs, pairs(of["subcommands"]))
+		}
+		if ok {
+			r.BulkString("arguments")
+			r.arguments(args)
 		}
 	}
 }

@@ -47,6 +47,6 @@
 //   - XADD * makes ids that end with the node's id (stream.go, autoID); "~" trims
 //     by number of entries alone.
 //   - COMMAND lists in order of name, leaves out the notes of key
-//     specifications, and of COMMAND DOCS all but summary, version and group. The
-//     summary of what is refused says why.
+//     specifications, and of COMMAND DOCS all but summary, version, group and arguments, which
+//     are the view's. The summary of what is refused says why.
 package command

@@ -93,7 +93,7 @@ func ask(t *testing.T, args ...string) reply {
 		t.Fatalf("%q is %s", args, c.Name)
 	}
 	var out Reply
-	Describe(b, &out)
+	Describe(b, &out, nil)
 	return parseReply(t, out.Buf)
 }
 
@@ -162,6 +162,15 @@ func TestTableIsRedis(t *testing.T) {
 		}
 		if doc.list[1].get("summary").bulk() == "" {
 			t.Errorf("%s: no summary", name)
+		}
+		var out Reply
+		Describe(bytesOf([]string{"COMMAND", "DOCS", name}), &out, func(names [][]byte) []byte {
+			return model.do(append(bytesOf([]string{"COMMAND", "DOCS"}), names...)...)
+		})
+		if g, w := parseReply(t, out.Buf).list[1].get("arguments").String(), redisDoc.list[1].get("arguments").String(); c.supported() && g != w {
+			t.Errorf("%s: arguments\n got %v\nwant %v", name, g, w)
+		} else if !c.supported() && g != "" {
+			t.Errorf("%s is refused, and has arguments %v", name, g)
 		}
 	}
 	for _, c := range commands {
