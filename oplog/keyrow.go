@@ -17,8 +17,9 @@ import (
 // where they had two or three. A large string has a row of its own, as all other cells have: else who
 // changes only the expiry would write it again.
 
-// carryMost is how much a cell may weigh to be carried.
-const carryMost = 2 << 10
+// carryMost is how much a cell may weigh to be carried: beyond, what it costs who sets an expiry alone
+// is more than what it spares who writes a key that is not in memory.
+const carryMost = 256
 
 // rowCarries is the first byte of a header's row that carries cells. A header begins with the
 // kinds that it has, and crdt.KindAny, the lowest bit, is none.
