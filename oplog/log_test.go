@@ -536,6 +536,19 @@ func TestVerifyFindsDamage(t *testing.T) {
 	k := crdt.Key{Name: "a"}
 	id := crdt.CellID{Key: k, Kind: crdt.KindString}
 	h := crdt.Key{Name: "h"}
+	// carrying has the row of k's header carry other cells than it does.
+	carrying := func(which func(*replica, ownCells) (carried, error)) func(*replica) error {
+		return func(r *replica) error {
+			row := headerKey(nil, k)
+			b, _ := get(r.log.db, row)
+			h, cells, err := decodeHeaderRow(b)
+			if err != nil {
+				return err
+			}
+			now, err := which(r, cells)
+			return errors.Join(err, r.log.db.Set(row, appendHeaderRow(nil, h, now), nil))
+		}
+	}
 	large := crdt.CellID{Key: crdt.Key{Name: "large"}, Kind: crdt.KindString} // in a row of its own
 	for name, damage := range map[string]func(r *replica) error{
 		"nothing":      func(*replica) error { return nil },
@@ -545,28 +558,13 @@ func TestVerifyFindsDamage(t *testing.T) {
 			b, err := storedCell(r.log.db, id)
 			return errors.Join(err, r.log.db.Set(appendCellKey(nil, rangeCells, id), b, nil))
 		},
-		"cell in the wrong row": func(r *replica) error {
-			row := headerKey(nil, k)
-			b, _ := get(r.log.db, row)
-			h, cells, err := decodeHeaderRow(b)
-			if err != nil {
-				return err
-			}
-			return errors.Join(r.log.db.Set(row, appendHeaderRow(nil, h, carried{nil, cells[1]}), nil),
-				r.log.db.Set(appendCellKey(nil, rangeCells, id), cells[0].AppendBinary(nil), nil))
-		},
-		"carried cell lost": func(r *replica) error {
-			row := headerKey(nil, k)
-			b, _ := get(r.log.db, row)
-			h, cells, err := decodeHeaderRow(b)
-			if err != nil {
-				return err
-			}
-			return r.log.db.Set(row, appendHeaderRow(nil, h, carried{cells[0]}), nil)
-		},
-		"header garbled": func(r *replica) error { return r.log.db.Set(headerKey(nil, k), []byte{rowCarries, 9, 9}, nil) },
-		"header lost":    func(r *replica) error { return r.log.db.Delete(headerKey(nil, k), nil) },
-		"digest wrong":   func(r *replica) error { return r.log.db.Set(digestKey(nil, Bucket(k)), make([]byte, 8), nil) },
+		"cell in the wrong row": carrying(func(r *replica, cells ownCells) (carried, error) {
+			return carried{nil, cells[1]}, r.log.db.Set(appendCellKey(nil, rangeCells, id), cells[0].AppendBinary(nil), nil)
+		}),
+		"carried cell lost": carrying(func(_ *replica, cells ownCells) (carried, error) { return carried{cells[0]}, nil }),
+		"header garbled":    func(r *replica) error { return r.log.db.Set(headerKey(nil, k), []byte{rowCarries, 9, 9}, nil) },
+		"header lost":       func(r *replica) error { return r.log.db.Delete(headerKey(nil, k), nil) },
+		"digest wrong":      func(r *replica) error { return r.log.db.Set(digestKey(nil, Bucket(k)), make([]byte, 8), nil) },
 		"expiry missing": func(r *replica) error {
 			return r.log.db.DeleteRange([]byte{rangeExpiries}, []byte{rangeExpiries + 1}, nil)
 		},
