@@ -142,6 +142,7 @@ type Command struct {
 	Group   string // Redis's group: string, hash, set, generic, bitmap, …
 	Since   string // Redis version
 	Summary string // one line
+	Usage   string // the arguments of what Redis does not have: name, [optional] or [TOKEN name] each
 	// Keys finds the keys of a command whose positions depend on its
 	// arguments, where no key specification does (keyspec.go); nil otherwise.
 	Keys func(args [][]byte) []int

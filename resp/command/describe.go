@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -395,6 +396,36 @@ func pairs(m redcon.RESP) map[string]redcon.RESP {
 	return out
 }
 
+// usage returns what Usage says as a Redis tells arguments, in RESP2.
+func (c *Command) usage() []byte {
+	list, r := usageParts.FindAllStringSubmatch(c.Usage, -1), Reply{}
+	r.Array(len(list))
+	for _, m := range list {
+		optional, token, name := m[1] != "", m[2], m[3]
+		n := 2
+		if token != "" {
+			n++
+		}
+		if optional {
+			n++
+		}
+		r.Map(n)
+		r.pair("name", name)
+		r.pair("type", "string")
+		if token != "" {
+			r.pair("token", token)
+		}
+		if optional {
+			r.BulkString("flags")
+			r.StatusSet([]string{"optional"})
+		}
+	}
+	return r.Buf
+}
+
+// usageParts are the parts of Usage: [, a token and a name.
+var usageParts = regexp.MustCompile(`(\[?)(?:([A-Z]+) )?([^][ ]+)\]?`)
+
 // arguments replies arguments as a Redis tells them in RESP2.
 func (r *Reply) arguments(list redcon.RESP) {
 	r.Array(list.Count)
@@ -433,24 +464,33 @@ func (r *Reply) docs(list []*Command, known map[string]redcon.RESP) {
 			n++
 		}
 		of := pairs(known[strings.ToLower(c.Name)])
-		args, ok := of["arguments"]
-		if ok = ok && c.supported() && args.Type == redcon.Array; ok {
+		args := of["arguments"]
+		if c.Usage != "" {
+			_, args = redcon.ReadNextRESP(c.usage())
+		}
+		told := c.supported() && args.Type == redcon.Array
+		if told {
 			n++
 		}
 		r.Map(n)
 		for _, pair := range [][2]string{{"summary", c.summary()}, {"since", c.Since}, {"group", c.Group}} {
-			r.BulkString(pair[0])
-			r.BulkString(pair[1])
+			r.pair(pair[0], pair[1])
 		}
 		if len(subs) > 0 {
 			r.BulkString("subcommands")
 			r.docs(subs, pairs(of["subcommands"]))
 		}
-		if ok {
+		if told {
 			r.BulkString("arguments")
 			r.arguments(args)
 		}
 	}
+}
+
+// pair replies a key and a value, two bulk strings.
+func (r *Reply) pair(key, value string) {
+	r.BulkString(key)
+	r.BulkString(value)
 }
 
 // summary returns what a command is for or, of one that is refused, why.

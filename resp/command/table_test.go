@@ -375,6 +375,22 @@ func TestCommandReplies(t *testing.T) {
 	if !strings.Contains(ask(t, "COMMAND", "DOCS").String(), "client|kill") {
 		t.Error("DOCS does not tell of subcommands")
 	}
+	for _, c := range nodeCommands {
+		var said []string // as redis-cli shows it
+		for _, arg := range ask(t, "COMMAND", "DOCS", c.Name).list[1].get("arguments").list {
+			word := arg.get("name").bulk()
+			if token := arg.get("token"); len(token.text) > 0 {
+				word = token.bulk() + " " + word
+			}
+			if flags := arg.get("flags").list; len(flags) > 0 {
+				word = "[" + word + "]"
+			}
+			said = append(said, word)
+		}
+		if got := strings.Join(said, " "); got != c.Usage || c.Usage == "" && c.Arity != 1 {
+			t.Errorf("%s is told to have %q, not %q", c.Name, got, c.Usage)
+		}
+	}
 }
 
 // The keys of a KeyRange are those that FindKeys finds, of every command that has one.
