@@ -219,15 +219,15 @@ type keyState struct {
 	owes    bool   // in owing
 	ends    bool   // some cells come and go at the ends
 	cells   cellSet
-	set     []*cellState  // those that this group has set
-	own     [2]*cellState // of those that the header's row may carry, by place (see ownCells)
-	seq     uint64        // of the last commit that changed anything; 0 once that is swept
-	hseq    uint64        // of the last that changed the header; likewise
-	stored  headerFlags   // as committed
-	bytes   int           // of the cells, about, in memory
-	size    int           // in the cache
-	owed    []*cellState  // of which the rows are behind, each once
-	dead    int           // cells that were removed since they were read, or in between
+	set     []*cellState              // those that this group has set
+	own     [len(ownKinds)]*cellState // of those that the header's row may carry, by place (see ownCells)
+	seq     uint64                    // of the last commit that changed anything; 0 once that is swept
+	hseq    uint64                    // of the last that changed the header; likewise
+	stored  headerFlags               // as committed
+	bytes   int                       // of the cells, about, in memory
+	size    int                       // in the cache
+	owed    []*cellState              // of which the rows are behind, each once
+	dead    int                       // cells that were removed since they were read, or in between
 
 	room struct { // most keys have one cell: all in one piece of memory
 		taken           bool // what follows
@@ -294,7 +294,7 @@ func (ks *keyState) vacant() bool {
 // shed drops the cells that the store has as they are.
 func (ks *keyState) shed(drained uint64) {
 	var kept cellSet
-	ks.bytes, ks.none, ks.order, ks.dead, ks.own = 0, 0, nil, 0, [2]*cellState{}
+	ks.bytes, ks.none, ks.order, ks.dead, ks.own = 0, 0, nil, 0, [len(ownKinds)]*cellState{}
 	for _, cs := range ks.cells.list {
 		if cs.seq > drained || cs.stored().carried {
 			kept.add(cs)

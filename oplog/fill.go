@@ -66,15 +66,14 @@ func (l *Log) NewFill() (*Fill, error) {
 // order of position; after an error the table is of no use.
 func (f *Fill) Add(k crdt.Key, h *crdt.Header, cells []CellState) error {
 	var own carried
-	var err error
 	for i := range cells {
 		ck := cellKey{cells[i].Kind, cells[i].Elem}
 		at := ownAt(ck)
 		if at < 0 {
 			continue
 		}
-		var c *crdt.Cell
-		if c, err = crdt.DecodeCell(cells[i].Data); err != nil {
+		c, err := crdt.DecodeCell(cells[i].Data)
+		if err != nil {
 			return fmt.Errorf("table of a state: %w", err)
 		}
 		if carries(ck, c) {
@@ -83,7 +82,7 @@ func (f *Fill) Add(k crdt.Key, h *crdt.Header, cells []CellState) error {
 	}
 	f.row = headerKey(f.row[:0], k)
 	f.value = appendHeaderRow(f.value[:0], h, own)
-	err = f.table.Set(f.row, f.value)
+	err := f.table.Set(f.row, f.value)
 	f.row = f.row[:len(f.row)-1]
 	prefix := len(f.row)
 	for i := 0; i < len(cells) && err == nil; i++ {

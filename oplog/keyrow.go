@@ -26,7 +26,7 @@ const carryMost = 256
 const rowCarries byte = 1
 
 // ownCells are the cells that a header's row carries, in order; nil: not, or there is none.
-type ownCells [2]*crdt.Cell
+type ownCells [len(ownKinds)]*crdt.Cell
 
 // len returns how many there are.
 func (o *ownCells) len() (n int) {
@@ -108,7 +108,7 @@ func appendPiece(b []byte, e encoder) []byte {
 }
 
 // cutHeaderRow takes the row of a header apart: header, and the own cells that it carries.
-func cutHeaderRow(b []byte) (header []byte, own [2][]byte, err error) {
+func cutHeaderRow(b []byte) (header []byte, own [len(ownKinds)][]byte, err error) {
 	if len(b) == 0 || b[0] != rowCarries {
 		return b, own, nil
 	}
@@ -208,7 +208,8 @@ func storedCell(r pebble.Reader, id crdt.CellID) ([]byte, error) {
 }
 
 // cellRows goes over the rows of keys as if each cell had one: of a header's row it shows
-// the header, and the cells that it carries in their places after it. Only forwards.
+// the header, and the cells that it carries in their places after it; rows of other ranges as
+// they are. Only forwards.
 type cellRows struct {
 	it     *pebble.Iterator // at the row shown, or that the string shown is from, or that follows the expiry shown
 	shown  shownRow
@@ -273,7 +274,7 @@ func (r *cellRows) show() bool {
 	if !ok {
 		return false
 	}
-	if k := r.it.Key(); k[len(k)-1] == byte(crdt.KindAny) {
+	if k := r.it.Key(); k[0] == rangeCells && k[len(k)-1] == byte(crdt.KindAny) {
 		r.bad = r.cut(k)
 	}
 	r.shown = showsRow
@@ -341,38 +342,24 @@ const carryBytes = 1 << 20
 // carryOwn has the rows of headers carry own cells, which formats before 6 have in rows of their
 // own. What is done it does not do again. There are no redo records.
 func (l *Log) carryOwn() (err error) {
-	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: []byte{rangeCells}, UpperBound: []byte{rangeCells + 1}})
-	if err != nil {
-		return err
-	}
 	batch := l.db.NewBatch()
-	defer func() { err = errors.Join(err, it.Error(), it.Close(), batch.Close()) }()
+	defer func() { err = errors.Join(err, batch.Close()) }()
 	begun, keys := time.Now(), 0
-	for ok := it.First(); ok; {
-		pos, _, err := splitPos(it.Key()[1:])
+	if _, err := eachKeyBetween(l.db, nil, nil, func(k crdt.Key, _ []byte) (bool, error) {
+		done, err := l.carryOwnOf(k, batch)
 		if err != nil {
-			return err
-		}
-		prefix := bytes.Clone(it.Key()[:1+len(pos)])
-		done, err := carryOwnOf(it, batch, prefix)
-		if err != nil {
-			return fmt.Errorf("key %x: %w", pos, err)
+			return false, fmt.Errorf("own cells of %v: %w", k, err)
 		}
 		if done {
 			keys++
 		}
 		if batch.Len() > carryBytes {
-			if err := l.db.Apply(batch, pebble.NoSync); err != nil {
-				return err
-			}
+			err = l.db.Apply(batch, pebble.NoSync)
 			batch.Reset()
 		}
-		if ok = it.Valid(); ok && bytes.HasPrefix(it.Key(), prefix) {
-			ok = nextKey(it, prefix)
-		}
-	}
-	if it.Error() != nil {
-		return nil // see above
+		return true, err
+	}); err != nil {
+		return err
 	}
 	if err := batch.Delete(metaKey(metaCarrying), nil); err != nil {
 		return err
@@ -384,15 +371,11 @@ func (l *Log) carryOwn() (err error) {
 	return nil
 }
 
-// carryOwnOf is carryOwn for the key whose rows begin with prefix, at the first of which the
-// iterator is; it may move on among them. It reports whether there was anything to do.
-func carryOwnOf(it *pebble.Iterator, batch *pebble.Batch, prefix []byte) (bool, error) {
-	row := append(bytes.Clone(prefix), byte(crdt.KindAny))
-	if !bytes.Equal(it.Key(), row) {
-		return false, nil
-	}
-	v, err := it.ValueAndErr()
-	if err != nil || len(v) > 0 && v[0] == rowCarries {
+// carryOwnOf is carryOwn for a key. It reports whether there was anything to do.
+func (l *Log) carryOwnOf(k crdt.Key, batch *pebble.Batch) (bool, error) {
+	row := headerKey(nil, k)
+	v, err := get(l.db, row)
+	if err != nil || v == nil || len(v) > 0 && v[0] == rowCarries {
 		return false, err
 	}
 	h, err := crdt.DecodeHeader(v)
@@ -404,14 +387,15 @@ func carryOwnOf(it *pebble.Iterator, batch *pebble.Batch, prefix []byte) (bool, 
 		if h.Live[kind] == 0 && h.Rest == 0 {
 			continue
 		}
-		at := append(bytes.Clone(prefix), byte(kind))
-		if !it.SeekGE(at) || !bytes.Equal(it.Key(), at) {
-			continue
-		}
-		if v, err = it.ValueAndErr(); err != nil {
+		at := appendCellKey(nil, rangeCells, crdt.CellID{Key: k, Kind: kind})
+		v, err := get(l.db, at)
+		if err != nil {
 			return false, err
 		}
-		c, err := crdt.DecodeCell(bytes.Clone(v))
+		if v == nil {
+			continue
+		}
+		c, err := crdt.DecodeCell(v)
 		if err != nil {
 			return false, err
 		}

@@ -111,6 +111,7 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 	if now.exists {
 		w.cells++
 	}
+	// What its header carries has no row to tell of, but for one that it had before.
 	if stands := mayStand(cs.seq, was.row(), cs.row, w.begun, w.drained); ownAt(cs.key()) < 0 || now.row() || was.row() || stands {
 		w.key = appendRow(w.key[:0], w.pos, id.Kind, id.Elem)
 		var at source
@@ -127,7 +128,7 @@ func (w *groupWriter) cell(id crdt.CellID, cs *cellState, through bool) {
 
 // source returns where the value of a cell is that ends with it.
 func (w *groupWriter) source(cs *cellState) source {
-	if cs == nil || cs.open == nil || !plain(&cs.open.Cell) {
+	if cs.open == nil || !plain(&cs.open.Cell) {
 		return source{}
 	}
 	return w.sources.find(cs.open.Values[0].Value, w.entries)

@@ -84,7 +84,7 @@ type verifier struct {
 	ctx context.Context
 	db  pebble.Reader // with what redo records tell, as Open would find it
 
-	rows    *cellRows // of cells, while they are gone over
+	rows    *cellRows // that are gone over
 	carries bool      // headers' rows carry own cells, as it is now
 
 	digests [Buckets]uint64
@@ -129,18 +129,8 @@ func (v *verifier) each(r byte, fn func(k, val []byte)) {
 		v.fault("range %d: %v", r, err)
 		return
 	}
-	var it interface {
-		First() bool
-		Next() bool
-		Key() []byte
-		ValueAndErr() ([]byte, error)
-		Error() error
-		Close() error
-	} = rows
-	if r == rangeCells {
-		v.rows = &cellRows{it: rows}
-		it = v.rows
-	}
+	it := &cellRows{it: rows}
+	v.rows = it
 	for ok := it.First(); ok && v.ctx.Err() == nil; ok = it.Next() {
 		val, err := it.ValueAndErr()
 		if err != nil {

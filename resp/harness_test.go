@@ -62,6 +62,7 @@ func (m *mapBackend) Scripts() *command.Scripts { return m.scripts }
 func (m *mapBackend) Unblock(*Session, []byte) bool { return false }
 
 func (m *mapBackend) ViewDocs([][]byte) []byte { return nil }
+
 func (m *mapBackend) Recall(reqs []*Request) int {
 	if m.kept == nil {
 		return 0

@@ -375,30 +375,12 @@ func describeDocs(names [][]byte, out *Reply, viewDocs func(names [][]byte) []by
 	if viewDocs != nil {
 		_, known = redcon.ReadNextRESP(viewDocs(names))
 	}
-	out.docs(list, pairs(known))
+	out.docs(list, known.Map())
 }
 
-// pairs returns the values of a map in RESP2, by key; none of what is no map.
-func pairs(m redcon.RESP) map[string]redcon.RESP {
-	out := map[string]redcon.RESP{}
-	if m.Type != redcon.Array {
-		return out
-	}
-	key := ""
-	m.ForEach(func(r redcon.RESP) bool {
-		if key == "" {
-			key = r.String()
-		} else {
-			out[key], key = r, ""
-		}
-		return true
-	})
-	return out
-}
-
-// usage returns what Usage says as a Redis tells arguments, in RESP2.
-func (c *Command) usage() []byte {
-	list, r := usageParts.FindAllStringSubmatch(c.Usage, -1), Reply{}
+// usage replies the arguments that a Usage tells, as a Redis would.
+func (r *Reply) usage(text string) {
+	list := usageParts.FindAllStringSubmatch(text, -1)
 	r.Array(len(list))
 	for _, m := range list {
 		optional, token, name := m[1] != "", m[2], m[3]
@@ -420,7 +402,6 @@ func (c *Command) usage() []byte {
 			r.StatusSet([]string{"optional"})
 		}
 	}
-	return r.Buf
 }
 
 // usageParts are the parts of Usage: [, a token and a name.
@@ -463,12 +444,9 @@ func (r *Reply) docs(list []*Command, known map[string]redcon.RESP) {
 		if len(subs) > 0 {
 			n++
 		}
-		of := pairs(known[strings.ToLower(c.Name)])
-		args := of["arguments"]
-		if c.Usage != "" {
-			_, args = redcon.ReadNextRESP(c.usage())
-		}
-		told := c.supported() && args.Type == redcon.Array
+		of := known[strings.ToLower(c.Name)]
+		args := of.MapGet("arguments")
+		told := c.Usage != "" || c.supported() && args.Type == redcon.Array
 		if told {
 			n++
 		}
@@ -478,11 +456,15 @@ func (r *Reply) docs(list []*Command, known map[string]redcon.RESP) {
 		}
 		if len(subs) > 0 {
 			r.BulkString("subcommands")
-			r.docs(subs, pairs(of["subcommands"]))
+			r.docs(subs, of.MapGet("subcommands").Map())
 		}
 		if told {
 			r.BulkString("arguments")
-			r.arguments(args)
+			if c.Usage != "" {
+				r.usage(c.Usage)
+			} else {
+				r.arguments(args)
+			}
 		}
 	}
 }
